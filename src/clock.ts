@@ -1,0 +1,12 @@
+/** Time as the program sees it; tests bring their own. */
+export interface Clock {
+  /** Monotonic, ms, with fractions. */
+  nowMs(): number;
+  /** Wall clock, ms since 1970. */
+  wallMs(): number;
+}
+
+export const systemClock: Clock = {
+  nowMs: () => performance.now(),
+  wallMs: () => Date.now(),
+};

@@ -1,0 +1,92 @@
+import {
+  type Command,
+  type Handler,
+  type Kind,
+  MASTER_READ,
+  PREFER_MASTER,
+  READ,
+  SPECIAL,
+  WRITE,
+} from "./command.ts";
+
+/** What a server's COMMAND says of a command, as far as it matters here. */
+export interface CommandFacts {
+  readonly name: string;
+  readonly arity: number;
+  /** Writes, or has a sub-command that writes. */
+  readonly writes: boolean;
+  readonly readsOnly: boolean;
+  readonly blocks: boolean;
+}
+
+/** Commands that change the connection they run on, or whose connection cannot be shared while they run. */
+const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
+  ["hello", "hello"],
+  ["auth", "auth"],
+  ["select", "select"],
+  ["quit", "quit"],
+  ["reset", "reset"],
+  ["client", "client"],
+  ["multi", "multi"],
+  ["exec", "exec"],
+  ["discard", "discard"],
+  ["watch", "watch"],
+  ["unwatch", "unwatch"],
+  ["subscribe", "subscribe"],
+  ["psubscribe", "subscribe"],
+  ["ssubscribe", "subscribe"],
+  ["unsubscribe", "subscribe"],
+  ["punsubscribe", "subscribe"],
+  ["sunsubscribe", "subscribe"],
+  ["monitor", "monitor"],
+  ["xread", "xread"],
+  ["xreadgroup", "xread"],
+  ["script", "script"],
+  ["wait", "wait"],
+  ["waitaof", "wait"],
+  ["proxy", "proxy"],
+  ["replicaof", "refused"],
+  ["slaveof", "refused"],
+  ["failover", "refused"],
+  ["shutdown", "refused"],
+  ["sync", "refused"],
+  ["psync", "refused"],
+  ["replconf", "refused"],
+]);
+
+/**
+ * Commands without effect that only the master answers as the client expects: cursors are made of a node's
+ * own hash seed (SCAN family), scripts and their caches are a node's own, counts and idle times differ on a
+ * replica (expired keys wait there for the master's DEL).
+ */
+const MASTER_READS = new Set([
+  ...["scan", "hscan", "sscan", "zscan", "eval_ro", "evalsha_ro", "fcall_ro", "dbsize", "object", "touch"],
+  ...["pfcount", "xinfo", "memory", "pubsub", "role", "time", "lastsave"],
+]);
+
+/** Answered alike by every node, though COMMAND does not flag them as read-only. */
+const PLAIN_READS = new Set(["ping", "echo", "command", "lolwut"]);
+
+const SCRIPTS = new Set(["eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"]);
+
+/** Decides how a command is treated, from what a server says of it and the lists above. */
+export function classify(facts: CommandFacts): Command {
+  const handler = HANDLERS.get(facts.name) ?? (facts.blocks ? "blocking" : "none");
+  const plainKind = plainKindOf(facts);
+  return {
+    name: facts.name,
+    kind: handler === "none" ? plainKind : SPECIAL,
+    handler,
+    plainKind,
+    arity: facts.arity,
+    script: SCRIPTS.has(facts.name),
+    known: true,
+  };
+}
+
+function plainKindOf(facts: CommandFacts): Exclude<Kind, typeof SPECIAL> {
+  if (facts.name === "info") return PREFER_MASTER;
+  if (MASTER_READS.has(facts.name)) return MASTER_READ;
+  if (PLAIN_READS.has(facts.name)) return READ;
+  return facts.readsOnly && !facts.writes ? READ : WRITE;
+}

@@ -1,0 +1,61 @@
+/**
+ * What the proxy has to know of a command to treat it rightly. One object per command, shared by all
+ * requests; the hot path compares `kind` only.
+ */
+
+/** Where a command may run and what repeating it does. */
+export const READ = 0; // no effect; any node fit to be read, else the master
+export const WRITE = 1; // may have an effect; the master only
+export const MASTER_READ = 2; // no effect; the master only (a replica would answer otherwise)
+export const PREFER_MASTER = 3; // no effect; the master, while there is none any node fit to be read
+export const SPECIAL = 4; // `handler` says how the session treats it
+
+export type Kind = typeof READ | typeof WRITE | typeof MASTER_READ | typeof PREFER_MASTER | typeof SPECIAL;
+
+/** The ways a session treats commands that are more than a request and its reply. */
+export type Handler =
+  | "none"
+  | "hello"
+  | "auth"
+  | "select"
+  | "quit"
+  | "reset"
+  | "client"
+  | "multi"
+  | "exec"
+  | "discard"
+  | "watch"
+  | "unwatch"
+  | "subscribe"
+  | "monitor"
+  | "blocking" // always blocks its connection
+  | "xread" // blocks its connection with the option BLOCK
+  | "script" // SCRIPT DEBUG changes the connection, the rest are plain
+  | "wait"
+  | "proxy"
+  | "refused";
+
+export interface Command {
+  /** Lower case. */
+  readonly name: string;
+  readonly kind: Kind;
+  readonly handler: Handler;
+  /** The kind it has where its handler lets it through as a plain request (inside MULTI, XREAD without BLOCK). */
+  readonly plainKind: Exclude<Kind, typeof SPECIAL>;
+  /** As in COMMAND: the exact number of words, negative = at least that many. */
+  readonly arity: number;
+  /** Runs a script, whose own errors may look like the server's (a script can answer any text). */
+  readonly script: boolean;
+  /** False for the one object that stands for every name the table does not have. */
+  readonly known: boolean;
+}
+
+/** Whether running it twice changes nothing, so that it may be sent again after a connection is lost. */
+export function isRepeatable(kind: Kind): boolean {
+  return kind !== WRITE && kind !== SPECIAL;
+}
+
+/** Redis's queue-time and call-time check of the number of words (server.c, processCommand). */
+export function arityFits(command: Command, argc: number): boolean {
+  return command.arity >= 0 ? argc === command.arity : argc >= -command.arity;
+}

@@ -1,0 +1,145 @@
+import { BUILTIN_COMMANDS } from "./builtin.ts";
+import { type CommandFacts, classify } from "./classify.ts";
+import { type Command, WRITE } from "./command.ts";
+
+/** A name the table does not have goes to the master, which knows what it is or says that it does not. */
+const UNKNOWN: Command = {
+  name: "",
+  kind: WRITE,
+  handler: "none",
+  plainKind: WRITE,
+  arity: -1,
+  script: false,
+  known: false,
+};
+
+/** Most commands accepted from a server's COMMAND (Redis with all its modules has some 600). */
+const MAX_COMMANDS = 10_000;
+
+/** Finds a command by its name's bytes as they stand in a request, in any case, without making a string. */
+export class CommandTable {
+  private slots: (Command | undefined)[] = [];
+  private mask = 0;
+  private byName = new Map<string, Command>();
+
+  constructor() {
+    this.replace(builtinFacts());
+  }
+
+  get size(): number {
+    return this.byName.size;
+  }
+
+  lookup(buf: Uint8Array, start: number, end: number): Command {
+    let slot = hashBytes(buf, start, end) & this.mask;
+    for (;;) {
+      const command = this.slots[slot];
+      if (command === undefined) return UNKNOWN;
+      if (sameName(command.name, buf, start, end)) return command;
+      slot = (slot + 1) & this.mask;
+    }
+  }
+
+  /**
+   * Takes over what a server's COMMAND answered (decoded). The proxy's own names stay. A reply that makes no
+   * sense changes nothing.
+   *
+   * @returns whether the reply was taken over.
+   */
+  learn(reply: unknown): boolean {
+    const facts = factsOfReply(reply);
+    if (facts.length === 0) return false;
+    this.replace(facts);
+    return true;
+  }
+
+  private replace(facts: readonly CommandFacts[]): void {
+    this.byName = new Map();
+    for (const fact of OWN_COMMANDS) this.byName.set(fact.name, classify(fact));
+    for (const fact of facts) this.byName.set(fact.name, classify(fact));
+    let size = 64;
+    while (size < this.byName.size * 4) size *= 2;
+    const slots = new Array<Command | undefined>(size).fill(undefined);
+    this.mask = size - 1;
+    for (const command of this.byName.values()) {
+      const name = Buffer.from(command.name);
+      let slot = hashBytes(name, 0, name.length) & this.mask;
+      while (slots[slot] !== undefined) slot = (slot + 1) & this.mask;
+      slots[slot] = command;
+    }
+    this.slots = slots;
+  }
+}
+
+/**
+ * Names that are treated by the proxy even when a server does not list them: its own command, and those that
+ * change a connection (a server may have renamed or hidden them; a shared connection must not be changed).
+ */
+const OWN_COMMANDS: readonly CommandFacts[] = [
+  ...builtinFacts().filter((fact) => classify(fact).handler !== "none"),
+  { name: "proxy", arity: -2, writes: false, readsOnly: false, blocks: false },
+];
+
+function hashBytes(buf: Uint8Array, start: number, end: number): number {
+  let hash = end - start;
+  for (let i = start; i < end; i++) hash = (Math.imul(hash, 31) + (buf[i]! | 0x20)) | 0;
+  return hash ^ (hash >>> 15);
+}
+
+function sameName(name: string, buf: Uint8Array, start: number, end: number): boolean {
+  const length = end - start;
+  if (name.length !== length) return false;
+  for (let i = 0; i < length; i++) {
+    const byte = buf[start + i]!;
+    const lower = byte >= 65 && byte <= 90 ? byte | 0x20 : byte;
+    if (name.charCodeAt(i) !== lower) return false;
+  }
+  return true;
+}
+
+function builtinFacts(): CommandFacts[] {
+  return BUILTIN_COMMANDS.split(",").map((row) => {
+    const [name = "", arity = "", flags = ""] = row.trim().split(" ");
+    return {
+      name,
+      arity: Number(arity),
+      writes: flags.includes("w"),
+      readsOnly: flags.includes("r"),
+      blocks: flags.includes("b"),
+    };
+  });
+}
+
+/**
+ * Reads COMMAND's reply: [name, arity, flags, …], sub-commands in the tenth element since Redis 7.0. Rows that
+ * make no sense are left out.
+ */
+function factsOfReply(reply: unknown): CommandFacts[] {
+  if (!Array.isArray(reply) || reply.length > MAX_COMMANDS) return [];
+  const facts: CommandFacts[] = [];
+  for (const row of reply as unknown[]) {
+    if (!Array.isArray(row)) continue;
+    const [name, arity, flags] = row as unknown[];
+    if (typeof name !== "string" || !/^[\x21-\x7e]{1,64}$/.test(name)) continue;
+    if (typeof arity !== "number" || !Number.isInteger(arity) || arity === 0) continue;
+    const words = flagWords(flags);
+    facts.push({
+      name: name.toLowerCase(),
+      arity,
+      writes: words.has("write") || subcommandsWrite((row as unknown[])[9]),
+      readsOnly: words.has("readonly"),
+      blocks: words.has("blocking"),
+    });
+  }
+  return facts;
+}
+
+function subcommandsWrite(subcommands: unknown): boolean {
+  if (!Array.isArray(subcommands)) return false;
+  return (subcommands as unknown[]).some((row) => Array.isArray(row) && flagWords(row[2]).has("write"));
+}
+
+function flagWords(flags: unknown): ReadonlySet<string> {
+  if (flags instanceof Set) return flags as ReadonlySet<string>;
+  return new Set(Array.isArray(flags) ? (flags as unknown[]).filter((flag) => typeof flag === "string") : []);
+}

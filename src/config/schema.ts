@@ -1,0 +1,447 @@
+/**
+ * Every setting there is: its type, default, unit, range and meaning, once. The type `Config`, the checks, the
+ * names of the environment variables and the configuration table of the documentation all come from here.
+ *
+ * Durations arrive as `3s` and leave as milliseconds, sizes arrive as `64kb` and leave as bytes, addresses
+ * leave parsed. Relations between settings are in checks.ts.
+ */
+
+import { strict as assert } from "node:assert";
+import { z } from "zod";
+import type { NodeId } from "../topology/epoch.ts";
+import { type Address, nodeIdOf, parseAddress } from "./address.ts";
+import { formatDuration, formatSize, type Parsed, parseDuration, parseSize, typeName } from "./units.ts";
+
+export type SettingKind =
+  | "duration"
+  | "size"
+  | "count"
+  | "choice"
+  | "text"
+  | "secret"
+  | "listeners"
+  | "listener"
+  | "nodes";
+
+/** What is known about one setting besides its value. */
+export interface SettingDoc {
+  readonly kind: SettingKind;
+  /** As written in a file; null when there is none. */
+  readonly default: string | null;
+  /** What is allowed, as the end of a sentence. */
+  readonly allowed: string;
+  /** One line: what it means. */
+  readonly doc: string;
+}
+
+export interface Setting extends SettingDoc {
+  /** Where it stands, joined by dots: "hold.maxTime". */
+  readonly path: string;
+  /** Validates one raw value on its own. */
+  readonly schema: z.ZodType;
+}
+
+const docs = z.registry<SettingDoc>();
+
+interface Range {
+  readonly default: string;
+  readonly min: string;
+  readonly max: string;
+  /** What 0 means, for a setting whose 0 is outside the range. */
+  readonly zero?: string;
+  readonly doc: string;
+}
+
+function duration(range: Range) {
+  return quantity("duration", range, parseDuration, formatDuration, "such as 250ms, 3s, 5m or 1h");
+}
+
+function size(range: Range) {
+  return quantity("size", range, parseSize, formatSize, "such as 64kb, 1mb or 2gb");
+}
+
+function count(range: Range) {
+  return quantity("count", range, parseCount, String, "a whole number");
+}
+
+function quantity(
+  kind: SettingKind,
+  range: Range,
+  parse: (input: unknown) => Parsed<number>,
+  format: (value: number) => string,
+  form: string,
+) {
+  const min = mustParse(parse, range.min);
+  const max = mustParse(parse, range.max);
+  const zero = range.zero === undefined ? "" : `0 (${range.zero}) or `;
+  const allowed = `${zero}${range.min} to ${range.max}, ${form}`;
+  const check = (input: unknown): Parsed<number> => {
+    const parsed = parse(input);
+    if (!parsed.ok || (parsed.value === 0 && range.zero !== undefined)) return parsed;
+    if (parsed.value < min) return { ok: false, problem: `${format(parsed.value)} is too small` };
+    if (parsed.value > max) return { ok: false, problem: `${format(parsed.value)} is too large` };
+    return parsed;
+  };
+  return leaf(check, { kind, default: range.default, allowed, doc: range.doc });
+}
+
+function choice<const T extends string>(options: {
+  readonly values: readonly T[];
+  readonly default: NoInfer<T>;
+  /** Said after the allowed values. */
+  readonly note?: string;
+  readonly doc: string;
+}) {
+  const listed = options.values.join(", ");
+  const allowed = options.note === undefined ? listed : `${listed} (${options.note})`;
+  const check = (input: unknown): Parsed<T> => {
+    const found = options.values.find((value) => value === input);
+    if (found !== undefined) return { ok: true, value: found };
+    const shown = typeof input === "string" ? `"${input}"` : typeName(input);
+    return { ok: false, problem: `${shown} is not one of the allowed values` };
+  };
+  return leaf(check, { kind: "choice", default: options.default, allowed, doc: options.doc });
+}
+
+/** A leaf with a default: an absent value is validated as the default text. */
+function leaf<T>(parse: (input: unknown) => Parsed<T>, about: SettingDoc) {
+  return checked(parse).prefault(about.default).register(docs, about);
+}
+
+function checked<T>(parse: (input: unknown) => Parsed<T>) {
+  return z.unknown().transform((input, context): T => {
+    const parsed = parse(input);
+    if (parsed.ok) return parsed.value;
+    context.addIssue({ code: "custom", message: parsed.problem });
+    return z.NEVER;
+  });
+}
+
+/** A text that may be absent. A secret's value never appears in a problem. */
+function optionalText(kind: "text" | "secret", doc: string) {
+  const check = (input: unknown): Parsed<string> => {
+    if (typeof input !== "string") {
+      return { ok: false, problem: `${typeName(input)} is not a text: put it in quotes` };
+    }
+    if (input === "") return { ok: false, problem: "it is empty: give a value or remove the key" };
+    return { ok: true, value: input };
+  };
+  const about: SettingDoc = { kind, default: null, allowed: "a text that is not empty", doc };
+  return checked(check).optional().register(docs, about);
+}
+
+/** A list whose items are checked one by one; a single value counts as a list of one. */
+function list<T>(parseItem: (input: unknown) => Parsed<T>, about: SettingDoc) {
+  const schema = z.unknown().transform((input, context): T[] => {
+    const items: unknown[] = Array.isArray(input) ? input : [input];
+    if (items.length === 0) context.addIssue({ code: "custom", message: "the list is empty" });
+    const values: T[] = [];
+    for (const [index, item] of items.entries()) {
+      const parsed = parseItem(item);
+      if (parsed.ok) values.push(parsed.value);
+      else
+        context.addIssue({
+          code: "custom",
+          path: Array.isArray(input) ? [index] : [],
+          message: parsed.problem,
+        });
+    }
+    return values;
+  });
+  return about.default === null
+    ? schema.register(docs, about)
+    : schema.prefault(about.default).register(docs, about);
+}
+
+/** A listener is "host:port" or { address: "host:port" }, which leaves room for options beside the address. */
+function parseListener(input: unknown): Parsed<Address> {
+  if (!isGroup(input)) return parseAddress(input, "listen");
+  const strange = Object.keys(input).filter((key) => key !== "address");
+  if (strange.length > 0) {
+    return { ok: false, problem: `unknown key "${strange.join('", "')}": a listener has only "address"` };
+  }
+  if (!("address" in input)) return { ok: false, problem: 'the key "address" is missing' };
+  return parseAddress(input.address, "listen");
+}
+
+function parseHttp(input: unknown): Parsed<Address | null> {
+  return input === "off" ? { ok: true, value: null } : parseAddress(input, "listen");
+}
+
+function parseNode(input: unknown): Parsed<NodeId> {
+  const parsed = parseAddress(input, "dial");
+  return parsed.ok ? { ok: true, value: nodeIdOf(parsed.value) } : parsed;
+}
+
+/** A whole number; as text only its digits. */
+function parseCount(input: unknown): Parsed<number> {
+  const value = typeof input === "string" && /^\d+$/.test(input.trim()) ? Number(input) : input;
+  if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return { ok: true, value };
+  const shown =
+    typeof input === "string" ? `"${input}"` : typeof input === "number" ? input : typeName(input);
+  return { ok: false, problem: `${shown} is not a whole number` };
+}
+
+function mustParse(parse: (input: unknown) => Parsed<number>, text: string): number {
+  const parsed = parse(text);
+  assert(parsed.ok, `a bound in the schema is malformed: ${text}`);
+  return parsed.value;
+}
+
+function isGroup(input: unknown): input is Record<string, unknown> {
+  return typeof input === "object" && input !== null && !Array.isArray(input);
+}
+
+/** A group of settings; one that is absent has all its defaults. */
+function group<T extends z.ZodRawShape>(shape: T) {
+  return z.strictObject(shape).prefault({} as z.input<z.ZodObject<T, z.core.$strict>>);
+}
+
+const upstream = group({
+  username: optionalText(
+    "text",
+    "User the proxy itself logs in with on every node; without it, the default user.",
+  ),
+  password: optionalText("secret", "Password the proxy itself logs in with on every node."),
+  connectTimeout: duration({
+    default: "1s",
+    min: "10ms",
+    max: "1m",
+    doc: "How long opening one connection to a node may take, handshake included.",
+  }),
+  requestTimeout: duration({
+    default: "0",
+    min: "10ms",
+    max: "24h",
+    zero: "as long as the server takes",
+    doc: "How long a node may take to answer a request before its connection counts as lost.",
+  }),
+  retireTimeout: duration({
+    default: "1s",
+    min: "0",
+    max: "1m",
+    doc: "How long a connection to a former master may still answer what is in flight.",
+  }),
+  maxLanes: count({
+    default: "1024",
+    min: "1",
+    max: "65536",
+    doc: "Shared upstream connections at most, over all nodes.",
+  }),
+  maxPrivate: count({
+    default: "1000",
+    min: "0",
+    max: "1000000",
+    doc: "Private upstream connections at most (WATCH, blocking calls, MONITOR, tracking), over all nodes.",
+  }),
+  keepAlive: duration({
+    default: "10s",
+    min: "1s",
+    max: "1h",
+    zero: "off",
+    doc: "Idle time after which the kernel starts TCP keep-alive probes on upstream connections.",
+  }),
+});
+
+const probe = group({
+  interval: duration({
+    default: "100ms",
+    min: "10ms",
+    max: "1m",
+    doc: "How often every node is asked for its role, history and offset.",
+  }),
+  timeout: duration({
+    default: "1s",
+    min: "10ms",
+    max: "1m",
+    doc: "How long a node may take to answer a probe before it counts as silent.",
+  }),
+});
+
+const failover = group({
+  promote: choice({
+    values: ["never"],
+    default: "never",
+    note: "this version follows promotions made by others and promotes nobody itself",
+    doc: "Who may promote a replica.",
+  }),
+});
+
+const reads = group({
+  from: choice({
+    values: ["replica", "master", "any"],
+    default: "replica",
+    doc: "Where reads go: replica = fit replicas, and the master when there is none; any = master too.",
+  }),
+  consistency: choice({
+    values: ["session", "eventual", "strong"],
+    default: "session",
+    doc: "What a read sees: session = at least the client's own writes; eventual = any age; strong = master only.",
+  }),
+  maxLag: duration({
+    default: "10s",
+    min: "100ms",
+    max: "24h",
+    doc: "A replica further behind the master than this is not read.",
+  }),
+});
+
+const hold = group({
+  maxTime: duration({
+    default: "30s",
+    min: "1ms",
+    max: "1h",
+    doc: "How long a request may wait for a master before it is answered MASTERDOWN.",
+  }),
+  maxBytes: size({
+    default: "256mb",
+    min: "64kb",
+    max: "64gb",
+    doc: "What all held clients together may have waiting.",
+  }),
+  maxBytesPerClient: size({
+    default: "16mb",
+    min: "16kb",
+    max: "64gb",
+    doc: "What one held client may have waiting before reading from it pauses.",
+  }),
+});
+
+const inFlight = group({
+  onUnknown: choice({
+    values: ["error"],
+    default: "error",
+    note: "this version never repeats what may have run",
+    doc: "What to do with a write whose outcome is unknown: error = answer UNCERTAIN on the open connection.",
+  }),
+});
+
+const limits = group({
+  maxClients: count({
+    default: "10000",
+    min: "1",
+    max: "1000000",
+    doc: "Clients connected at once; one more is told so and closed.",
+  }),
+  maxRequestBytes: size({
+    default: "512mb",
+    min: "1kb",
+    max: "4gb",
+    doc: "One request of a client, all its arguments together.",
+  }),
+  maxRequestArgs: count({
+    default: "1048576",
+    min: "16",
+    max: "1048576",
+    doc: "Arguments of one request.",
+  }),
+  maxPipeline: count({
+    default: "1024",
+    min: "1",
+    max: "1000000",
+    doc: "Requests of one client in flight upstream at once; further ones wait unread.",
+  }),
+  outputBufferBytes: size({
+    default: "256mb",
+    min: "64kb",
+    max: "64gb",
+    doc: "Replies one client has not taken yet; beyond it the client is closed.",
+  }),
+  idleTimeout: duration({
+    default: "0",
+    min: "1s",
+    max: "168h",
+    zero: "never",
+    doc: "A client that asked nothing for this long is closed.",
+  }),
+  drainTime: duration({
+    default: "10s",
+    min: "0",
+    max: "1h",
+    doc: "After SIGTERM, how long clients may still get their replies before they are closed.",
+  }),
+  maxUnsentBytes: size({
+    default: "1mb",
+    min: "16kb",
+    max: "1gb",
+    doc: "What may wait to be written to one node or client before reading from who feeds it pauses.",
+  }),
+});
+
+const failovers = group({
+  keep: count({
+    default: "100",
+    min: "1",
+    max: "10000",
+    doc: "Records of past switches kept in memory for PROXY FAILOVERS and the status page.",
+  }),
+});
+
+const log = group({
+  level: choice({
+    values: ["debug", "info", "warn", "error"],
+    default: "info",
+    doc: "The least important kind of line that is written.",
+  }),
+  format: choice({
+    values: ["json", "text"],
+    default: "json",
+    doc: "json = one JSON object a line; text = one readable line.",
+  }),
+});
+
+export const configSchema = z.strictObject({
+  listen: list(parseListener, {
+    kind: "listeners",
+    default: "127.0.0.1:6379",
+    allowed: 'host:port, { address: "host:port" } or a list of these; port 0 = any free one',
+    doc: "Where clients connect.",
+  }),
+  http: leaf(parseHttp, {
+    kind: "listener",
+    default: "127.0.0.1:9121",
+    allowed: "host:port (port 0 = any free one) or off",
+    doc: "Where metrics, health and the status page are served; off = nowhere.",
+  }),
+  nodes: list(parseNode, {
+    kind: "nodes",
+    default: null,
+    allowed: "at least one host:port",
+    doc: "Where to start looking for the master and its replicas; the rest is discovered.",
+  }),
+  upstream,
+  probe,
+  failover,
+  reads,
+  hold,
+  inFlight,
+  limits,
+  failovers,
+  log,
+});
+
+/** The whole configuration as the program uses it: durations in ms, sizes in bytes. */
+export type Config = z.output<typeof configSchema>;
+
+/** Every setting in the order of the schema. */
+export const SETTINGS: readonly Setting[] = collectSettings(configSchema, "");
+
+/** The names of the groups: "hold", "limits", … */
+export const GROUPS: readonly string[] = Object.entries(configSchema.shape)
+  .filter(([, schema]) => docs.get(schema) === undefined)
+  .map(([key]) => key);
+
+/** A configuration with defaults for whatever is absent. Throws: for tests and tools, not for user input. */
+export function configWith(input: Record<string, unknown>): Config {
+  return configSchema.parse(input);
+}
+
+function collectSettings(schema: z.ZodType, path: string): Setting[] {
+  const about = docs.get(schema);
+  if (about !== undefined) return [{ ...about, path, schema }];
+  const inner = schema instanceof z.ZodPrefault ? schema.unwrap() : schema;
+  assert(inner instanceof z.ZodObject, `${path} is neither a setting nor a group of settings`);
+  return Object.entries(inner.shape).flatMap(([key, child]) =>
+    collectSettings(child as z.ZodType, path === "" ? key : `${path}.${key}`),
+  );
+}

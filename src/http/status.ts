@@ -1,0 +1,61 @@
+/** The JSON of /api/status: what the status page, and whoever else asks, gets to see. Names are stable. */
+export interface StatusView {
+  readonly version: string;
+  readonly uptimeSeconds: number;
+  readonly epoch: {
+    readonly number: number;
+    readonly master: string | null;
+    /** null while writes may go to the master. */
+    readonly holdCause: string | null;
+    readonly history: { readonly replid: string; readonly offset: number } | null;
+  };
+  readonly nodes: readonly NodeStatus[];
+  readonly clients: { readonly connected: number };
+  readonly hold: {
+    /** Sessions and bytes held at this moment. */
+    readonly now: number;
+    readonly bytes: number;
+    /** Since the start. */
+    readonly held: number;
+    readonly released: number;
+    readonly expired: number;
+    readonly left: number;
+    readonly failed: number;
+  };
+  /** Since the start; the page uses `reads`, `writes` and `uncertain`. */
+  readonly counters: Readonly<Record<string, number>>;
+  /** Newest first or last: the page sorts by epoch. */
+  readonly failovers: readonly FailoverStatus[];
+  /** Sentences about what an operator should look at. */
+  readonly problems: readonly string[];
+}
+
+export interface NodeStatus {
+  readonly id: string;
+  readonly role: string;
+  readonly reachable: boolean;
+  readonly fit: boolean;
+  /** Why it is (not) fit. */
+  readonly reason: string;
+  readonly lagMs: number | null;
+  readonly lagBytes: number | null;
+  /** Requests sent to it since the start. */
+  readonly requests: number;
+}
+
+export interface FailoverStatus {
+  /** ISO 8601 time, or ms since 1970. */
+  readonly at: string | number;
+  /** The epoch it led to. */
+  readonly epoch: number;
+  readonly from: string | null;
+  readonly to: string;
+  readonly reason: string;
+  readonly seenBy: string;
+  /** How long writes were held. */
+  readonly holdMs: number | null;
+  readonly sessionsHeld: number;
+  readonly uncertain: number;
+  /** null when not known. */
+  readonly lostBytes: number | null;
+}

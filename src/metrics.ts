@@ -1,0 +1,435 @@
+/**
+ * The numbers the proxy keeps about itself.
+ *
+ * `Counters` is what the running code increments: plain number fields, nothing else on the hot path.
+ * `createMetrics` copies them into Prometheus text when somebody scrapes, and only then. Label sets are
+ * closed (reasons, classes, kinds) or bounded by the source (nodes), and every closed series starts at 0.
+ */
+
+import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
+
+/** Why a client's connection ended. */
+export const CLOSE_REASONS = [
+  "client", // it closed, or its connection broke
+  "protocol-error",
+  "output-limit", // it did not take its replies: limits.outputBufferBytes
+  "idle", // limits.idleTimeout
+  "request-limit", // limits.maxRequestBytes or limits.maxRequestArgs
+  "shutdown",
+  "operator", // CLIENT KILL and the like
+  "upstream-lost", // a reply was already partly passed on and cannot be finished
+] as const;
+export type CloseReason = (typeof CLOSE_REASONS)[number];
+
+/** What kind of request a client sent. */
+export const REQUEST_CLASSES = [
+  "read",
+  "write",
+  "local", // answered by the proxy itself
+  "transaction", // MULTI … EXEC as one unit
+  "admin", // PROXY …
+  "refused", // answered with an error of the proxy, not run
+] as const;
+export type RequestClass = (typeof REQUEST_CLASSES)[number];
+
+/** How a hold ended. */
+export const HOLD_OUTCOMES = ["released", "expired", "left", "failed"] as const;
+export type HoldOutcome = (typeof HOLD_OUTCOMES)[number];
+
+export const UPSTREAM_KINDS = ["lane", "private"] as const;
+export type UpstreamKind = (typeof UPSTREAM_KINDS)[number];
+
+/**
+ * All counters of one process. Fields only grow (since the start) unless they end in `Now`. Increment them in
+ * place: `counters.requests.read++`, `counters.closed["output-limit"]++`.
+ */
+export class Counters {
+  /** Clients connected at this moment. */
+  clientsNow = 0;
+  /** Clients whose reading is paused at this moment because they do not take replies, or a node is slow. */
+  clientsPausedNow = 0;
+  /** Connections accepted, those refused by `limits.maxClients` not included. */
+  accepted = 0;
+  /** Connections refused because `limits.maxClients` was reached. */
+  refused = 0;
+  readonly closed: Record<CloseReason, number> = zeros(CLOSE_REASONS);
+
+  readonly requests: Record<RequestClass, number> = zeros(REQUEST_CLASSES);
+  /** Bytes received from clients. */
+  bytesIn = 0;
+  /** Bytes written to clients. */
+  bytesOut = 0;
+  /** Errors of the proxy itself (`-ERR proxy: …`, `-MASTERDOWN …`, `-UNCERTAIN …`) sent to clients. */
+  proxyErrors = 0;
+
+  /** Requests written to each node. Count a whole flush at once with `addNodeRequests`. */
+  readonly nodeRequests = new Map<string, number>();
+  /** Reads sent to the master because no replica was provably fresh enough for the session. */
+  freshnessReads = 0;
+
+  /** Sessions that began to be held; = released + expired + left + failed + held now. */
+  held = 0;
+  /** How holds ended: a master came, `hold.maxTime` ran out, the client left, anything else. */
+  readonly holdEnded: Record<HoldOutcome, number> = zeros(HOLD_OUTCOMES);
+  heldNow = 0;
+  /** Bytes the held sessions have waiting at this moment. */
+  heldBytesNow = 0;
+  /** Requests refused because `hold.maxBytes` was reached. */
+  holdFull = 0;
+
+  /** Requests answered UNCERTAIN. */
+  uncertain = 0;
+  /** Reads sent again because their connection was lost. */
+  resentReads = 0;
+  /** Writes sent again because they provably did not run. */
+  resentWrites = 0;
+
+  readonly upstreamOpened: Record<UpstreamKind, number> = zeros(UPSTREAM_KINDS);
+  /** Upstream connections that ended without our doing. */
+  readonly upstreamLost: Record<UpstreamKind, number> = zeros(UPSTREAM_KINDS);
+  readonly upstreamNow: Record<UpstreamKind, number> = zeros(UPSTREAM_KINDS);
+
+  /** Times the master became another one. */
+  switches = 0;
+  /** Acknowledged replication bytes that switches lost, as far as known. */
+  lostBytes = 0;
+  /** Switches of which it is not known how much they lost. */
+  switchesLossUnknown = 0;
+  /** Nodes that claimed to be master and were not believed (each claim once). */
+  refusedClaims = 0;
+
+  /** Adds requests written to a node. */
+  addNodeRequests(node: string, requests: number): void {
+    this.nodeRequests.set(node, (this.nodeRequests.get(node) ?? 0) + requests);
+  }
+
+  /** Drops what was counted for a node that left the group, so that the map stays as small as the group. */
+  forgetNode(node: string): void {
+    this.nodeRequests.delete(node);
+  }
+}
+
+/** What the metrics say about one node. */
+export interface NodeReading {
+  /** "host:port". */
+  readonly id: string;
+  readonly role: NodeRole;
+  /** It answers probes. */
+  readonly reachable: boolean;
+  /** It may be read (a replica) or written (the master). */
+  readonly fit: boolean;
+  /** How far behind the master it is; null when not known. */
+  readonly lagMs: number | null;
+  readonly lagBytes: number | null;
+}
+
+export const NODE_ROLES = ["master", "replica", "unknown"] as const;
+export type NodeRole = (typeof NODE_ROLES)[number];
+
+/** Where the scrape gets what is not counted but known by the topology. */
+export interface MetricSources {
+  /** `writable`: there is a verified master and nothing speaks against it. */
+  epoch(): { readonly number: number; readonly writable: boolean };
+  /** The nodes of the group; only these appear with a `node` label. */
+  nodes(): readonly NodeReading[];
+}
+
+export interface Metrics {
+  /** The Prometheus text of this moment. */
+  text(): Promise<string>;
+  readonly contentType: string;
+}
+
+/** One metric as documented. */
+export interface MetricDoc {
+  readonly name: string;
+  readonly type: "counter" | "gauge";
+  readonly labels: readonly string[];
+  readonly help: string;
+}
+
+/** Everything the scrape reads. */
+interface Readings {
+  readonly counters: Counters;
+  readonly sources: MetricSources;
+}
+
+/** One sample: the label values in the order of the metric's labels, and the number. */
+type Sample = readonly [labels: readonly string[], value: number];
+
+interface MetricRow extends MetricDoc {
+  /** The samples of this moment; called at each scrape. */
+  readonly read: (from: Readings) => readonly Sample[];
+}
+
+const PREFIX = "holdfast_";
+
+/** A metric without labels. */
+function single(
+  type: MetricDoc["type"],
+  name: string,
+  help: string,
+  read: (from: Readings) => number,
+): MetricRow {
+  return { name: PREFIX + name, type, labels: [], help, read: (from) => [[[], read(from)]] };
+}
+
+/** A metric with one label whose values are a closed set: one series per value, zero included. */
+function byLabel(
+  type: MetricDoc["type"],
+  name: string,
+  label: string,
+  help: string,
+  read: (counters: Counters) => Readonly<Record<string, number>>,
+): MetricRow {
+  const samples = (from: Readings): Sample[] =>
+    Object.entries(read(from.counters)).map(([value, number]) => [[value], number]);
+  return { name: PREFIX + name, type, labels: [label], help, read: samples };
+}
+
+/** A metric with one series per node; a node whose value is not known (null) has none. */
+function byNode(
+  type: MetricDoc["type"],
+  name: string,
+  help: string,
+  read: (node: NodeReading, counters: Counters) => number | null,
+): MetricRow {
+  const samples = ({ counters, sources }: Readings): Sample[] =>
+    sources.nodes().flatMap((node) => {
+      const value = read(node, counters);
+      return value === null ? [] : [[[node.id], value] as const];
+    });
+  return { name: PREFIX + name, type, labels: ["node"], help, read: samples };
+}
+
+const CLIENT_ROWS: readonly MetricRow[] = [
+  single("gauge", "clients", "Clients connected now.", (from) => from.counters.clientsNow),
+  single(
+    "gauge",
+    "clients_paused",
+    "Clients not read from now, because they do not take replies or a node is slow.",
+    (from) => from.counters.clientsPausedNow,
+  ),
+  single(
+    "counter",
+    "clients_accepted_total",
+    "Client connections accepted.",
+    (from) => from.counters.accepted,
+  ),
+  single(
+    "counter",
+    "clients_refused_total",
+    "Client connections refused because limits.maxClients was reached.",
+    (from) => from.counters.refused,
+  ),
+  byLabel(
+    "counter",
+    "clients_closed_total",
+    "reason",
+    `Client connections ended, by reason: ${CLOSE_REASONS.join(", ")}.`,
+    (counters) => counters.closed,
+  ),
+  byLabel(
+    "counter",
+    "requests_total",
+    "class",
+    `Requests of clients, by class: ${REQUEST_CLASSES.join(", ")}.`,
+    (counters) => counters.requests,
+  ),
+  single(
+    "counter",
+    "client_received_bytes_total",
+    "Bytes received from clients.",
+    (from) => from.counters.bytesIn,
+  ),
+  single("counter", "client_sent_bytes_total", "Bytes written to clients.", (from) => from.counters.bytesOut),
+  single(
+    "counter",
+    "proxy_errors_total",
+    "Errors of the proxy itself sent to clients.",
+    (from) => from.counters.proxyErrors,
+  ),
+];
+
+const HOLD_ROWS: readonly MetricRow[] = [
+  single("gauge", "held", "Sessions held now.", (from) => from.counters.heldNow),
+  single(
+    "gauge",
+    "held_bytes",
+    "Bytes held sessions have waiting now.",
+    (from) => from.counters.heldBytesNow,
+  ),
+  single("counter", "holds_total", "Sessions that began to be held.", (from) => from.counters.held),
+  byLabel(
+    "counter",
+    "holds_ended_total",
+    "outcome",
+    "Holds that ended: released (a master came), expired (hold.maxTime), left (the client), failed (anything else).",
+    (counters) => counters.holdEnded,
+  ),
+  single(
+    "counter",
+    "hold_full_total",
+    "Requests refused because hold.maxBytes was reached.",
+    (from) => from.counters.holdFull,
+  ),
+  single(
+    "counter",
+    "uncertain_total",
+    "Requests answered UNCERTAIN: they may or may not have run.",
+    (from) => from.counters.uncertain,
+  ),
+  byLabel(
+    "counter",
+    "resent_total",
+    "class",
+    "Requests sent again after their connection was lost: reads, and writes that provably did not run.",
+    (counters) => ({ read: counters.resentReads, write: counters.resentWrites }),
+  ),
+];
+
+const UPSTREAM_ROWS: readonly MetricRow[] = [
+  byLabel(
+    "gauge",
+    "upstream_connections",
+    "kind",
+    "Upstream connections open now: lane (shared) or private.",
+    (counters) => counters.upstreamNow,
+  ),
+  byLabel(
+    "counter",
+    "upstream_opened_total",
+    "kind",
+    "Upstream connections opened.",
+    (counters) => counters.upstreamOpened,
+  ),
+  byLabel(
+    "counter",
+    "upstream_lost_total",
+    "kind",
+    "Upstream connections that ended without the proxy closing them.",
+    (counters) => counters.upstreamLost,
+  ),
+  byNode(
+    "counter",
+    "node_requests_total",
+    "Requests written to the node.",
+    (node, counters) => counters.nodeRequests.get(node.id) ?? 0,
+  ),
+  single(
+    "counter",
+    "freshness_reads_total",
+    "Reads sent to the master because no replica was provably fresh enough for the session.",
+    (from) => from.counters.freshnessReads,
+  ),
+];
+
+const TOPOLOGY_ROWS: readonly MetricRow[] = [
+  single(
+    "gauge",
+    "epoch",
+    "Number of the current epoch; 0 until the first master was found.",
+    (from) => from.sources.epoch().number,
+  ),
+  single("gauge", "writable", "1 when there is a verified master that takes writes, else 0.", (from) =>
+    flag(from.sources.epoch().writable),
+  ),
+  single(
+    "counter",
+    "switches_total",
+    "Times the master became another one.",
+    (from) => from.counters.switches,
+  ),
+  single(
+    "counter",
+    "lost_bytes_total",
+    "Replication bytes lost in switches, as far as known.",
+    (from) => from.counters.lostBytes,
+  ),
+  single(
+    "counter",
+    "switches_loss_unknown_total",
+    "Switches of which it is not known how much they lost.",
+    (from) => from.counters.switchesLossUnknown,
+  ),
+  single(
+    "counter",
+    "refused_claims_total",
+    "Nodes that claimed to be master and were not believed.",
+    (from) => from.counters.refusedClaims,
+  ),
+  byNode("gauge", "node_up", "1 when the node answers probes, else 0.", (node) => flag(node.reachable)),
+  byNode("gauge", "node_fit", "1 when the node may serve requests, else 0.", (node) => flag(node.fit)),
+  byNode(
+    "gauge",
+    "node_lag_ms",
+    "Milliseconds the node is behind the master, if known.",
+    (node) => node.lagMs,
+  ),
+  byNode(
+    "gauge",
+    "node_lag_bytes",
+    "Bytes the node is behind the master, if known.",
+    (node) => node.lagBytes,
+  ),
+  {
+    name: `${PREFIX}node_role`,
+    type: "gauge",
+    labels: ["node", "role"],
+    help: `1 for the role the node says it has (${NODE_ROLES.join(", ")}), 0 for the others.`,
+    read: ({ sources }) =>
+      sources
+        .nodes()
+        .flatMap((node) => NODE_ROLES.map((role): Sample => [[node.id, role], flag(node.role === role)])),
+  },
+];
+
+const ROWS: readonly MetricRow[] = [...CLIENT_ROWS, ...HOLD_ROWS, ...UPSTREAM_ROWS, ...TOPOLOGY_ROWS];
+
+/**
+ * Publishes the counters and the sources, and the usual metrics of a Node process (`holdfast_process_…`,
+ * `holdfast_nodejs_…`), in a registry of their own. Create it once per process: the process metrics keep an
+ * observer of the garbage collector alive.
+ */
+export function createMetrics(counters: Counters, sources: MetricSources): Metrics {
+  const registry = new Registry();
+  const from: Readings = { counters, sources };
+  for (const row of ROWS) publish(row, from, registry);
+  collectDefaultMetrics({ register: registry, prefix: PREFIX });
+  return { text: () => registry.metrics(), contentType: registry.contentType };
+}
+
+/** Every metric of the proxy itself, for the documentation. */
+export function metricsList(): readonly MetricDoc[] {
+  return ROWS.map(({ name, type, labels, help }) => ({ name, type, labels, help }));
+}
+
+function publish(row: MetricRow, from: Readings, registry: Registry): void {
+  const about = { name: row.name, help: row.help, labelNames: [...row.labels], registers: [registry] };
+  switch (row.type) {
+    case "counter": {
+      const collect = function (this: Counter): void {
+        this.reset();
+        for (const [labels, value] of row.read(from)) this.labels(...labels).inc(value);
+      };
+      new Counter({ ...about, collect });
+      return;
+    }
+    case "gauge": {
+      const collect = function (this: Gauge): void {
+        this.reset();
+        for (const [labels, value] of row.read(from)) this.labels(...labels).set(value);
+      };
+      new Gauge({ ...about, collect });
+      return;
+    }
+  }
+}
+
+function flag(value: boolean): number {
+  return value ? 1 : 0;
+}
+
+function zeros<T extends string>(keys: readonly T[]): Record<T, number> {
+  return Object.fromEntries(keys.map((key) => [key, 0])) as Record<T, number>;
+}

@@ -1,0 +1,517 @@
+import { strict as assert } from "node:assert";
+import type { Socket } from "node:net";
+import type { Address } from "../config/address.ts";
+import { dial, type StreamHandler } from "../net.ts";
+import { GREATER, MINUS } from "../resp/bytes.ts";
+import { REPLY_BROKEN, ReplyFramer } from "../resp/reply.ts";
+import type { NodeId } from "../topology/epoch.ts";
+import type { Flushable, Turn } from "../turn.ts";
+import { Chunk, type ChunkPool, copyBytes } from "./chunk.ts";
+import { Handshake } from "./handshake.ts";
+import { PartialReply } from "./partial.ts";
+import type { Profile } from "./profile.ts";
+import { NOBODY, Request, type RequestOwner } from "./request.ts";
+
+/**
+ * One upstream connection: requests go out in order, replies come back in the same order. Shared by many
+ * sessions, or private to one. It belongs to the epoch it was opened in and never changes its node.
+ *
+ * A lane takes requests from the moment it is made; they leave once the handshake is accepted.
+ */
+
+/** What a lane is for. Nothing is written through a "master" lane once the epoch has another master. */
+export type LaneRole = "master" | "reader";
+
+/** Why a lane ended without our doing. */
+export type LaneLoss = "connect-failed" | "connection-lost" | "not-master" | "loading" | "link-down" | "timeout";
+
+/** Who looks after lanes. */
+export interface LaneKeeper {
+  /** The handshake was accepted. */
+  laneOpened(lane: Lane): void;
+  /** It ended without our doing; called before its requests are given back to their owners. */
+  laneLost(lane: Lane, why: LaneLoss): void;
+  /** It ended, for whatever reason. */
+  laneClosed(lane: Lane): void;
+  /** A handler threw: a bug. */
+  laneFault(lane: Lane, error: unknown): void;
+}
+
+/** A session that waits for a congested lane. */
+export interface LaneWaiter {
+  laneDrained(): void;
+}
+
+export interface LaneSettings {
+  readonly connectTimeoutMs: number;
+  /** How long a request may stay unanswered; 0 = for ever. */
+  readonly requestTimeoutMs: number;
+  readonly keepAliveMs: number;
+  /** Bytes that may wait to be written before the feeding sessions are paused. */
+  readonly maxUnsentBytes: number;
+  /** Largest reply kept for a client; a larger one is replaced by an error. */
+  readonly maxReplyBytes: number;
+}
+
+export interface LaneContext {
+  readonly settings: LaneSettings;
+  readonly chunks: ChunkPool;
+  readonly turn: Turn;
+  readonly keeper: LaneKeeper;
+  nowMs(): number;
+}
+
+export interface LaneTarget {
+  readonly node: NodeId;
+  readonly address: Address;
+  readonly role: LaneRole;
+  /** The epoch's number and, for the master, the replication id that was verified. */
+  readonly epoch: number;
+  readonly replid: string | null;
+  readonly profile: Profile;
+  /** The session that owns a private connection. */
+  readonly privateTo: RequestOwner | null;
+}
+
+type LaneState = "connecting" | "open" | "closed";
+
+const NOTHING = Buffer.alloc(0);
+
+/** From this size on a request is not copied again, its buffer is taken over. */
+export const LARGE_BYTES = 16 * 1024;
+
+/** How often a request time-out is looked for, ms. */
+const TIMEOUT_CHECK_MS = 100;
+
+export class Lane implements Flushable, StreamHandler {
+  readonly target: LaneTarget;
+  flushQueued = false;
+  /** Requests not yet answered. */
+  inFlight = 0;
+  /** More bytes wait to be written than the settings allow; sessions must not feed it until `laneDrained`. */
+  congested = false;
+  /** Every frame that comes goes to the owner as it is: a subscriber's or a monitor's connection. */
+  streaming = false;
+
+  private state: LaneState = "connecting";
+  private retiring = false;
+  private readonly context: LaneContext;
+  private readonly socket: Socket;
+  private handshake: Handshake | null;
+  private connected = false;
+  private timer: NodeJS.Timeout | null;
+
+  private first: Request | null = null;
+  private last: Request | null = null;
+  /** The first request of which no byte was handed to the socket. */
+  private firstUnsent: Request | null = null;
+  /** Chunks with bytes to be written, the last one being filled. */
+  private readonly unwritten: Chunk[] = [];
+  private chunk: Chunk;
+  private waiters: LaneWaiter[] = [];
+  private awaitingDrain = false;
+
+  private readonly framer = new ReplyFramer();
+  private readonly partial: PartialReply;
+
+  constructor(target: LaneTarget, context: LaneContext) {
+    this.target = target;
+    this.context = context;
+    this.chunk = context.chunks.take(0);
+    this.partial = new PartialReply(this.framer, context.settings.maxReplyBytes);
+    this.handshake = new Handshake(target.profile, target.role === "master" ? target.replid : null);
+    const { connectTimeoutMs, keepAliveMs } = context.settings;
+    this.timer = setTimeout(() => this.fail("connect-failed"), connectTimeoutMs);
+    this.socket = dial(
+      { address: target.address, keepAliveMs, onConnect: () => this.onConnect() },
+      this,
+    );
+  }
+
+  get isOpen(): boolean {
+    return this.state === "open";
+  }
+
+  get isRetiring(): boolean {
+    return this.retiring && this.state !== "closed";
+  }
+
+  get isClosed(): boolean {
+    return this.state === "closed";
+  }
+
+  /** The chunk being filled, with room for `bytes` more behind `used`. */
+  room(bytes: number): Chunk {
+    const chunk = this.chunk;
+    // All that was in it is answered, hence written: it can be filled from its start.
+    if (chunk.refs === 1 && chunk.used === chunk.flushed && !this.awaitingDrain) {
+      chunk.used = 0;
+      chunk.flushed = 0;
+    }
+    if (chunk.used + bytes <= chunk.buffer.length) return chunk;
+    return this.replaceChunk(bytes);
+  }
+
+  /** A chunk with bytes to be written is let go by `flush`, any other at once. */
+  private replaceChunk(bytes: number): Chunk {
+    if (this.chunk.used === this.chunk.flushed) this.context.chunks.release(this.chunk);
+    this.chunk = this.context.chunks.take(bytes);
+    return this.chunk;
+  }
+
+  /** Takes a request whose bytes lie (or will lie before the turn ends) in a chunk that `room` gave. */
+  push(request: Request): void {
+    assert(this.state !== "closed", "a request was given to a closed lane");
+    request.chunk.refs++;
+    this.append(request.chunk, request.end);
+    request.next = null;
+    request.sinceMs = this.context.nowMs();
+    if (this.last === null) this.first = request;
+    else this.last.next = request;
+    this.last = request;
+    if (this.firstUnsent === null) this.firstUnsent = request;
+    this.inFlight++;
+  }
+
+  /** Bytes up to `end` of a chunk are to be written. */
+  private append(chunk: Chunk, end: number): void {
+    if (chunk.used < end) chunk.used = end;
+    const unwritten = this.unwritten;
+    if (unwritten.length === 0 || unwritten[unwritten.length - 1] !== chunk) unwritten.push(chunk);
+    if (!this.flushQueued) this.context.turn.flushLater(this);
+  }
+
+  /**
+   * Takes a request whose bytes lie in a buffer that nobody will change, without copying it. For large ones,
+   * and for those that were sent elsewhere before.
+   */
+  pushWhole(request: Request, buffer: Buffer, start: number, end: number): void {
+    // What comes later must not be written before it: the chunk being filled ends here.
+    if (this.chunk.used > this.chunk.flushed) this.replaceChunk(0);
+    const chunk = new Chunk(buffer, false);
+    chunk.flushed = start;
+    request.chunk = chunk;
+    request.start = start;
+    request.end = end;
+    this.push(request);
+  }
+
+  /** Copies a request that lies elsewhere into the log and takes it. */
+  pushCopy(request: Request, source: Buffer, start: number, end: number): void {
+    const chunk = this.room(end - start);
+    const at = chunk.used;
+    copyBytes(source, start, end, chunk.buffer, at);
+    request.chunk = chunk;
+    request.start = at;
+    request.end = at + end - start;
+    this.push(request);
+  }
+
+  /** Takes a request that was in another lane before; its bytes move here. */
+  pushAgain(request: Request): void {
+    const { chunk, start, end } = request;
+    request.replies = request.replyCount;
+    request.queueRefusal = null;
+    if (end - start > LARGE_BYTES) return this.pushWhole(request, chunk.buffer, start, end);
+    this.pushCopy(request, chunk.buffer, start, end);
+    this.context.chunks.release(chunk);
+  }
+
+  /** Writes bytes that get no reply of their own; only on a streaming connection. */
+  sendRaw(source: Buffer, start: number, end: number): void {
+    assert(this.streaming, "raw bytes on a connection that counts its replies");
+    if (this.state === "closed") return;
+    const chunk = this.room(end - start);
+    const at = chunk.used;
+    copyBytes(source, start, end, chunk.buffer, at);
+    this.append(chunk, at + end - start);
+  }
+
+  flush(): void {
+    if (this.state !== "open" || this.awaitingDrain) return;
+    for (const chunk of this.unwritten) {
+      if (chunk.flushed < chunk.used) this.socket.write(chunk.buffer.subarray(chunk.flushed, chunk.used));
+      chunk.flushed = chunk.used;
+      if (chunk !== this.chunk) this.context.chunks.release(chunk);
+    }
+    this.unwritten.length = 0;
+    this.firstUnsent = null;
+    // Written to the kernel at once is the common case; else what follows waits here, where it counts as unsent.
+    if (this.socket.writableLength > 0) this.waitForDrain();
+  }
+
+  private waitForDrain(): void {
+    this.awaitingDrain = true;
+    this.socket.write(NOTHING, () => {
+      this.awaitingDrain = false;
+      this.flush();
+      if (!this.congested || this.unsentBytes() > this.context.settings.maxUnsentBytes / 2) return;
+      this.congested = false;
+      const waiters = this.waiters;
+      this.waiters = [];
+      for (const waiter of waiters) waiter.laneDrained();
+    });
+  }
+
+  /** Call after pushing: sets `congested` when too much waits. */
+  checkCongestion(): void {
+    if (!this.awaitingDrain && this.state === "open") return;
+    if (this.unsentBytes() > this.context.settings.maxUnsentBytes) this.congested = true;
+  }
+
+  waitUntilDrained(waiter: LaneWaiter): void {
+    this.waiters.push(waiter);
+  }
+
+  private unsentBytes(): number {
+    let bytes = this.socket.writableLength;
+    for (const chunk of this.unwritten) bytes += chunk.used - chunk.flushed;
+    return bytes;
+  }
+
+  // Receiving
+
+  onData(buf: Buffer, end: number): void {
+    if (this.state === "closed") return;
+    let pos = 0;
+    while (this.partial.active && pos < end) {
+      pos = this.partial.append(buf, pos, end);
+      const complete = this.partial.complete();
+      if (complete === REPLY_BROKEN) return this.fail("connection-lost");
+      if (complete === null) continue;
+      pos -= this.partial.surplus;
+      this.largeReply(complete);
+      if (this.isClosed) return;
+    }
+    if (pos < end) this.replies(buf, pos, end);
+  }
+
+  /** Replies that lie whole in the read buffer; runs for the same session are emitted in one piece. */
+  private replies(buf: Buffer, from: number, end: number): void {
+    const nowMs = this.context.nowMs();
+    let pos = from;
+    let runOwner: RequestOwner | null = null;
+    let runStart = from;
+    while (pos < end) {
+      const replyEnd = this.framer.next(buf, pos, end);
+      if (replyEnd < 0) {
+        if (runOwner !== null) runOwner.emit(buf, runStart, pos);
+        if (replyEnd === REPLY_BROKEN) return this.fail("connection-lost");
+        this.partial.start(buf, pos, end);
+        return;
+      }
+      const request = this.first;
+      const type = buf[pos];
+      if (request === null || type === MINUS || type === GREATER || this.exceptional(request)) {
+        if (runOwner !== null) runOwner.emit(buf, runStart, pos);
+        runOwner = null;
+        this.unusualReply(buf, pos, replyEnd, nowMs);
+        if (this.isClosed) return;
+      } else {
+        const owner = request.owner;
+        if (owner !== runOwner) {
+          if (runOwner !== null) runOwner.emit(buf, runStart, pos);
+          runOwner = owner;
+          runStart = pos;
+        }
+        this.shift(request);
+        if (request.trailer !== null) {
+          owner.emit(buf, runStart, replyEnd);
+          runOwner = null;
+          owner.emitOwned(request.trailer);
+        }
+        owner.settled(request, nowMs);
+        this.context.chunks.release(request.chunk);
+      }
+      pos = replyEnd;
+    }
+    if (runOwner !== null) runOwner.emit(buf, runStart, pos);
+    if (this.retiring && this.inFlight === 0) this.destroy();
+  }
+
+  private exceptional(request: Request): boolean {
+    return request.replies > 1 || request.owner.exceptional || this.handshake !== null || this.streaming;
+  }
+
+  private unusualReply(buf: Buffer, start: number, end: number, nowMs: number): void {
+    if (this.handshake !== null) return this.onHandshakeReply(buf.subarray(start, end));
+    const owner = this.target.privateTo;
+    if (this.streaming || buf[start] === GREATER) {
+      // A push nobody asked for on a shared connection is dropped: it belongs to no request.
+      if (owner !== null) owner.emit(buf, start, end);
+      return;
+    }
+    const request = this.first;
+    if (request === null) return this.fail("connection-lost");
+    if (request.replies > 1) {
+      request.owner.intermediate(request, buf, start, end);
+      request.replies--;
+      return;
+    }
+    this.shift(request);
+    const kept = request.owner.exception(request, buf, start, end, nowMs);
+    if (!kept) this.context.chunks.release(request.chunk);
+    if (this.retiring && this.inFlight === 0) this.destroy();
+  }
+
+  /** A reply that came in several reads; it is kept in a buffer of its own, which the owner may take over. */
+  private largeReply(reply: Buffer): void {
+    const nowMs = this.context.nowMs();
+    const request = this.first;
+    if (request === null || reply[0] === MINUS || reply[0] === GREATER || this.exceptional(request)) {
+      return this.unusualReply(reply, 0, reply.length, nowMs);
+    }
+    this.shift(request);
+    request.owner.emitOwned(reply);
+    if (request.trailer !== null) request.owner.emitOwned(request.trailer);
+    request.owner.settled(request, nowMs);
+    this.context.chunks.release(request.chunk);
+    if (this.retiring && this.inFlight === 0) this.destroy();
+  }
+
+  private shift(request: Request): void {
+    this.first = request.next;
+    if (this.first === null) this.last = null;
+    request.next = null;
+    this.inFlight--;
+  }
+
+  // Life
+
+  private onConnect(): void {
+    this.connected = true;
+    if (this.handshake !== null) this.socket.write(this.handshake.bytes);
+  }
+
+  private onHandshakeReply(reply: Buffer): void {
+    const result = this.handshake?.onReply(reply) ?? null;
+    if (result === null) return;
+    switch (result.kind) {
+      case "accepted":
+        return this.opened();
+      case "refused":
+        return this.refuse(result.error);
+      case "not-ready":
+        return this.fail(result.loading ? "loading" : "link-down");
+      case "not-master":
+        return this.fail("not-master");
+    }
+  }
+
+  private opened(): void {
+    this.handshake = null;
+    this.state = "open";
+    this.stopTimer();
+    if (this.context.settings.requestTimeoutMs > 0) {
+      this.timer = setInterval(() => this.checkTimeout(), TIMEOUT_CHECK_MS);
+    }
+    this.context.keeper.laneOpened(this);
+    this.flush();
+  }
+
+  private checkTimeout(): void {
+    const oldest = this.first;
+    if (oldest === null) return;
+    if (this.context.nowMs() - oldest.sinceMs > this.context.settings.requestTimeoutMs) this.fail("timeout");
+  }
+
+  /** The server's own error is the answer to every request that waits for this connection. */
+  private refuse(error: Buffer): void {
+    const request = this.end();
+    this.context.keeper.laneClosed(this);
+    for (let one = request; one !== null; ) {
+      const next: Request | null = one.next;
+      one.owner.refused(one, error);
+      one = next;
+    }
+  }
+
+  onEnd(): void {
+    this.fail(this.connected && this.handshake === null ? "connection-lost" : "connect-failed");
+  }
+
+  onClose(): void {
+    this.fail(this.connected && this.handshake === null ? "connection-lost" : "connect-failed");
+  }
+
+  onFault(error: unknown): void {
+    this.context.keeper.laneFault(this, error);
+    this.fail("connection-lost");
+  }
+
+  /** The connection is of no use any more: every request goes back to its owner, in order. */
+  fail(why: LaneLoss): void {
+    if (this.state === "closed") return;
+    const unsent = this.firstUnsent;
+    const request = this.end();
+    this.context.keeper.laneLost(this, why);
+    this.context.keeper.laneClosed(this);
+    let sent = true;
+    for (let one = request; one !== null; ) {
+      const next: Request | null = one.next;
+      if (one === unsent) sent = false;
+      one.owner.lost(one, sent);
+      one = next;
+    }
+    const waiters = this.waiters;
+    this.waiters = [];
+    for (const waiter of waiters) waiter.laneDrained();
+  }
+
+  /** Closes the socket; returns the requests that were unanswered. */
+  private end(): Request | null {
+    const request = this.first;
+    this.state = "closed";
+    this.first = null;
+    this.last = null;
+    this.firstUnsent = null;
+    this.inFlight = 0;
+    this.stopTimer();
+    this.socket.destroy();
+    this.target.privateTo?.connectionGone();
+    return request;
+  }
+
+  /**
+   * Takes no more requests, waits for what is in flight, then closes.
+   * @param timeoutMs after which what is still unanswered counts as lost.
+   */
+  retire(timeoutMs: number): void {
+    if (this.state === "closed" || this.retiring) return;
+    this.retiring = true;
+    if (this.inFlight === 0) return this.destroy();
+    this.stopTimer();
+    this.timer = setTimeout(() => this.fail("timeout"), timeoutMs);
+  }
+
+  /** Closes at once; unanswered requests are dropped without a word (their owners are gone or know). */
+  destroy(): void {
+    if (this.state === "closed") return;
+    this.end();
+    this.context.keeper.laneClosed(this);
+  }
+
+  /**
+   * Gives back the requests for which `movable` holds, to be sent elsewhere; their replies, should they
+   * still come, are dropped. For a node that has gone silent, whose connection may yet be alive.
+   */
+  giveBack(movable: (request: Request) => boolean): void {
+    for (let one = this.first; one !== null; one = one.next) {
+      if (one.owner === NOBODY || !movable(one)) continue;
+      const owner = one.owner;
+      const copy = new Request(owner, one.command, one.kind, one.chunk, one.start, one.end, one.replyCount);
+      copy.trailer = one.trailer;
+      copy.moved = true;
+      one.chunk.refs++;
+      one.trailer = null;
+      one.owner = NOBODY;
+      owner.lost(copy, true);
+    }
+  }
+
+  private stopTimer(): void {
+    if (this.timer === null) return;
+    clearTimeout(this.timer);
+    this.timer = null;
+  }
+}

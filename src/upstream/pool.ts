@@ -1,0 +1,170 @@
+import type { Address } from "../config/address.ts";
+import type { Counters } from "../metrics.ts";
+import type { Epoch, NodeId } from "../topology/epoch.ts";
+import { Lane, type LaneContext, type LaneTarget } from "./lane.ts";
+import { ANONYMOUS, Profile, type Profiles } from "./profile.ts";
+import type { Request, RequestOwner } from "./request.ts";
+
+export interface PoolSettings {
+  readonly maxLanes: number;
+  readonly maxPrivate: number;
+  /** How long a connection to a former master may still answer what is in flight, ms. */
+  readonly retireTimeoutMs: number;
+}
+
+/** How often profiles that nobody uses are looked for, ms. */
+const SWEEP_MS = 10_000;
+
+/** Opens, finds and ends the upstream connections. */
+export class LanePool {
+  private readonly lanes = new Set<Lane>();
+  private readonly privates = new Set<Lane>();
+  private readonly profiles: Profiles;
+  private readonly context: LaneContext;
+  private readonly settings: PoolSettings;
+  private readonly counters: Counters;
+  private readonly addressOf: (node: NodeId) => Address;
+  private readonly unused = new Set<Profile>();
+  private checker: Lane | null = null;
+  private sweeper: NodeJS.Timeout | null = null;
+
+  constructor(options: {
+    profiles: Profiles;
+    context: LaneContext;
+    settings: PoolSettings;
+    counters: Counters;
+    addressOf: (node: NodeId) => Address;
+  }) {
+    this.profiles = options.profiles;
+    this.context = options.context;
+    this.settings = options.settings;
+    this.counters = options.counters;
+    this.addressOf = options.addressOf;
+  }
+
+  start(): void {
+    this.sweeper = setInterval(() => this.sweep(), SWEEP_MS);
+    this.sweeper.unref();
+  }
+
+  /** The lane to the epoch's master; null when there may be no more lanes. */
+  master(profile: Profile, epoch: Epoch): Lane | null {
+    if (profile.master !== null) return profile.master;
+    if (epoch.master === null || epoch.history === null) return null;
+    const lane = this.open({
+      node: epoch.master,
+      address: this.addressOf(epoch.master),
+      role: "master",
+      epoch: epoch.number,
+      replid: epoch.history.replid,
+      profile,
+      privateTo: null,
+    });
+    profile.master = lane;
+    return lane;
+  }
+
+  /** A lane to read from a node; null when there may be no more lanes. */
+  reader(profile: Profile, node: NodeId, epoch: number): Lane | null {
+    const known = profile.readers.get(node);
+    if (known !== undefined) return known;
+    const lane = this.open(this.readerTarget(profile, node, epoch));
+    if (lane !== null) profile.readers.set(node, lane);
+    return lane;
+  }
+
+  /** The connection on which clients' credentials are checked: its own user does not matter. */
+  credentialChecker(node: NodeId, epoch: number): Lane | null {
+    if (this.checker === null || this.checker.isClosed || this.checker.target.node !== node) {
+      this.checker?.retire(this.settings.retireTimeoutMs);
+      this.checker = this.open(this.readerTarget(new Profile(ANONYMOUS, 0, 2), node, epoch));
+    }
+    return this.checker;
+  }
+
+  /** A connection to the master for one session alone; null when there may be no more of them. */
+  openPrivate(profile: Profile, epoch: Epoch, owner: RequestOwner): Lane | null {
+    if (epoch.master === null || epoch.history === null) return null;
+    if (this.privates.size >= this.settings.maxPrivate) return null;
+    const lane = new Lane(
+      {
+        node: epoch.master,
+        address: this.addressOf(epoch.master),
+        role: "master",
+        epoch: epoch.number,
+        replid: epoch.history.replid,
+        profile,
+        privateTo: owner,
+      },
+      this.context,
+    );
+    this.privates.add(lane);
+    this.counters.upstreamOpened.private++;
+    this.counters.upstreamNow.private++;
+    return lane;
+  }
+
+  private readerTarget(profile: Profile, node: NodeId, epoch: number): LaneTarget {
+    const address = this.addressOf(node);
+    return { node, address, role: "reader", epoch, replid: null, profile, privateTo: null };
+  }
+
+  private open(target: LaneTarget): Lane | null {
+    if (this.lanes.size >= this.settings.maxLanes) return null;
+    const lane = new Lane(target, this.context);
+    this.lanes.add(lane);
+    this.counters.upstreamOpened.lane++;
+    this.counters.upstreamNow.lane++;
+    return lane;
+  }
+
+  /** A lane has ended: nobody may find it any more. */
+  forget(lane: Lane): void {
+    if (this.privates.delete(lane)) this.counters.upstreamNow.private--;
+    if (this.lanes.delete(lane)) this.counters.upstreamNow.lane--;
+    const { profile, node } = lane.target;
+    if (profile.master === lane) profile.master = null;
+    if (profile.readers.get(node) === lane) profile.readers.delete(node);
+  }
+
+  /** The master is another one now: its lanes answer what they owe and take nothing new. */
+  retireMasters(): void {
+    for (const profile of this.profiles) {
+      profile.master?.retire(this.settings.retireTimeoutMs);
+      profile.master = null;
+    }
+    for (const lane of this.privates) lane.retire(this.settings.retireTimeoutMs);
+  }
+
+  /** Lanes of the former master that still wait for replies. */
+  get retiring(): number {
+    let count = 0;
+    for (const lane of this.lanes) if (lane.isRetiring) count++;
+    return count;
+  }
+
+  /** Gives back what may be sent elsewhere of all that waits for a silent node. */
+  giveBack(node: NodeId, movable: (request: Request) => boolean): void {
+    for (const lane of this.lanes) if (lane.target.node === node) lane.giveBack(movable);
+  }
+
+  /** A profile unused at two looks in a row loses its lanes and its credentials. */
+  private sweep(): void {
+    for (const profile of this.profiles) {
+      if (profile.users > 0) this.unused.delete(profile);
+      else if (this.unused.delete(profile)) this.drop(profile);
+      else this.unused.add(profile);
+    }
+  }
+
+  private drop(profile: Profile): void {
+    profile.master?.retire(this.settings.retireTimeoutMs);
+    for (const lane of profile.readers.values()) lane.retire(this.settings.retireTimeoutMs);
+    this.profiles.forget(profile);
+  }
+
+  destroy(): void {
+    if (this.sweeper !== null) clearInterval(this.sweeper);
+    for (const lane of [...this.lanes, ...this.privates]) lane.destroy();
+  }
+}

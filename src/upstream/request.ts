@@ -1,0 +1,102 @@
+import type { Command, Kind, SPECIAL } from "../commands/command.ts";
+import type { Chunk } from "./chunk.ts";
+
+/** Where a request can be repeated or not is decided by this; SPECIAL commands are plain once they are sent. */
+export type PlainKind = Exclude<Kind, typeof SPECIAL>;
+
+/** What an error reply that says "did not run" says about the node. */
+export type NotRunCause = "not-master" | "loading" | "link-down";
+
+/** Who sent a request and gets its reply. */
+export interface RequestOwner {
+  /** Reply bytes, valid during the call only. */
+  emit(buf: Buffer, start: number, end: number): void;
+  /** Reply bytes that the owner may keep. */
+  emitOwned(bytes: Buffer): void;
+  /** The request's last reply was emitted (right before, or in the same run of bytes). */
+  settled(request: Request, nowMs: number): void;
+  /**
+   * While true, every reply comes through `exception`: replies of requests that follow one that has to be
+   * sent again must not be emitted before it.
+   */
+  readonly exceptional: boolean;
+  /** One of the replies that the client does not get (`request.replies > 1`): inside a transaction. */
+  intermediate(request: Request, buf: Buffer, start: number, end: number): void;
+  /**
+   * The last reply where it is an error, or any while `exceptional`: the owner emits it, or keeps the request
+   * to send it again.
+   * @returns whether the owner keeps the request and with it the bytes.
+   */
+  exception(request: Request, buf: Buffer, start: number, end: number, nowMs: number): boolean;
+  /** The connection died with the request unanswered. `sent` is false when no byte of it was written. */
+  lost(request: Request, sent: boolean): void;
+  /** The connection cannot be had because the server refuses: its error reply. The request did not run. */
+  refused(request: Request, error: Buffer): void;
+  /** The private connection it owns is closed, for whatever reason; its requests come back through `lost`. */
+  connectionGone(): void;
+}
+
+/** One request on its way: the one object that is made per request. */
+export class Request {
+  owner: RequestOwner;
+  readonly command: Command;
+  /** Whether it may be repeated, and where it may run. */
+  kind: PlainKind;
+  /** Where its bytes are. */
+  chunk: Chunk;
+  start: number;
+  end: number;
+  /** Replies it gets; all but the last are not the client's (a transaction is one request). */
+  readonly replyCount: number;
+  /** Replies still to come. */
+  replies: number;
+  /** Next in the lane's order. */
+  next: Request | null = null;
+  /** What the proxy has to say to the client right after this request's reply. */
+  trailer: Buffer | null = null;
+  /** When it was given to the lane, monotonic ms. */
+  sinceMs = 0;
+  /** Why a queued command of this transaction was refused; it decides what its EXECABORT means. */
+  queueRefusal: NotRunCause | null = null;
+  /** The refusal it is sent again for, and the epoch it came in. */
+  refusal: Buffer | null = null;
+  refusedInEpoch = -1;
+  /** Times it was refused as not run. */
+  refusals = 0;
+  /** Sent away from a silent node once already. */
+  moved = false;
+
+  constructor(
+    owner: RequestOwner,
+    command: Command,
+    kind: PlainKind,
+    chunk: Chunk,
+    start: number,
+    end: number,
+    replies: number,
+  ) {
+    this.owner = owner;
+    this.command = command;
+    this.kind = kind;
+    this.chunk = chunk;
+    this.start = start;
+    this.end = end;
+    this.replyCount = replies;
+    this.replies = replies;
+  }
+}
+
+/** Takes the place of an owner that left or whose request was sent elsewhere: replies are dropped. */
+export const NOBODY: RequestOwner = {
+  exceptional: true,
+  emit() {},
+  emitOwned() {},
+  settled() {},
+  intermediate() {},
+  exception() {
+    return false;
+  },
+  lost() {},
+  refused() {},
+  connectionGone() {},
+};

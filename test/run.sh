@@ -1,0 +1,11 @@
+#!/bin/sh
+# npm test: everything, from a fresh clone. Sets up, builds, checks and runs all tests against the build.
+# Arguments go to vitest: npm test -- test/unit
+set -eu
+cd "$(dirname "$0")/.."
+sh conf/install.sh
+echo "Node $(node --version), $(redis-server --version)"
+npm run --silent build
+npm run --silent check
+export HOLDFAST_DIST=1
+exec node_modules/.bin/vitest run --config test/vitest.config.ts "$@"
