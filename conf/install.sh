@@ -41,14 +41,17 @@ npm_packages_present() {
 }
 
 install_npm_packages() {
-  npm_packages_present && return
+  npm_packages_present && return 0
   say "Installing the npm packages …"
-  npm ci --include=dev --no-audit --no-fund >&2
+  # By the lock file, and without changing it. Not "npm ci": that refuses a lock file which does not list
+  # the optional packages of every other platform.
+  npm install --no-save --include=dev --no-audit --no-fund >&2
 }
 
 build() {
-  if [ -f dist/main.js ] && [ -z "$(find src package.json tsconfig*.json -newer dist/main.js | head -n 1)" ]; then
-    return
+  if [ -f dist/main.js ]; then
+    newer=$(find src package.json tsconfig*.json -newer dist/main.js | head -n 1)
+    [ -n "$newer" ] || return 0
   fi
   say "Building …"
   npm run --silent build >&2
@@ -66,7 +69,7 @@ missing_packages() {
 install_packages() {
   wanted=$(missing_packages "$@" | tr '\n' ' ')
   wanted=${wanted% }
-  [ -z "$wanted" ] && return
+  [ -n "$wanted" ] || return 0
   if ! have apt-get; then
     say "Missing on this machine: $wanted. Install it with the package manager of your system and try again."
     exit 1
@@ -91,8 +94,9 @@ install_packages() {
 apt_install() {
   # A stale package list is still worth a try, so a failing update does not end it.
   apt-get update -qq >&2 || say "apt-get update failed."
+  export DEBIAN_FRONTEND=noninteractive
   # shellcheck disable=SC2086 # one word for each package
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $1 >&2 || true
+  apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends $1 >&2 || true
 }
 
 # Debian starts a service when its package is installed, unless this file forbids it. One that is

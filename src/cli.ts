@@ -107,13 +107,17 @@ function readArguments(argv: readonly string[]): Arguments {
   const switches = new Set<string>();
   const mistakes: Mistake[] = [];
   let config: string | null = null;
+  /** Where the value of an unknown option would stand; it is part of that mistake, not one more. */
+  let valueOfUnknown = -1;
   for (const token of tokens) {
     if (token.kind === "option-terminator") continue;
     if (token.kind === "positional") {
+      if (token.index === valueOfUnknown) continue;
       if (token.value === "check") switches.add("check");
       else mistakes.push(strayArgument(token.index, token.value));
       continue;
     }
+    if (!Object.hasOwn(OPTIONS, token.name)) valueOfUnknown = token.index + 1;
     const problem = optionProblem(token.name, token.value, token.inlineValue ?? false);
     if (problem !== null) mistakes.push({ ...NOWHERE, where: token.rawName, problem });
     else if (token.name === "config") config = token.value ?? null;

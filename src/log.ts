@@ -1,6 +1,6 @@
 /**
- * The log: lines on standard output, written synchronously so that none is lost when the process ends. Nothing
- * is logged per request above debug. Fields named like a password are never written.
+ * The log: lines on standard output, written synchronously so that none is lost when the process ends.
+ * Nothing is logged per request above debug. Fields named like a password are never written.
  */
 
 import pino from "pino";

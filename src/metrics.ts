@@ -264,7 +264,7 @@ const HOLD_ROWS: readonly MetricRow[] = [
     "counter",
     "holds_ended_total",
     "outcome",
-    "Holds that ended: released (a master came), expired (hold.maxTime), left (the client), failed (anything else).",
+    "Holds ended: released (a master came), expired (hold.maxTime), left (the client), failed (any other).",
     (counters) => counters.holdEnded,
   ),
   single(

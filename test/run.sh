@@ -7,5 +7,6 @@ sh conf/install.sh
 echo "Node $(node --version), $(redis-server --version)"
 npm run --silent build
 npm run --silent check
-export HOLDFAST_DIST=1
+# The tests then start dist/main.js instead of the source.
+export TEST_DIST=1
 exec node_modules/.bin/vitest run --config test/vitest.config.ts "$@"

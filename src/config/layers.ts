@@ -1,5 +1,5 @@
 /**
- * PURE. The three places settings come from — file, environment, command line — each read into the same shape:
+ * PURE. The three places settings come from (file, environment, command line), each read into the same shape:
  * raw values with the place they were given at, and the mistakes that can be told without knowing the other
  * places. No value of an unknown key or of a secret ever enters a mistake.
  */
@@ -121,7 +121,8 @@ function fromText(setting: Setting, text: string): unknown {
   return isList(setting) ? text.split(",").map((item) => item.trim()) : text;
 }
 
-function isList(setting: Setting): boolean {
+/** Whether the setting takes several values. */
+export function isList(setting: Setting): boolean {
   return setting.kind === "nodes" || setting.kind === "listeners";
 }
 
@@ -153,6 +154,8 @@ export function fileLayer(name: string, text: string): Layer {
   };
 }
 
+const BAD_ALIAS = "an alias in it leads nowhere; a text that begins with * must be in quotes";
+
 /** What reading a file gathers. */
 interface Walk {
   place(offset: number): Pick<Mistake, "where" | "order">;
@@ -164,10 +167,10 @@ interface Walk {
 
 function readGroup(node: unknown, path: string, walk: Walk): void {
   const keys = childrenOf(path);
-  const target = isAlias(node) ? walk.resolve(node).node : node;
+  const target = isAlias(node) ? resolveGroup(node, walk) : node;
   if (isScalar(target) && target.value === null) return; // "hold:" with nothing below it
   if (!isMap(target)) {
-    const what = isScalar(target) ? typeName(target.value) : "a list";
+    const what = isScalar(target) ? typeName(target.value) : isAlias(target) ? "an alias" : "a list";
     walk.mistakes.push({
       ...walk.place(offsetOf(node)),
       key: path === "" ? null : path,
@@ -178,6 +181,15 @@ function readGroup(node: unknown, path: string, walk: Walk): void {
   }
   const seen = new Set<string>();
   for (const pair of target.items) readPair(pair, path, keys, seen, walk);
+}
+
+/** An alias in the place of a group; what leads nowhere is reported as not being a group. */
+function resolveGroup(node: Node, walk: Walk): unknown {
+  try {
+    return walk.resolve(node).node;
+  } catch {
+    return node;
+  }
 }
 
 function readPair(pair: Pair, path: string, keys: readonly string[], seen: Set<string>, walk: Walk): void {
@@ -219,8 +231,7 @@ function readSetting(setting: Setting, pair: Pair, walk: Walk): void {
     };
     walk.given.push({ setting, raw: value, place });
   } catch {
-    const problem = "the aliases in it cannot be followed";
-    walk.mistakes.push({ ...walk.place(own), key: setting.path, problem, allowed: setting.allowed });
+    walk.mistakes.push({ ...walk.place(own), key: setting.path, problem: BAD_ALIAS, allowed: null });
   }
 }
 
@@ -247,6 +258,7 @@ function isNode(value: unknown): value is Node {
 
 function followed(node: unknown, document: Document.Parsed): { node: unknown; value: unknown } {
   const target = isAlias(node) ? node.resolve(document) : node;
+  if (target === undefined) throw new ReferenceError("an alias without its anchor");
   return { node: target, value: isNode(target) ? target.toJS(document, { maxAliasCount: 100 }) : null };
 }
 

@@ -12,6 +12,7 @@ import {
   fileLayer,
   flagLayer,
   type Given,
+  isList,
   type Mistake,
   type SettingFlag,
 } from "./layers.ts";
@@ -67,7 +68,8 @@ export function formatReport(mistakes: readonly Mistake[]): string {
     const right = allowed === null ? "" : `; allowed: ${allowed}`;
     return `  ${where}: ${about}${problem}${right}`;
   });
-  const head = `holdfast: ${mistakes.length} ${mistakes.length === 1 ? "mistake" : "mistakes"} in the configuration`;
+  const count = mistakes.length === 1 ? "1 mistake" : `${mistakes.length} mistakes`;
+  const head = `holdfast: ${count} in the configuration`;
   return `${[head, ...lines].join("\n")}\n`;
 }
 
@@ -87,7 +89,7 @@ function check(given: Given): { readonly mistakes: Mistake[]; readonly valid: Gi
   const wrongItems = issues.map((issue) => issue.path.find((step) => typeof step === "number"));
   return {
     mistakes: issues.map((issue, index) => mistake(issue.message, wrongItems[index])),
-    valid: Array.isArray(raw) ? without(given, raw, wrongItems) : null,
+    valid: isList(setting) && Array.isArray(raw) ? without(given, raw, wrongItems) : null,
   };
 }
 
@@ -98,8 +100,8 @@ function without(given: Given, raw: readonly unknown[], wrong: readonly unknown[
 }
 
 /**
- * The configuration made of the valid values, defaults for the rest. Without nodes it gets a stand-in, so that
- * the relations between the other settings can be checked; it is not returned then.
+ * The configuration made of the valid values, defaults for the rest. Without nodes it gets a stand-in, so
+ * that the relations between the other settings can be checked; it is not returned then.
  */
 function build(valid: ReadonlyMap<string, Given>): Config {
   const tree: Record<string, Record<string, unknown> | unknown> = { nodes: ["nowhere.invalid:1"] };

@@ -1,6 +1,6 @@
 /**
- * Every setting there is: its type, default, unit, range and meaning, once. The type `Config`, the checks, the
- * names of the environment variables and the configuration table of the documentation all come from here.
+ * Every setting there is: its type, default, unit, range and meaning, once. The type `Config`, the checks,
+ * the names of the environment variables and the configuration table of the documentation all come from here.
  *
  * Durations arrive as `3s` and leave as milliseconds, sizes arrive as `64kb` and leave as bytes, addresses
  * leave parsed. Relations between settings are in checks.ts.
@@ -153,7 +153,7 @@ function list<T>(parseItem: (input: unknown) => Parsed<T>, about: SettingDoc) {
     : schema.prefault(about.default).register(docs, about);
 }
 
-/** A listener is "host:port" or { address: "host:port" }, which leaves room for options beside the address. */
+/** A listener is "host:port" or { address: "host:port" }, which leaves room for options. */
 function parseListener(input: unknown): Parsed<Address> {
   if (!isGroup(input)) return parseAddress(input, "listen");
   const strange = Object.keys(input).filter((key) => key !== "address");
@@ -276,7 +276,7 @@ const reads = group({
   consistency: choice({
     values: ["session", "eventual", "strong"],
     default: "session",
-    doc: "What a read sees: session = at least the client's own writes; eventual = any age; strong = master only.",
+    doc: "What a read sees: session = the client's own writes; eventual = any age; strong = master only.",
   }),
   maxLag: duration({
     default: "10s",

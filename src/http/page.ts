@@ -1,6 +1,6 @@
 /**
  * The status page: one self-contained HTML text that polls /api/status each second and draws it. It needs no
- * other file and no other host. Everything shown is set as text, never as markup, and every field may be absent.
+ * other file and no other host. Everything shown is set as text, never as markup; every field may be absent.
  */
 
 const STYLE = `
@@ -38,6 +38,7 @@ td.number, th.number { text-align: right; }
 #state.good, #state.warn { color: inherit; }
 #problems { margin: .75rem 0 0; padding: .8rem 1.25rem .8rem 2.25rem; border-left: 4px solid var(--warn); }
 #problems:empty, .hidden { display: none; }
+#notice { max-width: 72rem; margin: 0 auto; padding: 1rem 1.25rem 0; }
 #lost { padding: .7rem 1.25rem; margin-bottom: .75rem; border-left: 4px solid var(--bad); }
 `;
 
@@ -149,7 +150,9 @@ function drawNumbers(status) {
 function drawNodes(nodes) {
   fillTable("nodes", list(nodes).map(function (entry) {
     var node = object(entry);
-    var fit = node.fit ? ["in use", "good"] : node.reachable === false ? ["unreachable", "bad"] : ["not used", "warn"];
+    var fit = ["not used", "warn"];
+    if (node.reachable === false) fit = ["unreachable", "bad"];
+    else if (node.fit) fit = ["in use", "good"];
     return [[text(node.id)], [text(node.role)], fit, [duration(node.lagMs), "number"],
       [bytes(node.lagBytes), "number"], [number(node.requests), "number"], [text(node.reason), "wide soft"]];
   }), "No nodes yet.");
@@ -159,8 +162,10 @@ function drawFailovers(failovers) {
     return (other.epoch || 0) - (one.epoch || 0);
   });
   fillTable("failovers", newestFirst.slice(0, 20).map(function (entry) {
-    var lost = typeof entry.lostBytes === "number" ? [bytes(entry.lostBytes), entry.lostBytes > 0 ? "number bad" : "number"]
-      : ["not known", "number warn"];
+    var lost = ["not known", "number warn"];
+    if (typeof entry.lostBytes === "number") {
+      lost = [bytes(entry.lostBytes), entry.lostBytes > 0 ? "number bad" : "number"];
+    }
     return [[text(entry.epoch), "number"], [clock(entry.at)], [text(entry.from) + " → " + text(entry.to)],
       [duration(entry.holdMs), "number"], [number(entry.sessionsHeld), "number"],
       [number(entry.uncertain), "number"], lost,
@@ -209,7 +214,7 @@ export const STATUS_PAGE = `<!doctype html>
 <style>${STYLE}</style>
 </head>
 <body>
-<div style="max-width:72rem;margin:0 auto;padding:1rem 1.25rem 0"><div id="lost" class="hidden" role="alert"></div></div>
+<div id="notice"><div id="lost" class="hidden" role="alert"></div></div>
 <main id="page">
 <header><h1>Holdfast</h1><span id="about" class="soft"></span></header>
 <section id="state" class="card"><strong id="headline">Asking the proxy…</strong><p id="detail"></p></section>
@@ -217,12 +222,14 @@ export const STATUS_PAGE = `<!doctype html>
 <section id="numbers"></section>
 <h2>Nodes</h2>
 <div class="card scroll"><table>
-<thead><tr><th>Node</th><th>Role</th><th>State</th><th class="number">Behind</th><th class="number">Bytes behind</th>
-<th class="number">Requests</th><th>Why</th></tr></thead><tbody id="nodes"></tbody></table></div>
+<thead><tr><th>Node</th><th>Role</th><th>State</th><th class="number">Behind</th>
+<th class="number">Bytes behind</th><th class="number">Requests</th><th>Why</th></tr></thead>
+<tbody id="nodes"></tbody></table></div>
 <h2>Last switches</h2>
 <div class="card scroll"><table>
 <thead><tr><th class="number">Epoch</th><th>When</th><th>From → to</th><th class="number">Writes held</th>
-<th class="number">Sessions held</th><th class="number">Uncertain</th><th class="number">Lost</th><th>Reason</th></tr>
+<th class="number">Sessions held</th><th class="number">Uncertain</th><th class="number">Lost</th>
+<th>Reason</th></tr>
 </thead><tbody id="failovers"></tbody></table></div>
 </main>
 <script>${SCRIPT}</script>

@@ -1,6 +1,6 @@
 /**
- * The HTTP side: metrics, health, status page. It only reads what its sources tell, takes no input besides the
- * path, and nothing that happens here may reach the proxied traffic: every handler answers or gives up.
+ * The HTTP side: metrics, health, status page. It only reads what its sources tell, takes no input besides
+ * the path, and nothing that happens here may reach the proxied traffic: every handler answers or gives up.
  */
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -38,7 +38,7 @@ const SOCKET_TIMEOUT_MS = 30_000;
 
 const PAGE_POLICY =
   "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; " +
-  "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /** One answer, ready to be sent. */
 interface Answer {
@@ -63,7 +63,7 @@ export function createHttpServer(
       keepAliveTimeout: KEEP_ALIVE_MS,
       connectionsCheckingInterval: 1_000,
     },
-    (request, response) => void respond(request, response, sources, closing !== null),
+    (request, response) => void respond(request, response, sources, () => closing !== null),
   );
   server.maxConnections = MAX_CONNECTIONS;
   server.timeout = SOCKET_TIMEOUT_MS;
@@ -103,7 +103,7 @@ async function respond(
   request: IncomingMessage,
   response: ServerResponse,
   sources: HttpSources,
-  closing: boolean,
+  isClosing: () => boolean,
 ): Promise<void> {
   response.on("error", () => {});
   let answer: Answer;
@@ -120,8 +120,9 @@ async function respond(
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
     ...answer.headers,
-    // A body is never read, so the connection it is on cannot be used again.
-    ...(closing || hasBody(request) ? { connection: "close" } : {}),
+    // A body is never read, so the connection it is on cannot be used again. Whether the server is closing
+    // is asked now: it may have begun while the answer was made.
+    ...(isClosing() || hasBody(request) ? { connection: "close" } : {}),
   });
   response.end(request.method === "HEAD" ? undefined : body);
 }

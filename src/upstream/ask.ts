@@ -17,6 +17,7 @@ const QUESTION: Command = {
 
 class Question implements RequestOwner {
   readonly exceptional = false;
+  readonly movable = false;
   private readonly answer: (reply: Buffer | null) => void;
   private reply: Buffer | null = null;
 

@@ -31,6 +31,8 @@ export interface LaneKeeper {
   laneOpened(lane: Lane): void;
   /** It ended without our doing; called before its requests are given back to their owners. */
   laneLost(lane: Lane, why: LaneLoss): void;
+  /** Requests were handed to the socket. */
+  laneSent(lane: Lane, requests: number): void;
   /** It ended, for whatever reason. */
   laneClosed(lane: Lane): void;
   /** A handler threw: a bug. */
@@ -110,6 +112,8 @@ export class Lane implements Flushable, StreamHandler {
   private chunk: Chunk;
   private waiters: LaneWaiter[] = [];
   private awaitingDrain = false;
+  /** Requests taken since the last flush. */
+  private taken = 0;
 
   private readonly framer = new ReplyFramer();
   private readonly partial: PartialReply;
@@ -171,6 +175,7 @@ export class Lane implements Flushable, StreamHandler {
     this.last = request;
     if (this.firstUnsent === null) this.firstUnsent = request;
     this.inFlight++;
+    this.taken++;
   }
 
   /** Bytes up to `end` of a chunk are to be written. */
@@ -236,6 +241,8 @@ export class Lane implements Flushable, StreamHandler {
     }
     this.unwritten.length = 0;
     this.firstUnsent = null;
+    this.context.keeper.laneSent(this, this.taken);
+    this.taken = 0;
     // Written to the kernel at once is the common case; else what follows waits here, where it counts as unsent.
     if (this.socket.writableLength > 0) this.waitForDrain();
   }

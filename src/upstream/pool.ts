@@ -104,13 +104,18 @@ export class LanePool {
     return lane;
   }
 
+  /** There may be no more lanes. */
+  get isFull(): boolean {
+    return this.lanes.size >= this.settings.maxLanes;
+  }
+
   private readerTarget(profile: Profile, node: NodeId, epoch: number): LaneTarget {
     const address = this.addressOf(node);
     return { node, address, role: "reader", epoch, replid: null, profile, privateTo: null };
   }
 
   private open(target: LaneTarget): Lane | null {
-    if (this.lanes.size >= this.settings.maxLanes) return null;
+    if (this.isFull) return null;
     const lane = new Lane(target, this.context);
     this.lanes.add(lane);
     this.counters.upstreamOpened.lane++;

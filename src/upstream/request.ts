@@ -32,6 +32,8 @@ export interface RequestOwner {
   lost(request: Request, sent: boolean): void;
   /** The connection cannot be had because the server refuses: its error reply. The request did not run. */
   refused(request: Request, error: Buffer): void;
+  /** Nothing it has on the way may have an effect: all of it can be sent elsewhere without changing an order. */
+  readonly movable: boolean;
   /** The private connection it owns is closed, for whatever reason; its requests come back through `lost`. */
   connectionGone(): void;
 }
@@ -89,6 +91,7 @@ export class Request {
 /** Takes the place of an owner that left or whose request was sent elsewhere: replies are dropped. */
 export const NOBODY: RequestOwner = {
   exceptional: true,
+  movable: false,
   emit() {},
   emitOwned() {},
   settled() {},

@@ -22,6 +22,17 @@ export async function freePort(): Promise<number> {
   throw new Error(`no free port from ${sliceStart} to ${sliceStart + SLICE - 1}`);
 }
 
+/** The first of `count` ports in a row that nobody listens on. */
+export async function freePortBlock(count: number): Promise<number> {
+  for (let tries = 0; tries < SLICE; tries++) {
+    const first = await freePort();
+    let free = 1;
+    while (free < count && (await freePort()) === first + free) free++;
+    if (free === count) return first;
+  }
+  throw new Error(`no ${count} free ports in a row from ${sliceStart} to ${sliceStart + SLICE - 1}`);
+}
+
 /** Whether a listener could be opened on the port right now. */
 export function canListen(port: number, host = "127.0.0.1"): Promise<boolean> {
   return new Promise((resolve) => {

@@ -1,6 +1,6 @@
 /**
  * The proxy as its users run it: a process of its own with a configuration file. `src/main.ts` through tsx, or
- * `dist/main.js` when HOLDFAST_DIST is set.
+ * `dist/main.js` when TEST_DIST is set.
  */
 import type { ChildProcess } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -198,7 +198,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<ProxyProce
 
 /** How the proxy is run: the program and its first arguments. */
 export function proxyCommand(): string[] {
-  if (process.env.HOLDFAST_DIST) return [process.execPath, path.join(CHECKOUT, "dist/main.js")];
+  if (process.env.TEST_DIST) return [process.execPath, path.join(CHECKOUT, "dist/main.js")];
   return [process.execPath, "--import", "tsx", path.join(CHECKOUT, "src/main.ts")];
 }
 
@@ -221,7 +221,7 @@ async function launch(options: ProxyOptions, port: number, httpPort: number): Pr
   return new ProxyProcess(child, port, httpPort, dir);
 }
 
-/** Ours without HOLDFAST_…: those would be settings of the proxy. */
+/** Ours without HOLDFAST_…: those are settings of the proxy, and only the test gives it settings. */
 function environment(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("HOLDFAST_")));
 }

@@ -15,7 +15,7 @@ export interface RedisOptions {
   readonly args?: readonly string[];
   /** A port of the caller's choice; it is not changed when taken. Default: a free one. */
   readonly port?: number;
-  /** The program; default `redis-server`, or HOLDFAST_REDIS_SERVER from the environment. */
+  /** The program; default `redis-server`, or TEST_REDIS_SERVER from the environment. */
   readonly program?: string;
 }
 
@@ -32,7 +32,7 @@ export class RedisServer {
   #output = "";
 
   constructor(options: RedisOptions = {}) {
-    this.#program = options.program ?? process.env.HOLDFAST_REDIS_SERVER ?? "redis-server";
+    this.#program = options.program ?? process.env.TEST_REDIS_SERVER ?? "redis-server";
     this.#fixedPort = options.port;
     this.#args = options.args ?? [];
   }

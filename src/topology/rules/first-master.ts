@@ -24,7 +24,7 @@ export type FirstVerdict =
 export function judgeFirst(scene: Scene): FirstVerdict {
   const seeds = scene.all.some((view) => view.seed) ? scene.all.filter((view) => view.seed) : scene.all;
   if (seeds.length === 0 || seeds.some((view) => view.contact === "never")) return wait("no-master-yet");
-  const claimants = scene.live.filter(isClaimant);
+  const claimants = scene.live.filter((view) => isClaimant(scene, view));
   const loading =
     scene.all.some((view) => view.contact === "loading") ||
     scene.live.some((view) => view.report.role === "master" && view.report.loading);

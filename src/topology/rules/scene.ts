@@ -5,7 +5,7 @@
 import { announcedAddress } from "../address.ts";
 import type { NodeId } from "../epoch.ts";
 import type { NodeReport } from "../report.ts";
-import type { NodeView } from "./model.ts";
+import type { Belief, NodeView, Suspicion } from "./model.ts";
 
 /** A view whose last probe brought a report. */
 export interface LiveView extends NodeView {
@@ -20,21 +20,26 @@ export interface Scene {
   readonly aliases: ReadonlyMap<NodeId, NodeId>;
   /** Nodes (no aliases) that answer, now. */
   readonly live: readonly LiveView[];
+  /** What traffic said and no later report has contradicted. */
+  readonly suspicions: readonly Suspicion[];
 }
 
-export function describeScene(views: readonly NodeView[]): Scene {
-  const aliases = findAliases(views);
-  return { all: views, aliases, live: views.filter(isLive).filter((view) => !aliases.has(view.id)) };
+export function describeScene(belief: Belief, views: readonly NodeView[]): Scene {
+  const aliases = findAliases(views, belief.epoch.master);
+  const live = views.filter(isLive).filter((view) => !aliases.has(view.id));
+  return { all: views, aliases, live, suspicions: openSuspicions(belief.suspicions, views) };
 }
 
 /**
  * One running instance has one run id, so two addresses with the same one are the same node. The address known
- * first keeps standing for it, also while only the other one answers: changing over would look like a switch.
+ * first (that of the epoch's master before all) keeps standing for it, also while only the other one answers:
+ * changing over would look like a switch.
  */
-export function findAliases(views: readonly NodeView[]): ReadonlyMap<NodeId, NodeId> {
+export function findAliases(views: readonly NodeView[], master: NodeId | null): ReadonlyMap<NodeId, NodeId> {
   const firstByRunId = new Map<string, NodeId>();
   const aliases = new Map<NodeId, NodeId>();
-  for (const view of views) {
+  const order = [...views.filter(({ id }) => id === master), ...views.filter(({ id }) => id !== master)];
+  for (const view of order) {
     if (view.report === null) continue;
     const first = firstByRunId.get(view.report.runId);
     if (first === undefined) firstByRunId.set(view.report.runId, view.id);
@@ -47,9 +52,13 @@ export function isLive(view: NodeView): view is LiveView {
   return view.contact === "answering" && view.report !== null;
 }
 
-/** A live master that has its data; the only ones that can be believed. */
-export function isClaimant(view: LiveView): boolean {
-  return view.report.role === "master" && !view.report.loading;
+/** A live master that has its data and that nothing newer speaks against; only these can be believed. */
+export function isClaimant(scene: Scene, view: LiveView): boolean {
+  return view.report.role === "master" && !view.report.loading && !isSuspected(scene, view.id);
+}
+
+export function isSuspected(scene: Scene, id: NodeId): boolean {
+  return scene.suspicions.some(({ node }) => node === id);
 }
 
 /** Whether `follower` is a synchronised replica within the history of `master`. */
@@ -68,4 +77,16 @@ export function pointsTo(scene: Scene, follower: NodeReport, master: NodeId): bo
   if (follower.masterAddress === null) return false;
   const id = announcedAddress(follower.node, follower.masterAddress);
   return id !== null && (scene.aliases.get(id) ?? id) === master;
+}
+
+function openSuspicions(suspicions: readonly Suspicion[], views: readonly NodeView[]) {
+  return suspicions.filter((suspicion) => {
+    const view = views.find(({ id }) => id === suspicion.node);
+    if (view === undefined) return false;
+    const { report } = view;
+    // A report that was under way when the connection broke shows the node before that.
+    if (report === null || report.sentAtMs <= suspicion.sinceMs) return true;
+    // It refuses reads while its link is down (replica-serve-stale-data no), so answering is not enough.
+    return suspicion.kind === "link-down" && report.role === "replica" && !report.linkUp;
+  });
 }

@@ -1,0 +1,62 @@
+/** PROXY …: what the proxy tells about itself, on the port the clients use. */
+import type { CommandArgs, Overview } from "./overview.ts";
+import { encodeError, encodeValue, type Protocol, type Value } from "../resp/encode.ts";
+
+const HELP: readonly string[] = [
+  "PROXY <subcommand>. Subcommands are:",
+  "STATUS",
+  "    The state of the proxy: epoch, master, clients, held sessions, counters.",
+  "NODES",
+  "    One entry a node: role, whether it may be read and why (not), lag, offsets, history.",
+  "EPOCH",
+  "    The belief all routing uses: number, master, history, nodes fit to read.",
+  "FAILOVERS",
+  "    The last switches: when, from, to, why, how long writes were held, what was lost.",
+  "ADOPT <host:port>",
+  "    Accept this node as the master although its history does not continue the known one.",
+  "HELP",
+  "    Print this help.",
+];
+
+export class AdminCommand {
+  private readonly overview: Overview;
+  /** @returns null when done, else why not. */
+  private readonly adopt: (node: string) => string | null;
+
+  constructor(overview: Overview, adopt: (node: string) => string | null) {
+    this.overview = overview;
+    this.adopt = adopt;
+  }
+
+  /** @param args the command's name first. @returns the encoded reply. */
+  run(args: CommandArgs, protocol: Protocol): Buffer {
+    const subcommand = args[1]?.toString("latin1", 0, 32).toUpperCase() ?? "";
+    const expected = subcommand === "ADOPT" ? 3 : 2;
+    const value = args.length === expected ? this.answer(subcommand, args) : null;
+    if (Buffer.isBuffer(value)) return value;
+    if (value !== null) return encodeValue(value, protocol);
+    const shown = subcommand.replace(/[^A-Z]/g, "?");
+    return encodeError(`ERR proxy: unknown subcommand or wrong number of arguments for '${shown}'. Try PROXY HELP.`);
+  }
+
+  private answer(subcommand: string, args: CommandArgs): Value | Buffer {
+    switch (subcommand) {
+      case "HELP":
+        return HELP;
+      case "STATUS":
+        return this.overview.status();
+      case "NODES":
+        return this.overview.nodes();
+      case "EPOCH":
+        return this.overview.epoch();
+      case "FAILOVERS":
+        return this.overview.failovers();
+      case "ADOPT": {
+        const problem = this.adopt(args[2]?.toString("latin1", 0, 300) ?? "");
+        return problem === null ? Buffer.from("+OK\r\n") : encodeError(`ERR proxy: ${problem}`);
+      }
+      default:
+        return null;
+    }
+  }
+}

@@ -1,0 +1,196 @@
+/** What there is to know about the proxy, for PROXY … and for /api/status: the same facts in two forms. */
+import type { StatusView } from "../http/status.ts";
+import type { Counters, NodeReading } from "../metrics.ts";
+import type { Value } from "../resp/encode.ts";
+import type { Epoch } from "../topology/epoch.ts";
+import type { NodeStatus } from "../topology/status.ts";
+import type { FailoverRecord } from "./failovers.ts";
+
+export type CommandArgs = readonly Buffer[];
+
+export interface OverviewSources {
+  readonly version: string;
+  readonly counters: Counters;
+  epoch(): Epoch;
+  nodes(): readonly NodeStatus[];
+  problems(): readonly string[];
+  failovers(): readonly FailoverRecord[];
+  uptimeSeconds(): number;
+}
+
+export class Overview {
+  private readonly from: OverviewSources;
+
+  constructor(sources: OverviewSources) {
+    this.from = sources;
+  }
+
+  /** Whether writes can be routed now, and why not. */
+  ready(): { readonly ready: boolean; readonly reason: string } {
+    const { master, holdCause } = this.from.epoch();
+    if (master === null) return { ready: false, reason: "no master has been found yet" };
+    if (holdCause !== null) return { ready: false, reason: `writes are held: ${holdCause}` };
+    return { ready: true, reason: `writes go to ${master}` };
+  }
+
+  /** The nodes as the metrics want them: each running node once. */
+  readings(): NodeReading[] {
+    return this.ownNodes().map((node) => ({
+      id: node.id,
+      role: node.said?.role ?? "unknown",
+      reachable: node.reachable,
+      fit: node.isMaster ? this.from.epoch().holdCause === null : node.fit === "fit",
+      lagMs: node.lagMs,
+      lagBytes: node.lagBytes,
+    }));
+  }
+
+  private ownNodes(): NodeStatus[] {
+    return this.from.nodes().filter((node) => node.aliasOf === null);
+  }
+
+  view(): StatusView {
+    const { counters } = this.from;
+    const epoch = this.from.epoch();
+    return {
+      version: this.from.version,
+      uptimeSeconds: this.from.uptimeSeconds(),
+      epoch: {
+        number: epoch.number,
+        master: epoch.master,
+        holdCause: epoch.holdCause,
+        history: epoch.history,
+      },
+      nodes: this.readings().map((reading, index) => ({
+        ...reading,
+        reason: this.reason(this.ownNodes()[index]),
+        requests: counters.nodeRequests.get(reading.id) ?? 0,
+      })),
+      clients: { connected: counters.clientsNow },
+      hold: { now: counters.heldNow, bytes: counters.heldBytesNow, held: counters.held, ...counters.holdEnded },
+      counters: {
+        reads: counters.requests.read,
+        writes: counters.requests.write,
+        local: counters.requests.local,
+        transactions: counters.requests.transaction,
+        refused: counters.requests.refused,
+        uncertain: counters.uncertain,
+        resentReads: counters.resentReads,
+        resentWrites: counters.resentWrites,
+        freshnessReads: counters.freshnessReads,
+        proxyErrors: counters.proxyErrors,
+      },
+      failovers: this.from.failovers().map((record) => ({
+        at: new Date(record.atMs).toISOString(),
+        epoch: record.epochNumber,
+        from: record.from,
+        to: record.to,
+        reason: record.reason,
+        seenBy: record.seenBy,
+        holdMs: record.holdMs,
+        sessionsHeld: record.sessionsHeld,
+        uncertain: record.uncertain,
+        lostBytes: record.lostBytes,
+      })),
+      problems: this.from.problems(),
+    };
+  }
+
+  private reason(node: NodeStatus | undefined): string {
+    if (node === undefined) return "";
+    if (node.isMaster) return this.from.epoch().holdCause ?? "master";
+    return node.fit;
+  }
+
+  // For PROXY …
+
+  status(): Value {
+    const view = this.view();
+    return mapOf({
+      version: view.version,
+      uptime_seconds: Math.floor(view.uptimeSeconds),
+      epoch: view.epoch.number,
+      master: view.epoch.master,
+      writable: view.epoch.holdCause === null ? 1 : 0,
+      hold_cause: view.epoch.holdCause,
+      readable_nodes: this.from.epoch().readable.length,
+      clients: view.clients.connected,
+      held_now: view.hold.now,
+      held_bytes: view.hold.bytes,
+      held: view.hold.held,
+      released: view.hold.released,
+      expired: view.hold.expired,
+      left: view.hold.left,
+      failed: view.hold.failed,
+      reads: view.counters.reads ?? 0,
+      writes: view.counters.writes ?? 0,
+      uncertain: view.counters.uncertain ?? 0,
+      resent_reads: view.counters.resentReads ?? 0,
+      resent_writes: view.counters.resentWrites ?? 0,
+      switches: this.from.counters.switches,
+      problems: view.problems,
+    });
+  }
+
+  nodes(): Value {
+    const { counters } = this.from;
+    return this.ownNodes().map((node) =>
+      mapOf({
+        node: node.id,
+        role: node.said?.role ?? null,
+        is_master: node.isMaster ? 1 : 0,
+        contact: node.contact,
+        fit: node.isMaster ? 0 : node.fit === "fit" ? 1 : 0,
+        reason: this.reason(node),
+        lag_ms: node.lagMs === null ? null : Math.round(node.lagMs),
+        lag_bytes: node.lagBytes,
+        link: node.said === null || node.said.role === "master" ? null : node.said.linkUp ? "up" : "down",
+        offset: node.said?.appliedOffset ?? null,
+        replid: node.said?.replid ?? null,
+        run_id: node.said?.runId ?? null,
+        server_version: node.said?.version ?? null,
+        seen_ms_ago: node.lastSeenAgoMs === null ? null : Math.round(node.lastSeenAgoMs),
+        requests: counters.nodeRequests.get(node.id) ?? 0,
+        problem: node.lastProblem === null || node.reachable ? null : node.lastProblem.detail,
+      }),
+    );
+  }
+
+  epoch(): Value {
+    const epoch = this.from.epoch();
+    return mapOf({
+      number: epoch.number,
+      master: epoch.master,
+      hold_cause: epoch.holdCause,
+      replid: epoch.history?.replid ?? null,
+      offset: epoch.history?.offset ?? null,
+      readable: epoch.readable.map((node) => node.id),
+    });
+  }
+
+  /** Newest first. */
+  failovers(): Value {
+    return this.from
+      .failovers()
+      .map((record) =>
+        mapOf({
+          at: new Date(record.atMs).toISOString(),
+          epoch: record.epochNumber,
+          from: record.from,
+          to: record.to,
+          reason: record.reason,
+          seen_by: record.seenBy,
+          detail: record.detail,
+          hold_ms: record.holdMs,
+          sessions_held: record.sessionsHeld,
+          uncertain: record.uncertain,
+          lost_bytes: record.lostBytes,
+        }),
+      )
+      .reverse();
+  }
+}
+
+function mapOf(fields: Readonly<Record<string, Value>>): ReadonlyMap<string, Value> {
+  return new Map(Object.entries(fields));
+}

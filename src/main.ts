@@ -1,0 +1,255 @@
+#!/usr/bin/env node
+/**
+ * The composition root: builds the parts, wires the two planes together, starts and stops them. Nothing
+ * imports this file.
+ *
+ *   control plane: watcher → epochs, switches, problems
+ *   data plane:    clients → sessions → router → lanes
+ *   seam:          epochs down (router.setEpoch), evidence up (watcher.evidence)
+ */
+import { readFileSync } from "node:fs";
+import { AdminCommand } from "./admin/command.ts";
+import { type FailoverRecord, Failovers } from "./admin/failovers.ts";
+import { Overview } from "./admin/overview.ts";
+import { packageVersion, parseCli } from "./cli.ts";
+import { systemClock } from "./clock.ts";
+import { CommandTable } from "./commands/table.ts";
+import { addressOf } from "./config/address.ts";
+import type { Config } from "./config/schema.ts";
+import { createHttpServer, type HttpServer } from "./http/server.ts";
+import { createLog, type Log } from "./log.ts";
+import { Counters, createMetrics } from "./metrics.ts";
+import { Router } from "./routing/router.ts";
+import { Clients } from "./session/clients.ts";
+import { parseNodeId } from "./topology/address.ts";
+import type { Epoch } from "./topology/epoch.ts";
+import { createProbeFactory } from "./topology/probe.ts";
+import type { NodeFacts } from "./topology/probing.ts";
+import { type SwitchFacts, Watcher } from "./topology/watcher.ts";
+import { Turn } from "./turn.ts";
+
+/** How often counters of nodes that left the group are dropped, ms. */
+const FORGET_MS = 60_000;
+
+class Proxy {
+  private readonly config: Config;
+  private readonly log: Log;
+  private readonly counters = new Counters();
+  private readonly table = new CommandTable();
+  private readonly watcher: Watcher;
+  private readonly router: Router;
+  private readonly clients: Clients;
+  private readonly failovers: Failovers;
+  private readonly http: HttpServer | null;
+  private readonly startedAtMs = systemClock.nowMs();
+  private forgetTimer: NodeJS.Timeout | null = null;
+
+  constructor(config: Config, log: Log) {
+    this.config = config;
+    this.log = log;
+    const onFault = (error: unknown): void => log.error({ err: error }, "a bug: one connection was closed");
+    this.watcher = this.buildWatcher();
+    this.router = new Router({
+      config,
+      counters: this.counters,
+      turn: new Turn(onFault),
+      nowMs: systemClock.nowMs,
+      addressOf,
+      onEvidence: (evidence) => this.watcher.evidence(evidence),
+      onFault,
+    });
+    this.failovers = new Failovers({
+      keep: config.failovers.keep,
+      counters: this.counters,
+      progress: { heldNow: () => this.counters.heldNow, retiringNow: () => this.router.pool.retiring },
+      onFinished: (record) => this.logSwitch(record),
+    });
+    const overview = this.buildOverview();
+    const admin = new AdminCommand(overview, (node) => this.adopt(node));
+    this.clients = new Clients({
+      router: this.router,
+      table: this.table,
+      admin: (args, protocol) => admin.run(args, protocol),
+      onFault,
+    });
+    this.http = config.http === null ? null : this.buildHttp(config.http, overview);
+  }
+
+  private buildWatcher(): Watcher {
+    const { nodes, probe, reads, upstream } = this.config;
+    const options = {
+      seeds: nodes,
+      intervalMs: probe.interval,
+      timeoutMs: probe.timeout,
+      maxLagMs: reads.maxLag,
+    };
+    const callbacks = {
+      onEpoch: (epoch: Epoch) => this.onEpoch(epoch),
+      onSwitch: (facts: SwitchFacts) => this.onSwitch(facts),
+      onReturn: (facts: SwitchFacts) => this.onReturn(facts),
+      onProblem: (problem: { kind: string; node: string | null; detail: string }, change: string) => {
+        const { kind, node, detail } = problem;
+        if (kind === "claimant-refused" && change === "raised") this.counters.refusedClaims++;
+        if (change === "raised") this.log.warn({ kind, node, detail }, "problem");
+        else this.log.info({ kind, node }, "problem is over");
+      },
+      onFacts: (facts: NodeFacts) => this.onFacts(facts),
+    };
+    const { username, password } = upstream;
+    const createProbe = createProbeFactory({ username, password, timeoutMs: probe.timeout, clock: systemClock });
+    return new Watcher(options, callbacks, { clock: systemClock, createProbe });
+  }
+
+  private buildOverview(): Overview {
+    return new Overview({
+      version: packageVersion(),
+      counters: this.counters,
+      epoch: () => this.watcher.current(),
+      nodes: () => this.watcher.nodes(),
+      problems: () => this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`),
+      failovers: () => this.failovers.records,
+      uptimeSeconds: () => (systemClock.nowMs() - this.startedAtMs) / 1000,
+    });
+  }
+
+  private buildHttp(address: { host: string; port: number }, overview: Overview): HttpServer {
+    const metrics = createMetrics(this.counters, {
+      epoch: () => ({ number: this.router.epoch.number, writable: this.router.writable }),
+      nodes: () => overview.readings(),
+    });
+    return createHttpServer(address, {
+      metrics,
+      ready: () => overview.ready(),
+      status: () => overview.view(),
+    });
+  }
+
+  // From the control plane
+
+  private onEpoch(epoch: Epoch): void {
+    const before = this.router.epoch;
+    if (before.holdCause === null && epoch.holdCause !== null) this.failovers.mark();
+    if (before.holdCause !== epoch.holdCause && epoch.number === before.number && epoch.master !== null) {
+      const { number, master, holdCause } = epoch;
+      if (holdCause === null) this.log.info({ epoch: number, master }, "writes go on");
+      else this.log.warn({ epoch: number, master, holdCause }, "writes are held");
+    }
+    this.router.setEpoch(epoch);
+  }
+
+  private onSwitch(facts: SwitchFacts): void {
+    if (facts.from === null) {
+      this.log.info({ master: facts.to, epoch: facts.epochNumber, detail: facts.detail }, "master found");
+      return;
+    }
+    this.counters.switches++;
+    this.countLoss(facts);
+    this.failovers.add(facts);
+  }
+
+  private onReturn(facts: SwitchFacts): void {
+    this.countLoss(facts);
+    const { to, reason, detail, lostBytes } = facts;
+    this.log.warn({ master: to, reason, detail, lostBytes }, "the master is back with a new history");
+  }
+
+  private countLoss(facts: SwitchFacts): void {
+    if (facts.lostBytes === null) this.counters.switchesLossUnknown++;
+    else this.counters.lostBytes += facts.lostBytes;
+  }
+
+  /** A switch is one line. */
+  private logSwitch(record: FailoverRecord): void {
+    const { atMs, finished, masterGoneAtMs, ...fields } = record;
+    this.log.warn({ at: new Date(atMs).toISOString(), ...fields }, "switch");
+  }
+
+  private onFacts(facts: NodeFacts): void {
+    const { server, version, modules, commands } = facts;
+    this.router.facts = { server: server ?? "redis", version, modules };
+    const learnt = this.table.learn(commands);
+    this.log.info({ node: facts.node, server, version, commands: learnt ? this.table.size : null }, "node met");
+  }
+
+  private adopt(text: string): string | null {
+    const node = parseNodeId(text);
+    if (node === null) return "not host:port";
+    const answer = this.watcher.adopt(node);
+    if (answer.ok) this.log.warn({ node }, "adopted as master by an operator");
+    return answer.ok ? null : `${node} cannot be adopted: ${answer.reason}`;
+  }
+
+  // Life
+
+  async start(): Promise<void> {
+    this.router.start();
+    const ports = await this.clients.start();
+    const httpPort = this.http === null ? null : await this.http.start();
+    this.watcher.start();
+    this.forgetTimer = setInterval(() => this.forgetNodes(), FORGET_MS);
+    const { listen, http, nodes } = this.config;
+    this.log.info({ listen: listen.map((one, i) => `${one.host}:${ports[i]}`), nodes }, "listening");
+    if (http !== null) this.log.info({ http: `${http.host}:${httpPort}` }, "metrics, health and status page");
+  }
+
+  private forgetNodes(): void {
+    const known = new Set<string>(this.watcher.nodes().map((node) => node.id));
+    for (const node of this.counters.nodeRequests.keys()) if (!known.has(node)) this.counters.forgetNode(node);
+  }
+
+  /** Finishes what was accepted, within the deadline, then ends everything. */
+  async close(): Promise<void> {
+    await this.clients.close(this.config.limits.drainTime);
+    await this.http?.close();
+    this.destroy();
+  }
+
+  destroy(): void {
+    if (this.forgetTimer !== null) clearInterval(this.forgetTimer);
+    this.failovers.finish();
+    this.clients.destroy();
+    this.router.destroy();
+    this.watcher.destroy();
+    this.http?.destroy();
+  }
+}
+
+async function run(config: Config): Promise<void> {
+  const log = createLog(config.log);
+  const proxy = new Proxy(config, log);
+  let stopping = false;
+  const stop = (signal: string): void => {
+    if (stopping) process.exit(1);
+    stopping = true;
+    log.info({ signal }, "stopping");
+    proxy.close().then(
+      () => {
+        log.info({}, "stopped");
+        process.exit(0);
+      },
+      (error: unknown) => {
+        log.error({ err: error }, "could not stop in order");
+        process.exit(1);
+      },
+    );
+  };
+  process.on("SIGTERM", stop);
+  process.on("SIGINT", stop);
+  // A bug must not cost all clients their connections; where it happened its connection is closed already.
+  process.on("uncaughtException", (error) => log.error({ err: error }, "a bug: uncaught"));
+  process.on("unhandledRejection", (error) => log.error({ err: error }, "a bug: unhandled rejection"));
+  try {
+    await proxy.start();
+  } catch (error) {
+    log.error({ err: error }, "cannot start");
+    proxy.destroy();
+    process.exit(1);
+  }
+}
+
+const asked = parseCli(process.argv.slice(2), process.env, (path) => readFileSync(path, "utf8"));
+if (asked.kind === "run") await run(asked.config);
+else {
+  (asked.exitCode === 0 ? process.stdout : process.stderr).write(asked.text);
+  process.exitCode = asked.exitCode;
+}

@@ -1,0 +1,80 @@
+/**
+ * PURE. What became of a request: the rules that decide whether it may be sent again. Nothing here is a
+ * guess: a request is sent again only when it provably did not run or cannot matter (law 4).
+ */
+import { isRepeatable } from "../commands/command.ts";
+import type { NotRunCause, PlainKind, Request } from "../upstream/request.ts";
+
+/**
+ * Error replies a server gives before it runs anything (Redis server.c, processCommand), with their exact
+ * texts, because a script can answer any text of its own. "slave" stands for "replica" in servers before 5.
+ */
+const NOT_RUN_TEXTS: readonly (readonly [string, NotRunCause])[] = [
+  ["-READONLY You can't write against a read only replica.\r\n", "not-master"],
+  ["-READONLY You can't write against a read only slave.\r\n", "not-master"],
+  ["-READONLY Can not run script with write flag on readonly replica\r\n", "not-master"],
+  ["-LOADING Redis is loading the dataset in memory\r\n", "loading"],
+  ["-LOADING Valkey is loading the dataset in memory\r\n", "loading"],
+  ["-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n", "link-down"],
+];
+
+const EXECABORT = "-EXECABORT Transaction discarded because of";
+
+/** Longest text above, bytes, with room for what EXECABORT puts before it. */
+const LONGEST = 160;
+
+/** Reads an error reply: null when it does not say that the node was the wrong one for the request. */
+export function notRunCause(buf: Buffer, start: number, end: number): NotRunCause | null {
+  if (end - start > LONGEST) return null;
+  const text = buf.toString("latin1", start, end);
+  if (text.startsWith(EXECABORT)) return execAbortCause(text);
+  for (const [known, cause] of NOT_RUN_TEXTS) if (text === known) return cause;
+  return null;
+}
+
+/** EXEC's own check wraps the error: "EXECABORT Transaction discarded because of: READONLY …" (multi.c). */
+function execAbortCause(text: string): NotRunCause | null {
+  const wrapped = text.slice(EXECABORT.length);
+  for (const [known, cause] of NOT_RUN_TEXTS) if (wrapped === `: ${known.slice(1)}`) return cause;
+  return null;
+}
+
+/** Whether EXECABORT says only that a command was refused when it was queued. */
+export function isPreviousErrors(buf: Buffer, start: number, end: number): boolean {
+  return buf.toString("latin1", start, Math.min(end, start + LONGEST)).startsWith(`${EXECABORT} previous errors`);
+}
+
+/**
+ * What an error reply says of its request, as far as the node's state is concerned; null = it is the answer.
+ * A transaction that was refused at its end because of a command refused at queue time for such a reason did
+ * not run either.
+ */
+export function refusalCause(request: Request, buf: Buffer, start: number, end: number): NotRunCause | null {
+  const cause = notRunCause(buf, start, end);
+  if (cause !== null) return cause;
+  return request.queueRefusal !== null && isPreviousErrors(buf, start, end) ? request.queueRefusal : null;
+}
+
+/** What to do with a request whose connection died before its reply. */
+export type LossOutcome = "send-again" | "unknown";
+
+/** @param sent whether any byte of it may have reached the node. */
+export function outcomeOfLoss(kind: PlainKind, sent: boolean): LossOutcome {
+  return !sent || isRepeatable(kind) ? "send-again" : "unknown";
+}
+
+/**
+ * Whether a refused script's error must be taken as its own: the same master is verified again in the same
+ * epoch, so either the script made the error up or the refusal was real and passed; repeating could run it
+ * twice, so its error is the answer.
+ */
+export function isOwnError(request: Request, epoch: number): boolean {
+  return request.command.script && request.refusal !== null && request.refusedInEpoch === epoch;
+}
+
+/** A request refused this often gets the server's refusal as its answer: the nodes do not agree with us. */
+const MAX_REFUSALS = 32;
+
+export function isRefusedTooOften(request: Request): boolean {
+  return request.refusals >= MAX_REFUSALS;
+}

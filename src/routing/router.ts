@@ -1,0 +1,276 @@
+/**
+ * Where a request goes: the epoch, the lanes, the hold. The router is the data plane's end of the seam to
+ * the control plane: epochs come down, evidence goes up.
+ */
+import type { Address } from "../config/address.ts";
+import type { Config } from "../config/schema.ts";
+import type { Counters } from "../metrics.ts";
+import type { Value } from "../resp/encode.ts";
+import { type Epoch, type Evidence, type EvidenceKind, FIRST_EPOCH, type NodeId } from "../topology/epoch.ts";
+import type { Turn } from "../turn.ts";
+import { ask } from "../upstream/ask.ts";
+import { ChunkPool } from "../upstream/chunk.ts";
+import type { Lane, LaneKeeper, LaneLoss } from "../upstream/lane.ts";
+import { LanePool } from "../upstream/pool.ts";
+import { ANONYMOUS, type Profile, Profiles } from "../upstream/profile.ts";
+import type { NotRunCause, Request, RequestOwner } from "../upstream/request.ts";
+import { Hold } from "./hold.ts";
+
+/** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
+export interface ReadTarget {
+  readonly node: NodeId;
+  /** Writes answered before this moment are applied there. */
+  provenAtMs: number;
+}
+
+/** What a server said of itself in HELLO. */
+export interface ServerFacts {
+  readonly server: string;
+  readonly version: string;
+  readonly modules: Value;
+}
+
+export interface RouterOptions {
+  readonly config: Config;
+  readonly counters: Counters;
+  readonly turn: Turn;
+  readonly nowMs: () => number;
+  readonly addressOf: (node: NodeId) => Address;
+  /** Tells the control plane; it may publish a new epoch before it returns. */
+  readonly onEvidence: (evidence: Evidence) => void;
+  readonly onFault: (error: unknown) => void;
+}
+
+/** How a question to a server about a profile or about credentials ended. */
+export type Answer =
+  | { readonly kind: "yes" }
+  | { readonly kind: "no"; readonly error: Buffer }
+  /** No node could be asked, or the connection was lost: try again. */
+  | { readonly kind: "nobody" };
+
+const LOSS_EVIDENCE: Readonly<Record<LaneLoss, EvidenceKind>> = {
+  "connect-failed": "connect-failed",
+  "connection-lost": "connection-lost",
+  "not-master": "not-master",
+  loading: "loading",
+  "link-down": "link-down",
+  timeout: "connection-lost",
+};
+
+export class Router implements LaneKeeper {
+  readonly config: Config;
+  readonly counters: Counters;
+  readonly turn: Turn;
+  readonly hold: Hold;
+  readonly profiles = new Profiles();
+  readonly nowMs: () => number;
+  readonly pool: LanePool;
+  epoch: Epoch = FIRST_EPOCH;
+  /** The epoch's master is verified and nothing speaks against it. */
+  writable = false;
+  /** Changes whenever sessions must choose anew where they read. */
+  version = 0;
+  /** What a server said of itself; null until one was seen. */
+  facts: ServerFacts | null = null;
+
+  private readonly targets = new Map<NodeId, ReadTarget>();
+  private readable: ReadTarget[] = [];
+  private readonly options: RouterOptions;
+
+  constructor(options: RouterOptions) {
+    const { config, counters, turn, nowMs, addressOf } = options;
+    this.options = options;
+    this.config = config;
+    this.counters = counters;
+    this.turn = turn;
+    this.nowMs = nowMs;
+    this.hold = new Hold({ maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes }, counters, nowMs, () => this.writable);
+    this.pool = new LanePool({
+      profiles: this.profiles,
+      counters,
+      addressOf,
+      settings: {
+        maxLanes: config.upstream.maxLanes,
+        maxPrivate: config.upstream.maxPrivate,
+        retireTimeoutMs: config.upstream.retireTimeout,
+      },
+      context: {
+        settings: {
+          connectTimeoutMs: config.upstream.connectTimeout,
+          requestTimeoutMs: config.upstream.requestTimeout,
+          keepAliveMs: config.upstream.keepAlive,
+          maxUnsentBytes: config.limits.maxUnsentBytes,
+          maxReplyBytes: config.limits.outputBufferBytes,
+        },
+        chunks: new ChunkPool(),
+        turn,
+        keeper: this,
+        nowMs,
+      },
+    });
+  }
+
+  start(): void {
+    this.pool.start();
+  }
+
+  destroy(): void {
+    this.hold.destroy();
+    this.pool.destroy();
+  }
+
+  // The epoch
+
+  /** Takes over a new epoch object: the one place where routing changes. */
+  setEpoch(epoch: Epoch): void {
+    const before = this.epoch;
+    this.epoch = epoch;
+    this.writable = epoch.holdCause === null && epoch.master !== null;
+    const gone = this.updateTargets(before, epoch);
+    if (epoch.number !== before.number) this.leaveMaster(before);
+    else if (epoch.holdCause === "silent" && before.holdCause !== "silent" && epoch.master !== null) {
+      gone.push(epoch.master);
+    }
+    for (const node of gone) this.pool.giveBack(node, isMovable);
+    this.hold.retryAll();
+  }
+
+  /** Lanes of the former master take nothing new; reads that wait there go elsewhere at once. */
+  private leaveMaster(before: Epoch): void {
+    if (before.master === null) return;
+    this.pool.giveBack(before.master, isMovable);
+    this.pool.retireMasters();
+  }
+
+  /** @returns the nodes that are no longer fit to be read. */
+  private updateTargets(before: Epoch, epoch: Epoch): NodeId[] {
+    const targets: ReadTarget[] = [];
+    for (const { id, provenAtMs } of epoch.readable) targets.push(this.target(id, provenAtMs));
+    const { from } = this.config.reads;
+    if (from === "any" && this.writable && epoch.master !== null) {
+      targets.push(this.target(epoch.master, Number.POSITIVE_INFINITY));
+    }
+    const same = targets.length === this.readable.length && targets.every((one, i) => one === this.readable[i]);
+    if (same && before.number === epoch.number) return [];
+    const gone = this.readable.filter((one) => !targets.includes(one)).map((one) => one.node);
+    for (const node of gone) this.targets.delete(node);
+    this.readable = from === "master" ? [] : targets;
+    this.version++;
+    return gone;
+  }
+
+  private target(node: NodeId, provenAtMs: number): ReadTarget {
+    let target = this.targets.get(node);
+    if (target === undefined) {
+      target = { node, provenAtMs };
+      this.targets.set(node, target);
+    }
+    target.provenAtMs = provenAtMs;
+    return target;
+  }
+
+  // Ways
+
+  /** The lane to the master; null when there is no master now or no room for a lane. */
+  masterLane(profile: Profile): Lane | null {
+    if (profile.master !== null) return profile.master;
+    return this.pool.master(profile, this.epoch);
+  }
+
+  /** The replica a session reads from as long as it stays fit; null when there is none. */
+  readTarget(sessionId: number): ReadTarget | null {
+    const count = this.readable.length;
+    return count === 0 ? null : (this.readable[sessionId % count] ?? null);
+  }
+
+  isReadable(target: ReadTarget): boolean {
+    return this.readable.includes(target);
+  }
+
+  readLane(profile: Profile, target: ReadTarget): Lane | null {
+    return profile.readers.get(target.node) ?? this.pool.reader(profile, target.node, this.epoch.number);
+  }
+
+  openPrivate(profile: Profile, owner: RequestOwner): Lane | null {
+    return this.pool.openPrivate(profile, this.epoch, owner);
+  }
+
+  // Questions
+
+  /** Whether a server accepts connections of this profile: its user, its database, its protocol. */
+  accepts(profile: Profile, answer: (answer: Answer) => void): void {
+    const lane = this.laneForQuestion(profile);
+    if (lane === null) return answer({ kind: "nobody" });
+    ask(lane, ["PING"], (reply) => {
+      if (reply === null) return answer({ kind: "nobody" });
+      // A user without the right to PING is a user all the same.
+      const accepted = reply[0] !== 45 || reply.toString("latin1", 0, 7) === "-NOPERM";
+      profile.accepted ||= accepted;
+      answer(accepted ? { kind: "yes" } : { kind: "no", error: reply });
+    });
+  }
+
+  /** Whether a server knows these credentials; it is asked each time, as with Redis itself. */
+  checkCredentials(args: readonly Buffer[], answer: (answer: Answer) => void): void {
+    const node = this.nodeForQuestion();
+    const lane = node === null ? null : this.pool.credentialChecker(node, this.epoch.number);
+    if (lane === null) return answer({ kind: "nobody" });
+    ask(lane, ["AUTH", ...args], (reply) => {
+      if (reply === null) answer({ kind: "nobody" });
+      else answer(reply[0] === 45 ? { kind: "no", error: reply } : { kind: "yes" });
+    });
+  }
+
+  private laneForQuestion(profile: Profile): Lane | null {
+    if (this.writable) return this.masterLane(profile);
+    const target = this.readable[0];
+    return target === undefined ? null : this.readLane(profile, target);
+  }
+
+  private nodeForQuestion(): NodeId | null {
+    return this.writable ? this.epoch.master : (this.readable[0]?.node ?? null);
+  }
+
+  get identityOfNobody() {
+    return ANONYMOUS;
+  }
+
+  // What the lanes report
+
+  laneOpened(lane: Lane): void {
+    lane.target.profile.accepted = true;
+  }
+
+  laneLost(lane: Lane, why: LaneLoss): void {
+    this.counters.upstreamLost[lane.target.privateTo === null ? "lane" : "private"]++;
+    if (lane.isRetiring) return;
+    this.pool.forget(lane);
+    this.evidence(LOSS_EVIDENCE[why], lane.target.node, lane.target.epoch);
+  }
+
+  laneSent(lane: Lane, requests: number): void {
+    this.counters.addNodeRequests(lane.target.node, requests);
+  }
+
+  laneClosed(lane: Lane): void {
+    this.pool.forget(lane);
+  }
+
+  laneFault(_lane: Lane, error: unknown): void {
+    this.options.onFault(error);
+  }
+
+  /** A node answered that it is the wrong one. */
+  refusedBy(lane: Lane, cause: NotRunCause): void {
+    this.evidence(cause, lane.target.node, lane.target.epoch);
+  }
+
+  private evidence(kind: EvidenceKind, node: NodeId, epoch: number): void {
+    this.options.onEvidence({ kind, node, epoch });
+  }
+}
+
+/** A read of a session that has nothing else on the way there, and that was not moved before. */
+function isMovable(request: Request): boolean {
+  return request.kind !== 1 && !request.moved && request.owner.movable;
+}

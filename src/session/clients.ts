@@ -1,0 +1,101 @@
+/** All clients: accepting them, their number, their idle time, and sending them home at the end. */
+import type { Socket } from "node:net";
+import type { CommandTable } from "../commands/table.ts";
+import { Listener, type StreamHandler } from "../net.ts";
+import { encodeError } from "../resp/encode.ts";
+import type { Router } from "../routing/router.ts";
+import { OutputSlab } from "./output.ts";
+import { Session, type SessionContext } from "./session.ts";
+
+/** How often idle clients are looked for, ms. */
+const IDLE_CHECK_MS = 1_000;
+
+/** A connection that is told no and closed. */
+const UNWANTED: StreamHandler = { onData() {}, onEnd() {}, onClose() {}, onFault() {} };
+
+export class Clients {
+  private readonly listeners: Listener[];
+  private readonly sessions = new Set<Session>();
+  private readonly router: Router;
+  private readonly context: SessionContext;
+  private nextId = 1;
+  private idleTimer: NodeJS.Timeout | null = null;
+  private onEmpty: (() => void) | null = null;
+
+  constructor(options: {
+    router: Router;
+    table: CommandTable;
+    admin: SessionContext["admin"];
+    onFault: (error: unknown) => void;
+  }) {
+    const { router, table, admin, onFault } = options;
+    const { listen, limits, hold } = router.config;
+    this.router = router;
+    this.context = {
+      router,
+      table,
+      admin,
+      onFault,
+      slab: new OutputSlab(),
+      output: { maxBytes: limits.outputBufferBytes, pauseBytes: limits.maxUnsentBytes },
+      limits,
+      maxPipeline: limits.maxPipeline,
+      maxWaitingBytes: limits.maxUnsentBytes,
+      maxHeldBytes: hold.maxBytesPerClient,
+      onClose: (session) => this.left(session),
+    };
+    this.listeners = listen.map((address) => new Listener(address, (socket) => this.accept(socket)));
+  }
+
+  /** @returns the ports, in the order of the configuration. */
+  async start(): Promise<number[]> {
+    const { idleTimeout } = this.router.config.limits;
+    if (idleTimeout > 0) this.idleTimer = setInterval(() => this.closeIdle(idleTimeout), IDLE_CHECK_MS);
+    return Promise.all(this.listeners.map((listener) => listener.start()));
+  }
+
+  private accept(socket: Socket): StreamHandler {
+    const { counters, config } = this.router;
+    if (this.sessions.size >= config.limits.maxClients) {
+      counters.refused++;
+      socket.end(encodeError("ERR max number of clients reached"));
+      return UNWANTED;
+    }
+    const session = new Session(this.nextId++, socket, this.context);
+    this.sessions.add(session);
+    counters.accepted++;
+    counters.clientsNow++;
+    return session;
+  }
+
+  private left(session: Session): void {
+    if (!this.sessions.delete(session)) return;
+    this.router.counters.clientsNow--;
+    if (this.sessions.size === 0) this.onEmpty?.();
+  }
+
+  private closeIdle(idleTimeoutMs: number): void {
+    const before = this.router.nowMs() - idleTimeoutMs;
+    for (const session of this.sessions) if (session.isIdleSince(before)) session.destroy("idle");
+  }
+
+  /** Accepts nobody any more, lets every client have its replies, and resolves when all are gone. */
+  close(deadlineMs: number): Promise<void> {
+    for (const listener of this.listeners) listener.close();
+    for (const session of this.sessions) session.drain();
+    if (this.sessions.size === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => this.destroy(), deadlineMs);
+      this.onEmpty = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  destroy(): void {
+    if (this.idleTimer !== null) clearInterval(this.idleTimer);
+    for (const listener of this.listeners) listener.close();
+    for (const session of this.sessions) session.destroy("shutdown");
+  }
+}

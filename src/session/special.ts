@@ -1,0 +1,313 @@
+/**
+ * Commands that are more than a request and its reply: they change the session, need a connection of their
+ * own, or belong to a transaction. Each function returns whether the command was taken; false = the session
+ * is blocked and the command will be tried again.
+ */
+import { arityFits, type Command, MASTER_READ, SPECIAL, WRITE } from "../commands/command.ts";
+import { requestArgs } from "../resp/args.ts";
+import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
+import type { Lane } from "../upstream/lane.ts";
+import type { PlainKind } from "../upstream/request.ts";
+import { auth, client, hello, isAccepted, reset, select } from "./settings.ts";
+import type { Session } from "./session.ts";
+import { Transaction, wrongArity } from "./transaction.ts";
+
+/** One command as it lies in a buffer. */
+export interface Frame {
+  readonly command: Command;
+  readonly buf: Buffer;
+  readonly start: number;
+  readonly end: number;
+  /** Nobody else will change the buffer. */
+  readonly owned: boolean;
+  /** Views into the buffer, the name first. */
+  readonly args: Buffer[];
+}
+
+export function special(
+  session: Session,
+  command: Command,
+  buf: Buffer,
+  start: number,
+  end: number,
+  owned: boolean,
+): boolean {
+  const frame: Frame = { command, buf, start, end, owned, args: requestArgs(buf, start) };
+  if (session.transaction !== null) return inTransaction(session, session.transaction, frame);
+  const lane = session.privateLane;
+  if (lane?.streaming) return inStream(session, lane, frame);
+  if (command.kind !== SPECIAL) return onPrivate(session, frame, command.kind);
+  if (!arityFits(command, frame.args.length)) return say(session, wrongArity(command));
+  return handle(session, frame);
+}
+
+function handle(session: Session, frame: Frame): boolean {
+  switch (frame.command.handler) {
+    case "none":
+      return sendPlain(session, frame, frame.command.plainKind);
+    case "hello":
+      return hello(session, frame);
+    case "auth":
+      return auth(session, frame);
+    case "select":
+      return select(session, frame);
+    case "quit":
+      return quit(session);
+    case "reset":
+      return reset(session);
+    case "client":
+      return client(session, frame);
+    case "multi":
+      return multi(session, frame);
+    case "exec":
+      return say(session, encodeError("ERR EXEC without MULTI"));
+    case "discard":
+      return say(session, encodeError("ERR DISCARD without MULTI"));
+    case "watch":
+      return watch(session, frame);
+    case "unwatch":
+      return unwatch(session, frame);
+    case "subscribe":
+    case "monitor":
+      return stream(session, frame);
+    case "blocking":
+      return blocking(session, frame);
+    case "xread":
+      return hasBlockOption(frame.args) ? blocking(session, frame) : sendPlain(session, frame, frame.command.plainKind);
+    case "script":
+      return isScriptDebug(frame.args) ? unsupported(session, frame) : sendPlain(session, frame, WRITE);
+    case "wait":
+      return unsupported(session, frame);
+    case "proxy":
+      return proxy(session, frame);
+    case "refused":
+      return refused(session, frame);
+  }
+}
+
+function say(session: Session, bytes: Buffer): true {
+  session.local(bytes);
+  return true;
+}
+
+function quit(session: Session): true {
+  session.local(OK);
+  session.finish("client");
+  return true;
+}
+
+function proxy(session: Session, frame: Frame): true {
+  session.router.counters.requests.admin++;
+  return say(session, session.context.admin(frame.args, session.protocol));
+}
+
+/** Commands that would change the group or leave it behind the proxy's back. */
+function refused(session: Session, frame: Frame): true {
+  const name = frame.command.name.toUpperCase();
+  session.refuse(`ERR proxy: ${name} is not passed on to shared nodes: send it to the node itself`);
+  return true;
+}
+
+function unsupported(session: Session, frame: Frame): true {
+  const name = frame.command.name.toUpperCase();
+  const subcommand = frame.command.handler === "script" ? " DEBUG" : "";
+  session.refuse(`ERR proxy: ${name}${subcommand} is not supported yet`);
+  return true;
+}
+
+/** A special command that turns out to be a plain request. */
+function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
+  if (session.privateLane !== null) return onPrivate(session, frame, kind);
+  const lane = session.route(kind);
+  if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
+  session.send(frame.command, kind, lane, frame.buf, frame.start, frame.end, frame.owned);
+  return true;
+}
+
+// Private connections
+
+/** The session's private connection, opened if need be; null = it has to wait, or was answered already. */
+function privateLane(session: Session, frame: Frame): Lane | "wait" | "answered" {
+  const { router } = session;
+  const known = session.privateLane;
+  if (known !== null) return session.mayUse(known) ? known : "wait";
+  if (!session.isDrained()) return "wait";
+  if (!router.writable) return session.wait(frame.start) ? "answered" : "wait";
+  const lane = router.openPrivate(session.profile, session);
+  if (lane === null) {
+    const most = router.config.upstream.maxPrivate;
+    session.refuse(`ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`);
+    return "answered";
+  }
+  session.privateLane = lane;
+  return lane;
+}
+
+function onPrivate(session: Session, frame: Frame, kind: PlainKind): boolean {
+  const lane = privateLane(session, frame);
+  if (lane === "wait") return false;
+  if (lane === "answered") return true;
+  session.send(frame.command, kind, lane, frame.buf, frame.start, frame.end, frame.owned);
+  return true;
+}
+
+/** The connection cannot be shared until the reply is there; what follows waits for it. */
+function blocking(session: Session, frame: Frame): boolean {
+  if (!onPrivate(session, frame, frame.command.plainKind)) return false;
+  if (session.privateLane !== null) session.block("drain");
+  return true;
+}
+
+function watch(session: Session, frame: Frame): boolean {
+  if (!onPrivate(session, frame, MASTER_READ)) return false;
+  session.watching = session.privateLane !== null;
+  return true;
+}
+
+function unwatch(session: Session, frame: Frame): boolean {
+  session.watchLost = false;
+  if (!session.watching) return isAccepted(session, frame) && say(session, OK);
+  if (!onPrivate(session, frame, MASTER_READ)) return false;
+  session.block("drain");
+  return true;
+}
+
+/** From here on everything the node says goes to the client as it comes. */
+function stream(session: Session, frame: Frame): boolean {
+  if (!session.isDrained()) return false;
+  const lane = privateLane(session, frame);
+  if (lane === "wait") return false;
+  if (lane === "answered") return true;
+  session.watching = false;
+  lane.streaming = true;
+  lane.sendRaw(frame.buf, frame.start, frame.end);
+  return true;
+}
+
+function inStream(session: Session, lane: Lane, frame: Frame): boolean {
+  switch (frame.command.handler) {
+    case "quit":
+      return quit(session);
+    case "reset":
+      return reset(session);
+    case "proxy":
+      return proxy(session, frame);
+    case "refused":
+      return refused(session, frame);
+    case "hello":
+    case "auth":
+    case "select":
+    case "client":
+      session.refuse(`ERR proxy: ${frame.command.name.toUpperCase()} is not supported yet while subscribed`);
+      return true;
+    default:
+      if (!session.mayUse(lane)) return false;
+      lane.sendRaw(frame.buf, frame.start, frame.end);
+      lane.checkCongestion();
+      return true;
+  }
+}
+
+function hasBlockOption(args: readonly Buffer[]): boolean {
+  for (const arg of args.slice(1)) {
+    const word = arg.length <= 8 ? arg.toString("latin1").toUpperCase() : "";
+    if (word === "BLOCK") return true;
+    if (word === "STREAMS") return false;
+  }
+  return false;
+}
+
+function isScriptDebug(args: readonly Buffer[]): boolean {
+  return args[1] !== undefined && args[1].toString("latin1", 0, 16).toUpperCase() === "DEBUG";
+}
+
+// Transactions
+
+function multi(session: Session, frame: Frame): boolean {
+  if (!isAccepted(session, frame)) return session.isBlocked === false;
+  session.transaction = new Transaction(session.context.limits.maxRequestBytes);
+  return say(session, OK);
+}
+
+function inTransaction(session: Session, transaction: Transaction, frame: Frame): boolean {
+  switch (frame.command.handler) {
+    case "exec":
+      return exec(session, transaction, frame);
+    case "discard":
+      return discard(session);
+    case "quit":
+      return quit(session);
+    case "reset":
+      return reset(session);
+    case "multi":
+      return say(session, encodeError("ERR MULTI calls can not be nested"));
+    case "watch":
+      return say(session, encodeError("ERR WATCH inside MULTI is not allowed"));
+    case "none":
+    case "blocking":
+    case "xread":
+    case "unwatch":
+      return queue(session, transaction, frame);
+    case "script":
+      if (!isScriptDebug(frame.args)) return queue(session, transaction, frame);
+      break;
+    case "refused":
+      transaction.spoilt = true;
+      return refused(session, frame);
+    default:
+      break;
+  }
+  // It would change the connection that all share.
+  transaction.spoilt = true;
+  session.refuse(`ERR proxy: ${frame.command.name.toUpperCase()} inside MULTI is not supported yet`);
+  return true;
+}
+
+function queue(session: Session, transaction: Transaction, frame: Frame): true {
+  const { command, args, buf, start, end } = frame;
+  const refusal = transaction.refusal(command, args.length, () => args, end - start);
+  if (refusal !== null) {
+    transaction.spoilt = true;
+    return say(session, refusal);
+  }
+  transaction.add(command, buf.subarray(start, end));
+  return say(session, QUEUED);
+}
+
+function discard(session: Session): true {
+  session.transaction = null;
+  session.watchLost = false;
+  session.dropPrivate();
+  return say(session, OK);
+}
+
+function exec(session: Session, transaction: Transaction, frame: Frame): boolean {
+  if (transaction.spoilt) {
+    discardQuietly(session);
+    return say(session, encodeError("EXECABORT Transaction discarded because of previous errors."));
+  }
+  if (session.watchLost) {
+    discardQuietly(session);
+    return say(session, encodeNullArray(session.protocol));
+  }
+  const kind = transaction.isRepeatable ? MASTER_READ : WRITE;
+  const lane = session.privateLane === null ? session.route(kind) : session.mayUse(session.privateLane) ? session.privateLane : null;
+  if (lane === null) {
+    if (!session.noWay(frame.command, frame.buf, frame.start)) return false;
+    session.transaction = null;
+    return true;
+  }
+  const unit = transaction.unit();
+  session.transaction = null;
+  session.router.counters.requests.transaction++;
+  session.send(frame.command, kind, lane, unit, 0, unit.length, true, transaction.size + 2);
+  if (session.privateLane !== null) session.block("drain");
+  return true;
+}
+
+function discardQuietly(session: Session): void {
+  session.transaction = null;
+  session.watchLost = false;
+  session.dropPrivate();
+}
+

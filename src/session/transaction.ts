@@ -1,0 +1,73 @@
+import { arityFits, type Command, isRepeatable } from "../commands/command.ts";
+import { encodeError, encodeRequest } from "../resp/encode.ts";
+
+/**
+ * MULTI … EXEC, queued here and sent as one unit, so that a switch in between is never seen: a queue on a
+ * node that is demoted would be lost. The checks at queue time are Redis's own (server.c, processCommand).
+ */
+export class Transaction {
+  /** A command was refused when it was queued: EXEC answers EXECABORT. */
+  spoilt = false;
+  private readonly frames: Buffer[] = [];
+  private bytes = 0;
+  private repeatable = true;
+  private readonly maxBytes: number;
+
+  constructor(maxBytes: number) {
+    this.maxBytes = maxBytes;
+  }
+
+  /** Commands queued. */
+  get size(): number {
+    return this.frames.length;
+  }
+
+  /** Whether all it does can be done twice without harm. */
+  get isRepeatable(): boolean {
+    return this.repeatable;
+  }
+
+  /** Why a command cannot be queued, as an error reply; null = it can. */
+  refusal(command: Command, argc: number, args: () => Buffer[], bytes: number): Buffer | null {
+    if (!command.known) return unknownCommand(args());
+    if (!arityFits(command, argc)) return wrongArity(command);
+    if (this.bytes + bytes > this.maxBytes) {
+      return encodeError(`ERR proxy: the transaction is larger than limits.maxRequestBytes (${this.maxBytes} bytes)`);
+    }
+    return null;
+  }
+
+  /** Queues a copy of the frame. */
+  add(command: Command, frame: Buffer): void {
+    this.frames.push(Buffer.from(frame));
+    this.bytes += frame.length;
+    this.repeatable &&= isRepeatable(command.plainKind);
+  }
+
+  /** The unit that is sent: MULTI, the commands, EXEC. */
+  unit(): Buffer {
+    return Buffer.concat([MULTI, ...this.frames, EXEC]);
+  }
+}
+
+const MULTI = encodeRequest(["MULTI"]);
+const EXEC = encodeRequest(["EXEC"]);
+
+export function wrongArity(command: Command): Buffer {
+  return encodeError(`ERR wrong number of arguments for '${command.name}' command`);
+}
+
+/** Longest name and longest list of arguments shown in the error, as in Redis (server.c, commandCheckExistence). */
+const MAX_SHOWN = 128;
+
+/** Redis's own words for a command it does not have. */
+export function unknownCommand(args: readonly Buffer[]): Buffer {
+  const name = args[0]?.toString("latin1", 0, MAX_SHOWN) ?? "";
+  let shown = "";
+  for (const arg of args.slice(1)) {
+    if (shown.length >= MAX_SHOWN) break;
+    shown += `'${arg.toString("latin1", 0, MAX_SHOWN - shown.length)}' `;
+  }
+  const text = `ERR unknown command '${name}', with args beginning with: ${shown}`;
+  return Buffer.from(`-${text.replace(/[\r\n]/g, " ")}\r\n`, "latin1");
+}

@@ -1,0 +1,329 @@
+/**
+ * Asks one node for INFO, again and again, over one connection. It must never let an error of the client
+ * library out, never keep a connection whose answer is overdue, and never answer twice.
+ *
+ * What is asked: a run id cannot change behind an open TCP connection, so `INFO replication` alone (role,
+ * history, offsets, link: a few hundred bytes that cost the server microseconds) is enough as a rule. The first
+ * probe of each connection, one per second, and any probe that must clear a suspicion or finds the node loading
+ * asks for run id, loading and keys too. These are pipelined INFO calls with one section each, because servers
+ * before Redis 7 take only one.
+ */
+
+import { Redis } from "ioredis";
+import type { Clock } from "../clock.ts";
+import { splitNodeId } from "./address.ts";
+import type { NodeId } from "./epoch.ts";
+import type { NodeProbe, ProbeEvents, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
+import { parseReport, type ReportBase } from "./report.ts";
+
+export interface ProbeOptions {
+  readonly username?: string | undefined;
+  readonly password?: string | undefined;
+  /** For connecting and the answer together, in ms. */
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+}
+
+/** Oldest base (run id, loading, keys) that `INFO replication` is completed with, in ms. */
+const FULL_EVERY_MS = 1_000;
+const FULL_SECTIONS = ["server", "persistence", "keyspace", "replication"] as const;
+const MAX_DETAIL = 200;
+
+export function createProbeFactory(options: ProbeOptions): ProbeFactory {
+  return (node, events) => new IoredisProbe(node, options, events);
+}
+
+/** One dialled connection. A new object for each: what a dead one still emits reaches nobody. */
+interface Connection {
+  readonly redis: Redis;
+  ready: boolean;
+  closed: boolean;
+  /** The reason ioredis gave for the failure, which comes apart from the rejected promise. */
+  lastError: string;
+  base: ReportBase | null;
+  /** Monotonic ms of `base`. */
+  baseAtMs: number;
+}
+
+/** The probe that runs now. */
+interface Running {
+  readonly startedAtMs: number;
+  readonly done: (outcome: ProbeOutcome) => void;
+  timer: NodeJS.Timeout;
+}
+
+class IoredisProbe implements NodeProbe {
+  readonly #node: NodeId;
+  readonly #options: ProbeOptions;
+  readonly #events: ProbeEvents;
+  #connection: Connection | null = null;
+  #running: Running | null = null;
+  /** The running instance whose facts were learnt. */
+  #factsOf = "";
+  #closed = false;
+
+  constructor(node: NodeId, options: ProbeOptions, events: ProbeEvents) {
+    this.#node = node;
+    this.#options = options;
+    this.#events = events;
+  }
+
+  probe(full: boolean, done: (outcome: ProbeOutcome) => void): void {
+    if (this.#closed || this.#running !== null) throw new Error("probe() while closed or running");
+    const running: Running = {
+      startedAtMs: this.#options.clock.nowMs(),
+      done,
+      timer: setTimeout(() => this.#overdue(running), this.#options.timeoutMs),
+    };
+    this.#running = running;
+    void this.#run(running, full);
+  }
+
+  close(): void {
+    this.#closed = true;
+    if (this.#running !== null) clearTimeout(this.#running.timer);
+    this.#running = null;
+    this.#drop();
+  }
+
+  async #run(running: Running, full: boolean): Promise<void> {
+    const connection = this.#connection ?? this.#dial();
+    const outcome = await this.#attempt(connection, running, full);
+    // An answer after the time-out belongs to a connection that was given up.
+    if (this.#running !== running || this.#connection !== connection) return;
+    if (outcome.ok || keepsConnection(outcome.kind)) this.#settle(running, outcome);
+    else this.#fail(running, outcome.kind, outcome.detail);
+  }
+
+  async #attempt(connection: Connection, running: Running, full: boolean): Promise<ProbeOutcome> {
+    try {
+      if (!connection.ready) {
+        await connection.redis.connect();
+        connection.ready = true;
+      }
+      return await this.#ask(connection, running, full);
+    } catch (error) {
+      const kind = connection.ready ? "closed" : "unreachable";
+      return failure(running, kind, connection.lastError || messageOf(error));
+    }
+  }
+
+  #dial(): Connection {
+    const redis = new Redis({
+      ...splitNodeId(this.#node),
+      lazyConnect: true,
+      // One connection per object, no queue, no repetition: what fails is reported at once.
+      retryStrategy: null,
+      enableOfflineQueue: false,
+      enableReadyCheck: false,
+      autoResendUnfulfilledCommands: false,
+      maxRetriesPerRequest: 0,
+      // Our own timer covers connecting and answering.
+      connectTimeout: 0,
+      // RESP2, and AUTH and the name are sent by us: ioredis would print warnings about refused passwords.
+      protocol: 2,
+      disableClientInfo: true,
+    });
+    const connection: Connection = {
+      redis,
+      ready: false,
+      closed: false,
+      lastError: "",
+      base: null,
+      baseAtMs: Number.NEGATIVE_INFINITY,
+    };
+    redis.on("error", (error: unknown) => {
+      connection.lastError ||= messageOf(error);
+    });
+    redis.on("end", () => this.#ended(connection));
+    this.#connection = connection;
+    return connection;
+  }
+
+  #ended(connection: Connection): void {
+    connection.closed = true;
+    if (this.#connection !== connection || this.#closed) return;
+    if (this.#running !== null) return; // its promise is rejected and tells
+    this.#connection = null;
+    this.#events.onClosed();
+  }
+
+  async #ask(connection: Connection, running: Running, full: boolean): Promise<ProbeOutcome> {
+    const now = this.#options.clock.nowMs();
+    const isFirst = connection.base === null;
+    const isFull =
+      full || isFirst || connection.base?.loading === true || now - connection.baseAtMs >= FULL_EVERY_MS;
+    const prelude = isFirst ? this.#greeting() : [];
+    const sections = isFull ? FULL_SECTIONS : (["replication"] as const);
+    const calls = [...prelude, ...sections.map((section) => ["info", section])];
+    // Taken last before writing: whatever a client was told before this moment is in the report.
+    const sentAtMs = this.#options.clock.nowMs();
+    const replies = (await connection.redis.pipeline(calls).exec()) ?? [];
+    const receivedAtMs = this.#options.clock.nowMs();
+    const refused = refusedLogin(prelude, replies);
+    if (refused !== null) return failure(running, "no-access", refused);
+    const texts: string[] = [];
+    for (const [error, reply] of replies.slice(prelude.length)) {
+      // Not the server's word: the connection ended.
+      if (error !== null && error.name !== "ReplyError") throw error;
+      if (error !== null) return failure(running, classifyError(error.message), error.message);
+      if (typeof reply !== "string") return failure(running, "nonsense", `INFO answered ${typeof reply}`);
+      texts.push(reply);
+    }
+    const envelope = { node: this.#node, sentAtMs, receivedAtMs };
+    const result = parseReport(envelope, texts.join("\n"), isFull ? null : connection.base);
+    if (!result.ok) return failure(running, "nonsense", result.error);
+    if (isFull) {
+      const { runId, version, loading, keys } = result.report;
+      connection.base = { runId, version, loading, keys };
+      connection.baseAtMs = receivedAtMs;
+      if (runId !== this.#factsOf) void this.#learn(connection, runId, version);
+    }
+    return { ok: true, report: result.report };
+  }
+
+  /** What a new connection says before its first INFO. */
+  #greeting(): string[][] {
+    const { username, password } = this.#options;
+    const name = ["client", "SETNAME", "holdfast-probe"];
+    if (password === undefined || password === "") return [name];
+    return [username === undefined ? ["auth", password] : ["auth", username, password], name];
+  }
+
+  /** HELLO and COMMAND, once per running instance; repeated with the next full probe when the node fails. */
+  async #learn(connection: Connection, runId: string, version: string): Promise<void> {
+    this.#factsOf = runId;
+    const replies = await connection.redis
+      .pipeline([["hello"], ["command"]])
+      .exec()
+      .catch(() => null);
+    const [hello, commands] = replies ?? [];
+    const isAnswer = (reply: Reply | undefined) => reply?.[0] === null || reply?.[0]?.name === "ReplyError";
+    if (this.#closed || !isAnswer(hello) || !isAnswer(commands)) {
+      if (this.#factsOf === runId) this.#factsOf = "";
+      return;
+    }
+    const facts = readHello(hello?.[0] === null ? hello[1] : null);
+    this.#events.onFacts({
+      node: this.#node,
+      runId,
+      server: facts.server,
+      version: facts.version ?? version,
+      modules: facts.modules,
+      commands: commands?.[0] === null ? commands[1] : null,
+    });
+  }
+
+  #overdue(running: Running): void {
+    // The answer may be in the socket while we were busy: read once before judging.
+    setImmediate(() => {
+      if (this.#running !== running) return;
+      const what = this.#connection?.ready === true ? "no answer" : "no connection";
+      this.#fail(running, "timeout", `${what} within ${this.#options.timeoutMs} ms`);
+    });
+  }
+
+  #fail(running: Running, kind: ProbeFailureKind, detail: string): void {
+    this.#drop();
+    this.#settle(running, failure(running, kind, detail));
+  }
+
+  #settle(running: Running, outcome: ProbeOutcome): void {
+    clearTimeout(running.timer);
+    this.#running = null;
+    // It ended while the last bytes of its answer were read.
+    if (this.#connection?.closed === true) this.#drop();
+    running.done(outcome);
+  }
+
+  #drop(): void {
+    const connection = this.#connection;
+    this.#connection = null;
+    if (connection === null) return;
+    if (!connection.closed) connection.redis.disconnect();
+    // disconnect() alone waits for the peer to end its side, which a hung node never does.
+    connection.redis.stream?.destroy();
+  }
+}
+
+/** Whether the next probe can go on: one that was not let in, or talks nonsense, is dialled anew. */
+function keepsConnection(kind: ProbeFailureKind): boolean {
+  switch (kind) {
+    case "loading":
+    case "busy":
+      return true;
+    case "unreachable":
+    case "closed":
+    case "timeout":
+    case "no-access":
+    case "nonsense":
+      return false;
+  }
+}
+
+type Reply = readonly [error: Error | null, result: unknown];
+
+function failure(running: Running, kind: ProbeFailureKind, detail: string): ProbeOutcome {
+  return { ok: false, kind, detail: detail.slice(0, MAX_DETAIL), startedAtMs: running.startedAtMs };
+}
+
+/** The error that AUTH was refused with; null when it was not. */
+function refusedLogin(prelude: readonly string[][], replies: readonly Reply[]): string | null {
+  for (const [index, call] of prelude.entries()) {
+    const error = replies[index]?.[0];
+    if (call[0] !== "auth" || error?.name !== "ReplyError") continue;
+    // A server without passwords lets everybody in.
+    if (/no password is set|without any password configured/i.test(error.message)) continue;
+    return error.message;
+  }
+  return null;
+}
+
+function classifyError(message: string): ProbeFailureKind {
+  switch (message.split(" ", 1)[0]) {
+    case "NOAUTH":
+    case "WRONGPASS":
+    case "NOPERM":
+    case "DENIED": // protected mode
+      return "no-access";
+    case "LOADING":
+      return "loading";
+    case "BUSY":
+      return "busy";
+    default:
+      return "nonsense";
+  }
+}
+
+interface HelloFacts {
+  readonly server: string | null;
+  readonly version: string | null;
+  readonly modules: readonly string[];
+}
+
+/** HELLO in RESP2 is a flat list of names and values; "modules" is a list of such lists. */
+function readHello(reply: unknown): HelloFacts {
+  const fields = pairs(reply);
+  const modules = fields.get("modules");
+  const names = Array.isArray(modules) ? modules.map((module) => pairs(module).get("name")) : [];
+  return {
+    server: textOrNull(fields.get("server")),
+    version: textOrNull(fields.get("version")),
+    modules: names.filter((name) => typeof name === "string"),
+  };
+}
+
+function pairs(reply: unknown): Map<unknown, unknown> {
+  const fields = new Map<unknown, unknown>();
+  if (!Array.isArray(reply)) return fields;
+  for (let i = 0; i + 1 < reply.length; i += 2) fields.set(reply[i], reply[i + 1]);
+  return fields;
+}
+
+function textOrNull(value: unknown): string | null {
+  return typeof value === "string" ? value : null;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

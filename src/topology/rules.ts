@@ -1,0 +1,234 @@
+/**
+ * PURE. The epoch rules: from what is believed and what the probes saw to what is believed next. Nothing here
+ * reads a clock, keeps state or does anything; the watcher carries it out.
+ *
+ *   decide  a batch of probe results has come in
+ *   suspect traffic noticed something (rules/suspicion.ts)
+ *   adopt   an operator decides what the rules refuse to
+ */
+
+import type { Epoch, NodeId, ReadableNode } from "./epoch.ts";
+import type { NodeReport } from "./report.ts";
+import { judgeFirst } from "./rules/first-master.ts";
+import { judgeFitness } from "./rules/fitness.ts";
+import { lineageOf } from "./rules/lineage.ts";
+import {
+  type AcceptReason,
+  addBounded,
+  type Belief,
+  MAX_INSTANCES,
+  MAX_REFUSED_CLAIMS,
+  type MasterBelief,
+  type MasterChange,
+  type NodeView,
+  type Problem,
+} from "./rules/model.ts";
+import { addSample } from "./rules/samples.ts";
+import { describeScene, isClaimant, type Scene } from "./rules/scene.ts";
+import { bytesLost, judgeSuccession } from "./rules/succession.ts";
+
+export { suspect } from "./rules/suspicion.ts";
+
+export interface Moment {
+  /** Monotonic ms. */
+  readonly nowMs: number;
+  /** A replica further behind is not fit. */
+  readonly maxLagMs: number;
+}
+
+export interface Decision {
+  readonly belief: Belief;
+  /** Another master, or the same node with a new history. */
+  readonly change: MasterChange | null;
+  readonly problems: readonly Problem[];
+}
+
+/** `views` are all known addresses, in the order in which they became known. */
+export function decide(belief: Belief, views: readonly NodeView[], moment: Moment): Decision {
+  const scene = describeScene(belief, views);
+  if (belief.master === null) {
+    const verdict = judgeFirst(scene);
+    switch (verdict.kind) {
+      case "wait": {
+        const epoch: Epoch = { ...belief.epoch, holdCause: verdict.cause };
+        return finish({ ...belief, epoch }, belief, scene, moment, null, verdict.problems);
+      }
+      case "take": {
+        const how = { ...verdict, reason: "first", lostBytes: 0 } as const;
+        return accept(belief, belief, scene, moment, verdict.report, how);
+      }
+    }
+  }
+  const seen = observe(belief, belief.master, scene, moment);
+  const verdict = judgeSuccession(seen, seen.master, scene);
+  switch (verdict.kind) {
+    case "stay": {
+      const next: Belief = {
+        ...seen,
+        epoch: { ...seen.epoch, holdCause: verdict.cause },
+        gone: verdict.cause === null ? null : (seen.gone ?? { sinceMs: moment.nowMs, by: "probe" }),
+        refusedClaims: addBounded(seen.refusedClaims, verdict.refused, MAX_REFUSED_CLAIMS),
+      };
+      return finish(next, belief, scene, moment, null, verdict.problems);
+    }
+    case "take": {
+      return accept(seen, belief, scene, moment, verdict.report, verdict);
+    }
+  }
+}
+
+export type AdoptRefusal =
+  | "unknown-node"
+  | "alias" // use the address known first
+  | "not-answering"
+  | "not-a-master"
+  | "loading"
+  | "already-master"
+  | "master-is-well"; // promote a replica instead: that loses nothing
+
+export type AdoptResult =
+  | { readonly ok: true; readonly decision: Decision }
+  | { readonly ok: false; readonly reason: AdoptRefusal };
+
+/** An operator says that `node` is the master, whatever its history. */
+export function adopt(belief: Belief, views: readonly NodeView[], node: NodeId, moment: Moment): AdoptResult {
+  const scene = describeScene(belief, views);
+  if (!views.some(({ id }) => id === node)) return { ok: false, reason: "unknown-node" };
+  if (scene.aliases.has(node)) return { ok: false, reason: "alias" };
+  const view = scene.live.find(({ id }) => id === node);
+  if (view === undefined) return { ok: false, reason: "not-answering" };
+  if (view.report.role !== "master") return { ok: false, reason: "not-a-master" };
+  if (view.report.loading) return { ok: false, reason: "loading" };
+  // Traffic failed on it since it answered: ask again after the next probe.
+  if (!isClaimant(scene, view)) return { ok: false, reason: "not-answering" };
+  if (belief.epoch.master !== null && belief.epoch.holdCause === null) {
+    return { ok: false, reason: belief.epoch.master === node ? "already-master" : "master-is-well" };
+  }
+  const line = belief.master === null ? null : lineageOf(view.report, belief.master.replid, []);
+  const decision = accept(belief, belief, scene, moment, view.report, {
+    reason: "operator",
+    lostBytes: belief.master === null ? null : bytesLost(view.report, belief.master, line),
+    detail: "an operator adopted it",
+  });
+  return { ok: true, decision };
+}
+
+/** Takes in what the reports say within our history, before anything is judged. */
+function observe(
+  belief: Belief,
+  master: MasterBelief,
+  scene: Scene,
+  moment: Moment,
+): Belief & { master: MasterBelief } {
+  let { lastSeenOffset, keys, samples } = master;
+  const witnessed: string[] = [];
+  for (const { id, report } of scene.live) {
+    if (report.replid !== master.replid || report.loading) continue;
+    if (report.role === "replica") {
+      witnessed.push(report.runId);
+    } else if (id === master.id && report.runId === master.runId) {
+      ({ keys } = report);
+      const sample = { atMs: report.sentAtMs, offset: report.masterReplOffset };
+      samples = addSample(samples, sample, moment.maxLagMs);
+    } else {
+      continue;
+    }
+    lastSeenOffset = Math.max(lastSeenOffset, report.appliedOffset);
+  }
+  return {
+    ...belief,
+    master: { ...master, lastSeenOffset, keys, samples },
+    instances: addBounded(belief.instances, witnessed, MAX_INSTANCES),
+  };
+}
+
+interface Acceptance {
+  readonly reason: AcceptReason;
+  readonly lostBytes: number | null;
+  readonly detail: string;
+}
+
+/** Makes the node of `report` the master with its history: the next epoch, unless it was the master before. */
+function accept(
+  belief: Belief,
+  before: Belief,
+  scene: Scene,
+  moment: Moment,
+  report: NodeReport,
+  { reason, lostBytes, detail }: Acceptance,
+): Decision {
+  const { epoch } = belief;
+  const isReturn = epoch.master === report.node;
+  const master = newMaster(belief, report, lostBytes);
+  const next: Belief = {
+    ...belief,
+    epoch: {
+      number: isReturn ? epoch.number : epoch.number + 1,
+      master: report.node,
+      history: { replid: report.replid, offset: report.masterReplOffset },
+      holdCause: null,
+      readable: [],
+    },
+    master,
+    instances: addBounded(belief.instances, [report.runId], MAX_INSTANCES),
+    gone: null,
+    proofs: new Map(),
+  };
+  const change: MasterChange = {
+    kind: isReturn ? "return" : "switch",
+    from: epoch.master,
+    to: report.node,
+    reason,
+    detail,
+    lostBytes,
+    seenBy: belief.gone?.by ?? "probe",
+    goneSinceMs: belief.gone?.sinceMs ?? null,
+  };
+  return finish(observe(next, master, scene, moment), before, scene, moment, change, []);
+}
+
+function newMaster(belief: Belief, report: NodeReport, lostBytes: number | null): MasterBelief {
+  const { master } = belief;
+  const forked = master !== null && lostBytes !== null;
+  return {
+    id: report.node,
+    runId: report.runId,
+    replid: report.replid,
+    lastSeenOffset: report.masterReplOffset,
+    keys: report.keys,
+    samples: [{ atMs: report.sentAtMs, offset: report.masterReplOffset }],
+    forkedFrom: forked ? { replid: master.replid, offset: master.lastSeenOffset - lostBytes } : null,
+  };
+}
+
+/** Judges the readers, and keeps the epoch object of `before` when nothing in it has changed. */
+function finish(
+  belief: Belief,
+  before: Belief,
+  scene: Scene,
+  moment: Moment,
+  change: MasterChange | null,
+  problems: readonly Problem[],
+): Decision {
+  const { readable, fitness, proofs } = judgeFitness(belief, scene, moment.maxLagMs);
+  const epoch: Epoch = { ...belief.epoch, readable };
+  const kept = isSameEpoch(epoch, before.epoch) ? before.epoch : epoch;
+  const { suspicions } = scene;
+  return { belief: { ...belief, suspicions, epoch: kept, fitness, proofs }, change, problems };
+}
+
+function isSameEpoch(a: Epoch, b: Epoch): boolean {
+  return (
+    a.number === b.number &&
+    a.master === b.master &&
+    a.holdCause === b.holdCause &&
+    a.history?.replid === b.history?.replid &&
+    a.history?.offset === b.history?.offset &&
+    a.readable.length === b.readable.length &&
+    a.readable.every((node, index) => isSameReadable(node, b.readable[index]))
+  );
+}
+
+function isSameReadable(a: ReadableNode, b: ReadableNode | undefined): boolean {
+  return b !== undefined && a.id === b.id && a.provenAtMs === b.provenAtMs;
+}

@@ -1,0 +1,33 @@
+/**
+ * PURE. What traffic noticed takes effect at once, and until a probe that was sent later says otherwise.
+ */
+
+import type { Evidence, NodeId } from "../epoch.ts";
+import type { Belief, Suspicion } from "./model.ts";
+import { causeOfEvidence } from "./succession.ts";
+
+/**
+ * Evidence about the master holds its sessions, evidence about a replica stops reading from it. Evidence from
+ * another epoch changes nothing; neither does evidence about an unknown node.
+ */
+export function suspect(belief: Belief, evidence: Evidence, known: boolean, nowMs: number): Belief {
+  const { epoch } = belief;
+  if (evidence.epoch !== epoch.number || !known) return belief;
+  const suspicion: Suspicion = { node: evidence.node, kind: evidence.kind, sinceMs: nowMs };
+  const suspicions = [...belief.suspicions.filter(({ node }) => node !== evidence.node), suspicion];
+  if (evidence.node === epoch.master) {
+    return {
+      ...belief,
+      suspicions,
+      gone: belief.gone ?? { sinceMs: nowMs, by: "evidence" },
+      epoch: epoch.holdCause !== null ? epoch : { ...epoch, holdCause: causeOfEvidence(evidence.kind) },
+    };
+  }
+  return { ...belief, suspicions, epoch: withoutReadable(belief, evidence.node) };
+}
+
+function withoutReadable(belief: Belief, gone: NodeId): Belief["epoch"] {
+  const { epoch } = belief;
+  const readable = epoch.readable.filter(({ id }) => id !== gone);
+  return readable.length === epoch.readable.length ? epoch : { ...epoch, readable };
+}

@@ -1,0 +1,492 @@
+/**
+ * Owns the probes and the belief: probes all nodes again and again, lets the rules decide, and publishes what
+ * changed. It observes always; it never writes to a node, and it never draws conclusions from time that passed
+ * while our own process stood still.
+ *
+ *   start()                  begin to probe
+ *   current()                the epoch that routing uses
+ *   evidence(e)              traffic noticed something: takes effect before this returns
+ *   hint(nodes)              somebody (Sentinel) names nodes: watch them, and look now
+ *   adopt(node)              an operator decides
+ *   nodes(), problems()      for people
+ *   close(), destroy()       stop probing; nothing is called back afterwards
+ */
+
+import type { Clock } from "../clock.ts";
+import { discover, mentioned } from "./discovery.ts";
+import type { Epoch, Evidence, NodeId } from "./epoch.ts";
+import type { NodeFacts, NodeProbe, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
+import {
+  type AcceptReason,
+  type Belief,
+  type Contact,
+  FIRST_BELIEF,
+  type NodeView,
+  type Problem,
+  type ProblemKind,
+  type SeenBy,
+} from "./rules/model.ts";
+import { findAliases } from "./rules/scene.ts";
+import { type AdoptRefusal, adopt, type Decision, decide, suspect } from "./rules.ts";
+import { describeNodes, type NodeStatus } from "./status.ts";
+
+export interface WatcherOptions {
+  /** Where to start looking; may be empty when hint() brings nodes. */
+  readonly seeds: readonly NodeId[];
+  /** Between two probes of a node, in ms. */
+  readonly intervalMs: number;
+  /** A probe that takes longer is given up, in ms; the probes themselves keep it. */
+  readonly timeoutMs: number;
+  /** A replica further behind is not fit, in ms. */
+  readonly maxLagMs: number;
+  /** Addresses watched at most, aliases included; default 64. */
+  readonly maxNodes?: number;
+  /** A discovered node that nobody mentions and that does not answer is forgotten after so long, in ms. */
+  readonly forgetAfterMs?: number;
+  /** A timer that fires so late, in ms, means that our process stood still; default 100. */
+  readonly stallMs?: number;
+}
+
+export interface SwitchFacts {
+  /** Wall-clock ms. */
+  readonly atMs: number;
+  readonly epochNumber: number;
+  readonly from: NodeId | null;
+  readonly to: NodeId;
+  readonly reason: AcceptReason;
+  readonly seenBy: SeenBy;
+  readonly detail: string;
+  /** Bytes of the former history that did not survive; null = unknown. */
+  readonly lostBytes: number | null;
+  /** Since when there was no master that could be written, wall-clock ms; null when there was one. */
+  readonly masterGoneAtMs: number | null;
+}
+
+export interface WatcherCallbacks {
+  /** A new epoch object; also for changes of the hold cause or of what may be read. */
+  onEpoch(epoch: Epoch): void;
+  /** Another master. Called after onEpoch. */
+  onSwitch(facts: SwitchFacts): void;
+  /** The same node is the master again with a new history (restart, adoption): same epoch number. */
+  onReturn(facts: SwitchFacts): void;
+  /** Once per change, not once per round. */
+  onProblem(problem: Problem, change: "raised" | "cleared"): void;
+  /** A running instance was met for the first time. */
+  onFacts(facts: NodeFacts): void;
+}
+
+/** Runs `run` once after `delayMs`; the result cancels it. */
+export type SetTimer = (run: () => void, delayMs: number) => () => void;
+
+export interface WatcherParts {
+  readonly clock: Clock;
+  readonly createProbe: ProbeFactory;
+  /** In [0, 1). */
+  readonly random?: () => number;
+  readonly setTimer?: SetTimer;
+}
+
+export type AdoptAnswer = { readonly ok: true } | { readonly ok: false; readonly reason: AdoptRefusal };
+
+/** Rounds asked for by evidence are at least so far apart, in ms. */
+const ROUND_GAP_MS = 5;
+/**
+ * Answers that arrive within so many ms are judged together, so that two nodes promoted at the same time are
+ * seen as that, whichever answer comes first.
+ */
+const BATCH_MS = 3;
+/** Dense probing goes on for so long after a switch or a hold, in ms: replicas find their new master. */
+const DENSE_AFTER_MS = 2_000;
+/** Second addresses of known nodes are looked at every so many ms. */
+const ALIAS_EVERY_MS = 1_000;
+const DEFAULT_MAX_NODES = 64;
+const DEFAULT_FORGET_AFTER_MS = 60_000;
+const DEFAULT_STALL_MS = 100;
+
+interface Entry {
+  view: NodeView;
+  readonly probe: NodeProbe;
+  inFlight: boolean;
+  /** Something happened while a probe was in flight: its answer may be older than that. */
+  again: boolean;
+  /** The next probe must look at everything. */
+  full: boolean;
+  /** Monotonic ms of the start of the last probe. */
+  startedAtMs: number;
+  /** Probes that failed since the last one that brought a report. */
+  failures: number;
+  /** Monotonic ms: it answered, or another node mentioned it. */
+  wantedAtMs: number;
+  lastProblem: NodeStatus["lastProblem"];
+}
+
+export class Watcher {
+  readonly #options: WatcherOptions;
+  readonly #callbacks: WatcherCallbacks;
+  readonly #clock: Clock;
+  readonly #createProbe: ProbeFactory;
+  readonly #random: () => number;
+  readonly #setTimer: SetTimer;
+  readonly #stallMs: number;
+  /** In the order in which the addresses became known. */
+  readonly #entries = new Map<NodeId, Entry>();
+  #belief: Belief = FIRST_BELIEF;
+  #problems: ReadonlyMap<string, Problem> = new Map();
+  #cancelTick: (() => void) | null = null;
+  #tickDueMs = Number.POSITIVE_INFINITY;
+  #cancelFlush: (() => void) | null = null;
+  #lastRoundMs = Number.NEGATIVE_INFINITY;
+  #denseUntilMs = Number.NEGATIVE_INFINITY;
+  /** Monotonic ms at which the last stall of our own process ended. */
+  #stalledUntilMs = Number.NEGATIVE_INFINITY;
+  #stalledForMs = 0;
+  #overflow: NodeId | null = null;
+  #state: "new" | "running" | "closed" = "new";
+
+  constructor(options: WatcherOptions, callbacks: WatcherCallbacks, parts: WatcherParts) {
+    this.#options = options;
+    this.#callbacks = callbacks;
+    this.#clock = parts.clock;
+    this.#createProbe = parts.createProbe;
+    this.#random = parts.random ?? Math.random;
+    this.#setTimer = parts.setTimer ?? systemTimer;
+    this.#stallMs = options.stallMs ?? DEFAULT_STALL_MS;
+  }
+
+  start(): void {
+    if (this.#state !== "new") return;
+    this.#state = "running";
+    for (const id of this.#options.seeds) this.#watch(id, true);
+    this.#round();
+  }
+
+  /** There is no accepted work to finish, so this is destroy() for those who await. */
+  async close(): Promise<void> {
+    this.destroy();
+  }
+
+  destroy(): void {
+    this.#state = "closed";
+    this.#cancelTick?.();
+    this.#cancelFlush?.();
+    for (const entry of this.#entries.values()) entry.probe.close();
+  }
+
+  current(): Epoch {
+    return this.#belief.epoch;
+  }
+
+  problems(): readonly Problem[] {
+    return [...this.#problems.values()];
+  }
+
+  nodes(): NodeStatus[] {
+    return describeNodes(this.#belief, [...this.#entries.values()], this.#clock.nowMs());
+  }
+
+  evidence(evidence: Evidence): void {
+    const entry = this.#entries.get(evidence.node);
+    if (this.#state !== "running" || entry === undefined) return;
+    const before = this.#belief.epoch;
+    this.#belief = suspect(this.#belief, evidence, true, this.#clock.nowMs());
+    this.#lookSoon(entry);
+    if (this.#belief.epoch !== before) this.#callbacks.onEpoch(this.#belief.epoch);
+    this.#roundSoon();
+  }
+
+  hint(nodes: readonly NodeId[]): void {
+    if (this.#state !== "running") return;
+    for (const id of nodes) {
+      const entry = this.#entries.get(id);
+      if (entry === undefined) this.#watch(id, false);
+      else this.#lookSoon(entry);
+    }
+    this.#roundSoon();
+  }
+
+  adopt(node: NodeId): AdoptAnswer {
+    const result = adopt(this.#belief, this.#views(), node, this.#moment());
+    if (!result.ok) return result;
+    this.#apply(result.decision);
+    return { ok: true };
+  }
+
+  #views(): NodeView[] {
+    return [...this.#entries.values()].map(({ view }) => view);
+  }
+
+  #moment() {
+    return { nowMs: this.#clock.nowMs(), maxLagMs: this.#options.maxLagMs };
+  }
+
+  /** Begins to watch an address, if there is room. */
+  #watch(id: NodeId, seed: boolean): void {
+    if (this.#entries.has(id)) return;
+    if (this.#entries.size >= (this.#options.maxNodes ?? DEFAULT_MAX_NODES)) {
+      this.#overflow = id;
+      return;
+    }
+    const probe = this.#createProbe(id, {
+      onFacts: (facts) => {
+        if (this.#state === "running") this.#callbacks.onFacts(facts);
+      },
+      // A crash closes the probe's connection at once. Whether it was one, dialling tells.
+      onClosed: () => this.#onClosed(id),
+    });
+    this.#entries.set(id, {
+      view: { id, seed, contact: "never", detail: "", report: null },
+      probe,
+      inFlight: false,
+      again: false,
+      full: true,
+      startedAtMs: Number.NEGATIVE_INFINITY,
+      failures: 0,
+      wantedAtMs: this.#clock.nowMs(),
+      lastProblem: null,
+    });
+  }
+
+  #onClosed(id: NodeId): void {
+    const entry = this.#entries.get(id);
+    if (this.#state !== "running" || entry === undefined) return;
+    this.#lookSoon(entry);
+    this.#roundSoon();
+  }
+
+  #lookSoon(entry: Entry): void {
+    entry.full = true;
+    entry.again = entry.inFlight;
+  }
+
+  #roundSoon(): void {
+    const waitMs = this.#untilNextRoundMs();
+    if (waitMs === 0) this.#round();
+    else this.#tickIn(waitMs);
+  }
+
+  #untilNextRoundMs(): number {
+    return Math.max(0, this.#lastRoundMs + ROUND_GAP_MS - this.#clock.nowMs());
+  }
+
+  #tickIn(delayMs: number): void {
+    if (this.#state !== "running") return;
+    const dueMs = this.#clock.nowMs() + delayMs;
+    if (this.#cancelTick !== null && this.#tickDueMs <= dueMs) return;
+    this.#cancelTick?.();
+    this.#tickDueMs = dueMs;
+    this.#cancelTick = this.#setTimer(() => {
+      this.#noticeStall();
+      this.#cancelTick = null;
+      this.#round();
+    }, delayMs);
+  }
+
+  /** A tick that is overdue means that we did not run; answers may lie unread in the sockets. */
+  #noticeStall(): void {
+    const nowMs = this.#clock.nowMs();
+    const lateMs = this.#cancelTick === null ? 0 : nowMs - this.#tickDueMs;
+    if (lateMs <= this.#stallMs) return;
+    this.#stalledUntilMs = nowMs;
+    this.#stalledForMs = lateMs;
+  }
+
+  #round(): void {
+    if (this.#state !== "running") return;
+    this.#cancelTick?.();
+    this.#cancelTick = null;
+    const nowMs = this.#clock.nowMs();
+    this.#lastRoundMs = nowMs;
+    const aliases = findAliases(this.#views(), this.#belief.epoch.master);
+    for (const entry of this.#entries.values()) {
+      if (this.#isDue(entry, aliases.has(entry.view.id), nowMs)) this.#probe(entry, nowMs);
+    }
+    this.#tickIn(this.#pauseMs(nowMs));
+  }
+
+  #isDue(entry: Entry, isAlias: boolean, nowMs: number): boolean {
+    if (entry.inFlight) return false;
+    const sinceMs = nowMs - entry.startedAtMs;
+    // Whatever does not answer is dialled at most once per interval; but a connection that was cut is dialled
+    // anew at once, because only that tells whether its node is gone.
+    const isFailing = entry.failures > 1 || (entry.failures === 1 && entry.view.contact !== "closed");
+    if (isFailing) return sinceMs >= this.#options.intervalMs * 0.8;
+    return !isAlias || sinceMs >= ALIAS_EVERY_MS;
+  }
+
+  #pauseMs(nowMs: number): number {
+    const { intervalMs } = this.#options;
+    const isOdd =
+      this.#belief.epoch.holdCause !== null ||
+      this.#belief.suspicions.length > 0 ||
+      nowMs < this.#denseUntilMs;
+    if (!isOdd) return intervalMs * (0.9 + 0.2 * this.#random());
+    return Math.min(intervalMs, Math.max(10, intervalMs / 5)) * (1 - 0.2 * this.#random());
+  }
+
+  #probe(entry: Entry, nowMs: number): void {
+    const { full } = entry;
+    entry.inFlight = true;
+    entry.full = false;
+    entry.again = false;
+    entry.startedAtMs = nowMs;
+    entry.probe.probe(full, (outcome) => {
+      if (this.#state === "running" && this.#entries.get(entry.view.id) === entry) {
+        this.#onOutcome(entry, outcome);
+      }
+    });
+  }
+
+  #onOutcome(entry: Entry, outcome: ProbeOutcome): void {
+    this.#noticeStall();
+    entry.inFlight = false;
+    if (outcome.ok) {
+      entry.view = { ...entry.view, contact: "answering", detail: "", report: outcome.report };
+      entry.failures = 0;
+      entry.wantedAtMs = outcome.report.receivedAtMs;
+    } else {
+      entry.failures++;
+      entry.full = true;
+      const contact = this.#contactOf(entry.view.contact, outcome.kind, outcome.startedAtMs);
+      entry.view = { ...entry.view, contact, detail: outcome.detail };
+      entry.lastProblem = { detail: outcome.detail, atWallMs: this.#clock.wallMs() };
+    }
+    if (entry.again || entry.view.contact === "closed") this.#tickIn(this.#untilNextRoundMs());
+    this.#flushSoon();
+  }
+
+  #contactOf(before: Contact, kind: ProbeFailureKind, startedAtMs: number): Contact {
+    switch (kind) {
+      case "timeout": {
+        const tookMs = this.#clock.nowMs() - startedAtMs;
+        const stalled =
+          startedAtMs < this.#stalledUntilMs || tookMs > this.#options.timeoutMs + this.#stallMs;
+        return stalled ? before : "silent";
+      }
+      // It lives and runs a script: that is no news of its role.
+      case "busy":
+        return before === "never" ? "silent" : before;
+      case "unreachable":
+      case "closed":
+      case "loading":
+      case "no-access":
+      case "nonsense":
+        return kind;
+    }
+  }
+
+  #flushSoon(): void {
+    if (![...this.#entries.values()].some((entry) => entry.inFlight)) {
+      this.#flush();
+      return;
+    }
+    if (this.#cancelFlush !== null) return;
+    this.#cancelFlush = this.#setTimer(() => this.#flush(), BATCH_MS);
+  }
+
+  #flush(): void {
+    this.#cancelFlush?.();
+    this.#cancelFlush = null;
+    this.#updateNodes();
+    this.#apply(decide(this.#belief, this.#views(), this.#moment()));
+  }
+
+  #updateNodes(): void {
+    const nowMs = this.#clock.nowMs();
+    const views = this.#views();
+    const found = discover(views, this.#belief.master?.replid ?? null);
+    this.#overflow = null;
+    for (const id of found) this.#watch(id, false);
+    if (found.length > 0) this.#tickIn(this.#untilNextRoundMs());
+    const wanted = mentioned(views);
+    for (const [id, entry] of this.#entries) {
+      if (wanted.has(id)) entry.wantedAtMs = nowMs;
+      const isKept = entry.view.seed || id === this.#belief.epoch.master || entry.failures === 0;
+      if (isKept || nowMs - entry.wantedAtMs < (this.#options.forgetAfterMs ?? DEFAULT_FORGET_AFTER_MS)) {
+        continue;
+      }
+      entry.probe.close();
+      this.#entries.delete(id);
+    }
+  }
+
+  #apply(decision: Decision): void {
+    const before = this.#belief.epoch;
+    const { change } = decision;
+    this.#belief = decision.belief;
+    const { epoch } = this.#belief;
+    const nowMs = this.#clock.nowMs();
+    if (change !== null || (before.holdCause !== null && epoch.holdCause === null)) {
+      this.#denseUntilMs = nowMs + DENSE_AFTER_MS;
+    }
+    this.#tickIn(this.#pauseMs(nowMs));
+    if (epoch !== before) this.#callbacks.onEpoch(epoch);
+    if (change !== null && this.#state !== "closed") {
+      const atMs = this.#clock.wallMs();
+      const { kind, goneSinceMs, ...facts } = change;
+      const masterGoneAtMs = goneSinceMs === null ? null : atMs - (nowMs - goneSinceMs);
+      const told: SwitchFacts = { ...facts, atMs, epochNumber: epoch.number, masterGoneAtMs };
+      if (kind === "switch") this.#callbacks.onSwitch(told);
+      else this.#callbacks.onReturn(told);
+    }
+    this.#tellProblems(decision.problems);
+  }
+
+  #tellProblems(decided: readonly Problem[]): void {
+    const before = this.#problems;
+    const all = [...decided, ...this.#nodeProblems(), ...this.#ownProblems()];
+    const now = new Map(all.map((problem) => [`${problem.kind} ${problem.node ?? ""}`, problem]));
+    this.#problems = now;
+    for (const [key, problem] of now) {
+      if (!before.has(key) && this.#state !== "closed") this.#callbacks.onProblem(problem, "raised");
+    }
+    for (const [key, problem] of before) {
+      if (!now.has(key) && this.#state !== "closed") this.#callbacks.onProblem(problem, "cleared");
+    }
+  }
+
+  #nodeProblems(): Problem[] {
+    const aliases = findAliases(this.#views(), this.#belief.epoch.master);
+    const problems: Problem[] = [];
+    for (const { view } of this.#entries.values()) {
+      const kind = problemOf(view.contact);
+      if (kind === null || aliases.has(view.id)) continue;
+      problems.push({ kind, node: view.id, detail: `${view.contact}: ${view.detail}` });
+    }
+    return problems;
+  }
+
+  #ownProblems(): Problem[] {
+    const problems: Problem[] = [];
+    if (this.#overflow !== null) {
+      const detail = `not watched: more than maxNodes (${this.#options.maxNodes ?? DEFAULT_MAX_NODES})`;
+      problems.push({ kind: "too-many-nodes", node: this.#overflow, detail });
+    }
+    if (this.#clock.nowMs() - this.#stalledUntilMs < this.#options.intervalMs) {
+      const detail = `the event loop stood still for ${Math.round(this.#stalledForMs)} ms`;
+      problems.push({ kind: "stalled", node: null, detail });
+    }
+    return problems;
+  }
+}
+
+function problemOf(contact: Contact): ProblemKind | null {
+  switch (contact) {
+    case "never":
+    case "answering":
+    case "loading":
+      return null;
+    case "unreachable":
+    case "closed":
+    case "silent":
+      return "node-unreachable";
+    case "no-access":
+      return "probe-no-access";
+    case "nonsense":
+      return "node-nonsense";
+  }
+}
+
+function systemTimer(run: () => void, delayMs: number): () => void {
+  const timer = setTimeout(run, delayMs);
+  return () => clearTimeout(timer);
+}

@@ -1,0 +1,292 @@
+import { afterEach, describe, expect, it } from "vitest";
+import { systemClock } from "../../src/clock.ts";
+import { parseNodeId } from "../../src/topology/address.ts";
+import type { Epoch, NodeId } from "../../src/topology/epoch.ts";
+import { createProbeFactory } from "../../src/topology/probe.ts";
+import type { NodeFacts } from "../../src/topology/probing.ts";
+import type { Problem } from "../../src/topology/rules/model.ts";
+import { type SwitchFacts, Watcher } from "../../src/topology/watcher.ts";
+import { type RedisServer, startGroup, startRedis } from "../support/redis.ts";
+import { sleep, until } from "../support/wait.ts";
+
+const INTERVAL_MS = 100;
+const TIMEOUT_MS = 500;
+
+interface Watched {
+  readonly watcher: Watcher;
+  readonly epochs: { readonly epoch: Epoch; readonly atMs: number }[];
+  readonly switches: SwitchFacts[];
+  readonly returns: SwitchFacts[];
+  readonly problems: string[];
+  readonly facts: NodeFacts[];
+}
+
+const cleanups: (() => Promise<void>)[] = [];
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+function idOf(server: RedisServer): NodeId {
+  return parseNodeId(server.address)!;
+}
+
+function watch(seeds: readonly NodeId[], login: { username?: string; password?: string } = {}): Watched {
+  const watched: Omit<Watched, "watcher"> = {
+    epochs: [],
+    switches: [],
+    returns: [],
+    problems: [],
+    facts: [],
+  };
+  const note = (problem: Problem, change: string) =>
+    watched.problems.push(`${change} ${problem.kind} ${problem.node ?? ""}`.trim());
+  const watcher = new Watcher(
+    { seeds, intervalMs: INTERVAL_MS, timeoutMs: TIMEOUT_MS, maxLagMs: 10_000 },
+    {
+      onEpoch: (epoch) => watched.epochs.push({ epoch, atMs: performance.now() }),
+      onSwitch: (facts) => watched.switches.push(facts),
+      onReturn: (facts) => watched.returns.push(facts),
+      onProblem: note,
+      onFacts: (facts) => watched.facts.push(facts),
+    },
+    {
+      clock: systemClock,
+      createProbe: createProbeFactory({ timeoutMs: TIMEOUT_MS, clock: systemClock, ...login }),
+    },
+  );
+  cleanups.push(() => watcher.close());
+  watcher.start();
+  return { watcher, ...watched };
+}
+
+async function groupOf(replicas: number, args: readonly string[] = []) {
+  const group = await startGroup(replicas, { args });
+  cleanups.push(group.close);
+  return group;
+}
+
+async function untilWritable(watched: Watched, master: NodeId, readers: number): Promise<void> {
+  await until(
+    () => {
+      const { master: now, holdCause, readable } = watched.watcher.current();
+      return now === master && holdCause === null && readable.length === readers;
+    },
+    { what: `${master} as master with ${readers} readers` },
+  );
+}
+
+describe("finding the group", () => {
+  it("finds master, replicas, their facts, and what was not configured", async () => {
+    const group = await groupOf(2);
+    const watched = watch([idOf(group.replica(0))]);
+    await untilWritable(watched, idOf(group.master), 2);
+    expect(watched.switches).toHaveLength(1);
+    expect(watched.switches[0]).toMatchObject({ epochNumber: 1, from: null, reason: "first", lostBytes: 0 });
+    await until(() => watched.facts.length === 3, { what: "facts of three nodes" });
+    for (const facts of watched.facts) {
+      expect(facts.server).toBe("redis");
+      expect(facts.version).toMatch(/^\d+\.\d+\.\d+$/);
+      const commands = facts.commands as unknown[][];
+      expect(commands.find(([name]) => name === "get")?.slice(1, 6)).toEqual([2, expect.any(Array), 1, 1, 1]);
+    }
+    await until(() => watched.watcher.current().readable.every((node) => node.provenAtMs > 0));
+    expect(watched.problems).toEqual([]);
+  });
+
+  it("knows a node by two addresses as one", async () => {
+    const group = await groupOf(1);
+    const watched = watch([`localhost:${group.master.port}` as NodeId, idOf(group.master)]);
+    await untilWritable(watched, `localhost:${group.master.port}` as NodeId, 1);
+    const second = watched.watcher.nodes().find(({ id }) => id === idOf(group.master));
+    expect(second).toMatchObject({ aliasOf: `localhost:${group.master.port}`, fit: "alias" });
+    expect(watched.problems).toEqual([]);
+  });
+
+  it("logs in where a password is required, and names the problem where the password is wrong", async () => {
+    const server = await startRedis({ args: ["--requirepass", "secret"] });
+    cleanups.push(() => server.close());
+    const right = watch([idOf(server)], { password: "secret" });
+    await untilWritable(right, idOf(server), 0);
+    const wrong = watch([idOf(server)], { password: "guess" });
+    const none = watch([idOf(server)]);
+    for (const watched of [wrong, none]) {
+      await until(() => watched.problems.includes(`raised probe-no-access ${idOf(server)}`));
+      expect(watched.watcher.current()).toMatchObject({ number: 0, holdCause: "no-master-yet" });
+    }
+  });
+});
+
+describe("following a promotion", () => {
+  it("sees SLAVEOF NO ONE within 25 ms when the master is dead (12)", async () => {
+    const group = await groupOf(2);
+    const watched = watch(group.all.map(idOf));
+    await untilWritable(watched, idOf(group.master), 2);
+    await group.master.kill("SIGKILL");
+    await until(() => watched.watcher.current().holdCause === "connection-lost");
+    // Reads go on: the links of the replicas are down, and what they have is still there (6).
+    await until(async () => (await group.replica(0).info()).get("master_link_status") === "down");
+    await sleep(2 * INTERVAL_MS);
+    expect(watched.watcher.current().readable).toHaveLength(2);
+
+    await group.replica(0).promote();
+    const promotedAtMs = performance.now();
+    await until(() => watched.switches.length === 2, { everyMs: 1 });
+    const seen = watched.epochs.find(({ epoch }) => epoch.number === 2)!;
+    expect(seen.atMs - promotedAtMs).toBeLessThan(30);
+    expect(watched.switches[1]).toMatchObject({
+      epochNumber: 2,
+      from: idOf(group.master),
+      to: idOf(group.replica(0)),
+      reason: "promoted",
+      lostBytes: 0,
+    });
+    await group.replica(1).replicaOf(group.replica(0));
+    await untilWritable(watched, idOf(group.replica(0)), 1);
+    expect(watched.watcher.current().number).toBe(2);
+  });
+
+  it("sees a promotion while the old master lives on, and refuses the old one until it has synced (40)", async () => {
+    const group = await groupOf(2);
+    const watched = watch(group.all.map(idOf));
+    await untilWritable(watched, idOf(group.master), 2);
+    await group.replica(0).promote();
+    const promotedAtMs = performance.now();
+    await until(() => watched.watcher.current().number === 2, { everyMs: 1 });
+    expect(performance.now() - promotedAtMs).toBeLessThan(INTERVAL_MS + 50);
+    await group.master.cli("SET", "stray", "1");
+    await until(() => watched.problems.includes(`raised claimant-refused ${idOf(group.master)}`));
+    expect(watched.watcher.current().readable).toEqual([]);
+
+    await group.master.replicaOf(group.replica(0));
+    await untilWritable(watched, idOf(group.replica(0)), 1);
+    expect(watched.watcher.current().readable[0]?.id).toBe(idOf(group.master));
+    expect(watched.problems).toContain(`cleared claimant-refused ${idOf(group.master)}`);
+    // Restarted as a master by mistake, it is refused again, whatever it says.
+    await group.master.restart();
+    await until(
+      () =>
+        watched.problems.filter((text) => text === `raised claimant-refused ${idOf(group.master)}`).length >
+        1,
+    );
+    expect(watched.watcher.current()).toMatchObject({
+      number: 2,
+      master: idOf(group.replica(0)),
+      holdCause: null,
+    });
+  });
+
+  it("follows FAILOVER without an alarm and counts no loss (37)", async () => {
+    const group = await groupOf(2);
+    const watched = watch(group.all.map(idOf));
+    await untilWritable(watched, idOf(group.master), 2);
+    await group.master.cli("FAILOVER", "TO", "127.0.0.1", String(group.replica(0).port));
+    await until(() => watched.watcher.current().number === 2);
+    expect(watched.switches[1]).toMatchObject({ to: idOf(group.replica(0)), lostBytes: 0 });
+    await until(() => watched.watcher.current().readable.some(({ id }) => id === idOf(group.master)));
+    expect(watched.problems).toEqual([]);
+  });
+
+  it("takes the end of a chain of promotions that it did not see, when everybody follows it (39)", async () => {
+    const group = await groupOf(2);
+    const watched = watch(group.all.map(idOf));
+    await untilWritable(watched, idOf(group.master), 2);
+    // Both promotions fall between two probes as far as the outcome is concerned: the master just hangs.
+    await group.master.kill("SIGSTOP");
+    cleanups.push(async () => group.master.kill("SIGCONT"));
+    await until(() => watched.watcher.current().holdCause === "silent");
+    await group.replica(0).promote();
+    await group.replica(1).replicaOf(group.replica(0));
+    await group.replica(1).untilLinkUp();
+    await group.replica(1).promote();
+    await until(() => watched.watcher.current().master === idOf(group.replica(1)));
+    expect(watched.watcher.current().holdCause).toBeNull();
+  });
+});
+
+describe("the same master again", () => {
+  it("holds while the master hangs, never switches for it, and goes on when it wakes", async () => {
+    const group = await groupOf(1);
+    const watched = watch(group.all.map(idOf));
+    await untilWritable(watched, idOf(group.master), 1);
+    await group.master.kill("SIGSTOP");
+    await until(() => watched.watcher.current().holdCause === "silent");
+    expect(watched.watcher.current().readable).toHaveLength(1);
+    await group.master.kill("SIGCONT");
+    await untilWritable(watched, idOf(group.master), 1);
+    expect(watched.switches).toHaveLength(1);
+    expect(watched.returns).toEqual([]);
+  });
+
+  it("takes a master that restarted with all its data as the same one (13)", async () => {
+    const group = await groupOf(1, ["--save", "3600 1"]);
+    const watched = watch(group.all.map(idOf));
+    await untilWritable(watched, idOf(group.master), 1);
+    await group.master.cli("SET", "a", "1");
+    await group.master.kill("SIGTERM");
+    await until(() => watched.watcher.current().holdCause === "connection-lost");
+    await group.master.restart();
+    await untilWritable(watched, idOf(group.master), 1);
+    expect(watched.switches).toHaveLength(1);
+    expect(watched.returns).toHaveLength(1);
+    expect(watched.returns[0]).toMatchObject({ epochNumber: 1, reason: "restarted", lostBytes: 0 });
+  });
+
+  it("refuses a master that restarted empty, also after its replicas were emptied, until adopted (41)", async () => {
+    const group = await groupOf(2);
+    const master = idOf(group.master);
+    await group.master.cli("SET", "a", "1");
+    const watched = watch(group.all.map(idOf));
+    await untilWritable(watched, master, 2);
+    await group.master.restart();
+    await until(() => watched.problems.includes(`raised history-refused ${master}`));
+    for (const replica of group.replicas) await replica.untilLinkUp();
+    await sleep(5 * INTERVAL_MS);
+    expect(watched.watcher.current()).toMatchObject({ number: 1, master, holdCause: "history-refused" });
+    expect(watched.watcher.adopt(idOf(group.replica(0)))).toEqual({ ok: false, reason: "not-a-master" });
+    expect(watched.watcher.adopt(master)).toEqual({ ok: true });
+    await untilWritable(watched, master, 2);
+    expect(watched.returns[0]).toMatchObject({ epochNumber: 1, reason: "operator", lostBytes: null });
+  });
+
+  it("takes an AOF restart, whose history is not provable, when all replicas follow it", async () => {
+    const group = await groupOf(1, ["--appendonly", "yes", "--appendfsync", "always"]);
+    const watched = watch(group.all.map(idOf));
+    await untilWritable(watched, idOf(group.master), 1);
+    await group.master.cli("SET", "a", "1");
+    await group.master.restart();
+    await untilWritable(watched, idOf(group.master), 1);
+    await until(() => watched.returns.length === 1);
+    expect(watched.returns[0]).toMatchObject({ reason: "unanimous", lostBytes: null });
+  });
+});
+
+describe("evidence", () => {
+  it("holds at once and goes on when a later probe verifies the master (13)", async () => {
+    const group = await groupOf(1);
+    const master = idOf(group.master);
+    const watched = watch(group.all.map(idOf));
+    await untilWritable(watched, master, 1);
+    const startedAtMs = performance.now();
+    watched.watcher.evidence({ kind: "connection-lost", node: master, epoch: 1 });
+    expect(watched.watcher.current().holdCause).toBe("connection-lost");
+    await until(() => watched.watcher.current().holdCause === null, { everyMs: 1 });
+    expect(performance.now() - startedAtMs).toBeLessThan(30);
+
+    const replica = idOf(group.replica(0));
+    watched.watcher.evidence({ kind: "connection-lost", node: replica, epoch: 1 });
+    expect(watched.watcher.current().readable).toEqual([]);
+    await until(() => watched.watcher.current().readable.length === 1, { everyMs: 1 });
+  });
+
+  it("dials a replica anew after it was away, and reads from it when it has synced (47)", async () => {
+    const group = await groupOf(1);
+    const watched = watch(group.all.map(idOf));
+    await untilWritable(watched, idOf(group.master), 1);
+    await group.replica(0).kill("SIGKILL");
+    await until(() => watched.watcher.current().readable.length === 0);
+    await group.replica(0).restart(["--replicaof", `127.0.0.1 ${group.master.port}`]);
+    await untilWritable(watched, idOf(group.master), 1);
+    expect(watched.switches).toHaveLength(1);
+  });
+});
