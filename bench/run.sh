@@ -10,17 +10,11 @@ sh conf/install.sh --build haproxy nutcracker
 # Thousands of clients need thousands of files, here and in the proxies that inherit the limit.
 ulimit -n 20000 2>/dev/null || ulimit -n "$(ulimit -H -n)"
 
-run() {
-  name=$1
-  shift
-  node --import tsx "bench/$name.ts" "$@"
-}
-
 case $which in
-  load | memory | failover) run "$which" "$@" ;;
+  load | memory | failover) exec node --import tsx "bench/$which.ts" "$@" ;;
   all)
     for name in load memory failover; do
-      run "$name" "$@"
+      node --import tsx "bench/$name.ts" "$@"
     done
     ;;
   *)

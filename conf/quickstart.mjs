@@ -10,6 +10,7 @@ import { spawn } from "node:child_process";
 import { createWriteStream, mkdirSync, readFileSync, rmSync } from "node:fs";
 import net from "node:net";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -121,16 +122,19 @@ async function startRedis({ port, args }) {
 async function startHoldfast({ proxy, nodes, http }) {
   const args = ["dist/main.js", "--listen", `${HOST}:${proxy}`, "--http", `${HOST}:${http}`];
   args.push("--nodes", nodes.map((node) => `${HOST}:${node.port}`).join(","));
+  let isReported = false;
   const child = start("Holdfast", process.execPath, args);
   const log = path.join(DATA, `holdfast-${proxy}.log`);
   const file = createWriteStream(log);
   child.stdout.pipe(file, { end: false });
+  createInterface({ input: child.stdout }).on("line", (line) => isReported && say(readable(line)));
   child.stderr.pipe(file, { end: false });
   child.once("close", (code, signal) => {
     file.end(() => giveUp(new Failure(`Holdfast has ended (${signal ?? code}):\n${tail(log)}`)));
   });
   const isReady = async () => (await fetch(`http://${HOST}:${http}/readyz`)).ok;
   await until(isReady, { what: "Holdfast being ready" });
+  isReported = true;
   say(
     `Holdfast: clients on ${proxy}, status on http://${HOST}:${http}/ (log: ${path.relative(CHECKOUT, log)}).`,
   );
@@ -234,27 +238,44 @@ async function until(condition, { what, deadlineMs = 20_000 }) {
 function whatToTry({ proxy, nodes, http }) {
   const [first, second, third] = nodes.map((node) => node.port);
   const startFirst = `redis-server ${nodes[0].args.join(" ")}`;
-  return `
-Try this in another terminal, in ${CHECKOUT.replace(/\/$/, "")}; leave the first line's client open throughout:
+  const step = (command, what) => `  ${command.padEnd(44)} ${what}`;
+  const note = (what) => step("", what);
+  return [
+    "",
+    `Try this in another terminal, in ${CHECKOUT.replace(/\/$/, "")}; leave the first client open throughout:`,
+    "",
+    step(`redis-cli -p ${proxy}`, "a client of the proxy; in it:"),
+    step("  SET name chaoge", "goes to the master"),
+    step("  GET name", "comes from a replica"),
+    step(`redis-cli -p ${second} GET name`, "the replica has it"),
+    step(`redis-cli -p ${first} INFO replication`, `who is who (also on ${second} and ${third})`),
+    "",
+    step(`redis-cli -p ${first} SHUTDOWN`, "the master goes: writes through the proxy wait, reads go on;"),
+    step("  SET name again", "this one waits"),
+    step(`redis-cli -p ${second} SLAVEOF NO ONE`, "a new master: the waiting write is answered at once"),
+    step(`redis-cli -p ${third} SLAVEOF ${HOST} ${second}`, "the other node follows it, reads spread again"),
+    "",
+    `  ${startFirst} --replicaof ${HOST} ${second} --daemonize yes`,
+    note("the old master comes back as a replica and serves reads"),
+    note("(without --replicaof, a master by mistake: it never gets a write)"),
+    "",
+    step(`redis-cli -p ${proxy} PROXY STATUS`, "what the proxy believes; PROXY FAILOVERS: what happened"),
+    step(`curl http://${HOST}:${http}/metrics`, `or the status page: http://${HOST}:${http}/`),
+    "",
+    "Ctrl-C ends the proxy and the three Redis servers.",
+    "",
+  ].join("\n");
+}
 
-  redis-cli -p ${proxy}                              a client of the proxy; there:
-    SET name chaoge                             goes to the master
-    GET name                                    comes from a replica
-  redis-cli -p ${second} GET name                    the replica has it
-  redis-cli -p ${first} INFO replication            who is who (also on ${second} and ${third})
-
-  redis-cli -p ${first} SHUTDOWN                    the master goes: writes through the proxy wait, reads go on
-    SET name again                              … this one waits
-  redis-cli -p ${second} SLAVEOF NO ONE              a new master: the waiting write is answered at once
-  redis-cli -p ${third} SLAVEOF ${HOST} ${second}    and the other node follows it
-
-  ${startFirst} --replicaof ${HOST} ${second} --daemonize yes
-                                                the old master comes back as a replica and serves reads
-                                                (without --replicaof, a master by mistake: it gets no write)
-  redis-cli -p ${proxy} PROXY STATUS                 what the proxy believes; PROXY FAILOVERS tells what happened
-  curl http://${HOST}:${http}/metrics
-
-Ctrl-C ends the proxy and the three Redis servers.`;
+/** A JSON line of Holdfast's log for people: `16:45:16 Holdfast: master found, master=… epoch=1`. */
+function readable(line) {
+  try {
+    const { level, time, pid, msg, ...details } = JSON.parse(line);
+    const shown = Object.entries(details).map(([key, value]) => `${key}=${JSON.stringify(value)}`);
+    return `${new Date(time).toTimeString().slice(0, 8)} Holdfast: ${msg}${shown.length ? `, ${shown.join(" ")}` : ""}`;
+  } catch {
+    return line;
+  }
 }
 
 function tail(file) {

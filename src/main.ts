@@ -31,7 +31,7 @@ import { Turn } from "./turn.ts";
 /** How often counters of nodes that left the group are dropped, ms. */
 const FORGET_MS = 60_000;
 
-class Proxy {
+class Holdfast {
   private readonly config: Config;
   private readonly log: Log;
   private readonly counters = new Counters();
@@ -96,7 +96,12 @@ class Proxy {
       onFacts: (facts: NodeFacts) => this.onFacts(facts),
     };
     const { username, password } = upstream;
-    const createProbe = createProbeFactory({ username, password, timeoutMs: probe.timeout, clock: systemClock });
+    const createProbe = createProbeFactory({
+      username,
+      password,
+      timeoutMs: probe.timeout,
+      clock: systemClock,
+    });
     return new Watcher(options, callbacks, { clock: systemClock, createProbe });
   }
 
@@ -106,7 +111,8 @@ class Proxy {
       counters: this.counters,
       epoch: () => this.watcher.current(),
       nodes: () => this.watcher.nodes(),
-      problems: () => this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`),
+      problems: () =>
+        this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`),
       failovers: () => this.failovers.records,
       uptimeSeconds: () => (systemClock.nowMs() - this.startedAtMs) / 1000,
     });
@@ -168,7 +174,10 @@ class Proxy {
     const { server, version, modules, commands } = facts;
     this.router.facts = { server: server ?? "redis", version, modules };
     const learnt = this.table.learn(commands);
-    this.log.info({ node: facts.node, server, version, commands: learnt ? this.table.size : null }, "node met");
+    this.log.info(
+      { node: facts.node, server, version, commands: learnt ? this.table.size : null },
+      "node met",
+    );
   }
 
   private adopt(text: string): string | null {
@@ -194,7 +203,8 @@ class Proxy {
 
   private forgetNodes(): void {
     const known = new Set<string>(this.watcher.nodes().map((node) => node.id));
-    for (const node of this.counters.nodeRequests.keys()) if (!known.has(node)) this.counters.forgetNode(node);
+    for (const node of this.counters.nodeRequests.keys())
+      if (!known.has(node)) this.counters.forgetNode(node);
   }
 
   /** Finishes what was accepted, within the deadline, then ends everything. */
@@ -216,7 +226,7 @@ class Proxy {
 
 async function run(config: Config): Promise<void> {
   const log = createLog(config.log);
-  const proxy = new Proxy(config, log);
+  const proxy = new Holdfast(config, log);
   let stopping = false;
   const stop = (signal: string): void => {
     if (stopping) process.exit(1);

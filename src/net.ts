@@ -83,7 +83,10 @@ function adopt(accepted: net.Socket, makeHandler: (socket: net.Socket) => Stream
   const handle = internals._handle;
   if (handle === null || handle === undefined) return void accepted.destroy();
   internals._handle = null;
-  const holder: { socket: net.Socket | null; handler: StreamHandler | null } = { socket: null, handler: null };
+  const holder: { socket: net.Socket | null; handler: StreamHandler | null } = {
+    socket: null,
+    handler: null,
+  };
   const options = { handle, allowHalfOpen: true, onread: readOption(holder) };
   const socket = new net.Socket(options as unknown as net.SocketConstructorOpts);
   holder.socket = socket;

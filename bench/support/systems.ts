@@ -22,11 +22,21 @@ export interface System {
 const HOLDFAST = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
 
 /** Holdfast as it is without settings, except that it says little and has no HTTP listener. */
-export async function startHoldfast(nodes: readonly string[]): Promise<System> {
+export async function startHoldfast(
+  nodes: readonly string[],
+  nodeArgs: readonly string[] = [],
+): Promise<System> {
   const port = await freePort();
-  const args = [HOLDFAST, "--listen", `127.0.0.1:${port}`, "--nodes", nodes.join(","), "--http", "off"];
-  return launch("holdfast", port, process.execPath, [...args, "--log-level", "warn"]);
+  const args = [...nodeArgs, HOLDFAST, "--listen", `127.0.0.1:${port}`, "--nodes", nodes.join(",")];
+  return launch("holdfast", port, process.execPath, [...args, "--http", "off", "--log-level", "warn"]);
 }
+
+/** Arguments for Node with which a process collects its garbage when it gets SIGUSR2. */
+export const COLLECT_ON_SIGNAL: readonly string[] = [
+  "--expose-gc",
+  "--import",
+  "data:text/javascript,process.on('SIGUSR2', () => globalThis.gc())",
+];
 
 /** HAProxy passing TCP on to one node. */
 export async function startHaproxy(node: string): Promise<System> {

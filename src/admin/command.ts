@@ -1,6 +1,7 @@
 /** PROXY …: what the proxy tells about itself, on the port the clients use. */
-import type { CommandArgs, Overview } from "./overview.ts";
+
 import { encodeError, encodeValue, type Protocol, type Value } from "../resp/encode.ts";
+import type { CommandArgs, Overview } from "./overview.ts";
 
 const HELP: readonly string[] = [
   "PROXY <subcommand>. Subcommands are:",
@@ -36,7 +37,9 @@ export class AdminCommand {
     if (Buffer.isBuffer(value)) return value;
     if (value !== null) return encodeValue(value, protocol);
     const shown = subcommand.replace(/[^A-Z]/g, "?");
-    return encodeError(`ERR proxy: unknown subcommand or wrong number of arguments for '${shown}'. Try PROXY HELP.`);
+    return encodeError(
+      `ERR proxy: unknown subcommand or wrong number of arguments for '${shown}'. Try PROXY HELP.`,
+    );
   }
 
   private answer(subcommand: string, args: CommandArgs): Value | Buffer {

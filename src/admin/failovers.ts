@@ -84,7 +84,8 @@ export class Failovers {
 
   add(news: SwitchNews): void {
     this.finish();
-    const holdMs = news.masterGoneAtMs === null ? 0 : Math.max(0, Math.round(news.atMs - news.masterGoneAtMs));
+    const holdMs =
+      news.masterGoneAtMs === null ? 0 : Math.max(0, Math.round(news.atMs - news.masterGoneAtMs));
     const record: FailoverRecord = { ...news, holdMs, sessionsHeld: 0, uncertain: 0, finished: false };
     this.records.push(record);
     if (this.records.length > this.keep) this.records.shift();

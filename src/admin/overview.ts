@@ -67,7 +67,12 @@ export class Overview {
         requests: counters.nodeRequests.get(reading.id) ?? 0,
       })),
       clients: { connected: counters.clientsNow },
-      hold: { now: counters.heldNow, bytes: counters.heldBytesNow, held: counters.held, ...counters.holdEnded },
+      hold: {
+        now: counters.heldNow,
+        bytes: counters.heldBytesNow,
+        held: counters.held,
+        ...counters.holdEnded,
+      },
       counters: {
         reads: counters.requests.read,
         writes: counters.requests.write,

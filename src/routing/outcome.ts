@@ -41,7 +41,9 @@ function execAbortCause(text: string): NotRunCause | null {
 
 /** Whether EXECABORT says only that a command was refused when it was queued. */
 export function isPreviousErrors(buf: Buffer, start: number, end: number): boolean {
-  return buf.toString("latin1", start, Math.min(end, start + LONGEST)).startsWith(`${EXECABORT} previous errors`);
+  return buf
+    .toString("latin1", start, Math.min(end, start + LONGEST))
+    .startsWith(`${EXECABORT} previous errors`);
 }
 
 /**

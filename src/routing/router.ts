@@ -84,7 +84,12 @@ export class Router implements LaneKeeper {
     this.counters = counters;
     this.turn = turn;
     this.nowMs = nowMs;
-    this.hold = new Hold({ maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes }, counters, nowMs, () => this.writable);
+    this.hold = new Hold(
+      { maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes },
+      counters,
+      nowMs,
+      () => this.writable,
+    );
     this.pool = new LanePool({
       profiles: this.profiles,
       counters,
@@ -150,7 +155,8 @@ export class Router implements LaneKeeper {
     if (from === "any" && this.writable && epoch.master !== null) {
       targets.push(this.target(epoch.master, Number.POSITIVE_INFINITY));
     }
-    const same = targets.length === this.readable.length && targets.every((one, i) => one === this.readable[i]);
+    const same =
+      targets.length === this.readable.length && targets.every((one, i) => one === this.readable[i]);
     if (same && before.number === epoch.number) return [];
     const gone = this.readable.filter((one) => !targets.includes(one)).map((one) => one.node);
     for (const node of gone) this.targets.delete(node);
@@ -236,10 +242,6 @@ export class Router implements LaneKeeper {
   }
 
   // What the lanes report
-
-  laneOpened(lane: Lane): void {
-    lane.target.profile.accepted = true;
-  }
 
   laneLost(lane: Lane, why: LaneLoss): void {
     this.counters.upstreamLost[lane.target.privateTo === null ? "lane" : "private"]++;

@@ -58,7 +58,7 @@ export class Clients {
     const { counters, config } = this.router;
     if (this.sessions.size >= config.limits.maxClients) {
       counters.refused++;
-      socket.end(encodeError("ERR max number of clients reached"));
+      socket.end(encodeError("ERR max number of clients reached"), () => socket.destroy());
       return UNWANTED;
     }
     const session = new Session(this.nextId++, socket, this.context);

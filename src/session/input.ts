@@ -23,7 +23,7 @@ export class Input {
   start = 0;
   end = 0;
   /** A large frame was handed on without a copy: what is in the buffer must not be moved or overwritten. */
-  lent = false;
+  private lent = false;
   /** Bytes of the client that were taken from here so far: the position of `start`. */
   private taken = 0;
   private marks: Mark[] | null = null;
@@ -59,6 +59,11 @@ export class Input {
     }
     this.start = 0;
     this.end = length;
+  }
+
+  /** A frame in `buf` is handed on without a copy. */
+  lend(buf: Buffer): void {
+    if (buf === this.buffer) this.lent = true;
   }
 
   consume(bytes: number): void {

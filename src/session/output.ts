@@ -148,7 +148,8 @@ export class Output implements Flushable {
     this.counters.bytesOut += bytes;
     this.waiting = 0;
     if (!socket.destroyed) {
-      if (this.pieces === null && this.piece !== null) socket.write(this.take(this.piece.subarray(this.start, this.end)));
+      if (this.pieces === null && this.piece !== null)
+        socket.write(this.take(this.piece.subarray(this.start, this.end)));
       else this.writePieces();
     }
     this.piece = null;

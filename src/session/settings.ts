@@ -9,8 +9,8 @@ import type { Frame } from "./special.ts";
  * False with the session blocked = wait; false with the session not blocked = the error was said.
  */
 export function isAccepted(session: Session, frame: Frame, profile: Profile = session.profile): boolean {
-  if (profile.accepted) return true;
   const answer = takeAnswer(session);
+  if (profile.accepted) return true;
   if (answer === null) {
     if (!session.isDrained()) return false;
     session.block("answer");
@@ -21,7 +21,7 @@ export function isAccepted(session: Session, frame: Frame, profile: Profile = se
     case "yes":
       return true;
     case "no":
-      session.local(answer.error);
+      session.say(answer.error);
       return false;
     case "nobody":
       session.wait(frame.start);
@@ -36,7 +36,7 @@ function takeAnswer(session: Session) {
 }
 
 /** What a function that is not accepted returns: whether the command is done with (its error was said). */
-function done(session: Session): boolean {
+export function isDone(session: Session): boolean {
   return !session.isBlocked;
 }
 
@@ -46,7 +46,10 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
   if (answer === null) {
     if (!session.isDrained()) return null;
     session.block("answer");
-    session.router.checkCredentials(credentials.map((one) => Buffer.from(one)), (found) => session.answered(found));
+    session.router.checkCredentials(
+      credentials.map((one) => Buffer.from(one)),
+      (found) => session.answered(found),
+    );
     return null;
   }
   switch (answer.kind) {
@@ -56,7 +59,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
       return session.router.profiles.identity(username, password);
     }
     case "no":
-      session.local(answer.error);
+      session.say(answer.error);
       return null;
     case "nobody":
       session.wait(frame.start);
@@ -67,7 +70,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
 export function auth(session: Session, frame: Frame): boolean {
   if (frame.args.length > 3) return say(session, encodeError("ERR syntax error"));
   const identity = proveIdentity(session, frame, frame.args.slice(1));
-  if (identity === null) return done(session);
+  if (identity === null) return isDone(session);
   const { db, protocol } = session.profile;
   const profile = session.router.profiles.get(identity, db, protocol);
   profile.accepted = true;
@@ -110,13 +113,17 @@ export function hello(session: Session, frame: Frame): boolean {
   let { identity } = session.profile;
   if (options.credentials !== null) {
     session.provenIdentity ??= proveIdentity(session, frame, options.credentials);
-    if (session.provenIdentity === null) return done(session);
+    if (session.provenIdentity === null) return isDone(session);
     identity = session.provenIdentity;
   }
-  const profile = session.router.profiles.get(identity, session.profile.db, options.protocol ?? session.protocol);
+  const profile = session.router.profiles.get(
+    identity,
+    session.profile.db,
+    options.protocol ?? session.protocol,
+  );
   if (!isAccepted(session, frame, profile)) {
-    if (done(session)) session.provenIdentity = null;
-    return done(session);
+    if (isDone(session)) session.provenIdentity = null;
+    return isDone(session);
   }
   session.provenIdentity = null;
   session.useProfile(profile);
@@ -146,7 +153,7 @@ export function select(session: Session, frame: Frame): boolean {
   const db = Number(word);
   if (db < 0 || db > MAX_DB) return say(session, encodeError("ERR DB index is out of range"));
   const profile = session.router.profiles.get(session.profile.identity, db, session.protocol);
-  if (!isAccepted(session, frame, profile)) return done(session);
+  if (!isAccepted(session, frame, profile)) return isDone(session);
   session.useProfile(profile);
   return say(session, OK);
 }
@@ -165,12 +172,14 @@ export function reset(session: Session): true {
 }
 
 export function client(session: Session, frame: Frame): boolean {
-  if (!isAccepted(session, frame)) return done(session);
+  if (!isAccepted(session, frame)) return isDone(session);
   const { args } = frame;
   const word = args[1]!.toString("latin1", 0, 32).toUpperCase();
   switch (word) {
     case "ID":
-      return args.length === 2 ? say(session, encodeValue(session.id, session.protocol)) : arity(session, "id");
+      return args.length === 2
+        ? say(session, encodeValue(session.id, session.protocol))
+        : arity(session, "id");
     case "GETNAME":
       if (args.length !== 2) return arity(session, "getname");
       return say(session, encodeValue(session.name === "" ? null : session.name, session.protocol));
@@ -212,6 +221,6 @@ function arity(session: Session, subcommand: string): true {
 }
 
 function say(session: Session, bytes: Buffer): true {
-  session.local(bytes);
+  session.say(bytes);
   return true;
 }

@@ -7,9 +7,9 @@ import { arityFits, type Command, MASTER_READ, SPECIAL, WRITE } from "../command
 import { requestArgs } from "../resp/args.ts";
 import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
-import type { PlainKind } from "../upstream/request.ts";
-import { auth, client, hello, isAccepted, reset, select } from "./settings.ts";
+import type { Bond, PlainKind } from "../upstream/request.ts";
 import type { Session } from "./session.ts";
+import { auth, client, hello, isAccepted, isDone, reset, select } from "./settings.ts";
 import { Transaction, wrongArity } from "./transaction.ts";
 
 /** One command as it lies in a buffer. */
@@ -73,7 +73,9 @@ function handle(session: Session, frame: Frame): boolean {
     case "blocking":
       return blocking(session, frame);
     case "xread":
-      return hasBlockOption(frame.args) ? blocking(session, frame) : sendPlain(session, frame, frame.command.plainKind);
+      return hasBlockOption(frame.args)
+        ? blocking(session, frame)
+        : sendPlain(session, frame, frame.command.plainKind);
     case "script":
       return isScriptDebug(frame.args) ? unsupported(session, frame) : sendPlain(session, frame, WRITE);
     case "wait":
@@ -86,12 +88,12 @@ function handle(session: Session, frame: Frame): boolean {
 }
 
 function say(session: Session, bytes: Buffer): true {
-  session.local(bytes);
+  session.say(bytes);
   return true;
 }
 
 function quit(session: Session): true {
-  session.local(OK);
+  session.say(OK);
   session.finish("client");
   return true;
 }
@@ -120,54 +122,60 @@ function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
   if (session.privateLane !== null) return onPrivate(session, frame, kind);
   const lane = session.route(kind);
   if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
-  session.send(frame.command, kind, lane, frame.buf, frame.start, frame.end, frame.owned);
+  session.send({ command: frame.command, kind }, lane, frame);
   return true;
 }
 
 // Private connections
 
-/** The session's private connection, opened if need be; null = it has to wait, or was answered already. */
+/** The session's private connection; where there is none now, the command waits or was answered. */
 function privateLane(session: Session, frame: Frame): Lane | "wait" | "answered" {
-  const { router } = session;
-  const known = session.privateLane;
-  if (known !== null) return session.mayUse(known) ? known : "wait";
-  if (!session.isDrained()) return "wait";
-  if (!router.writable) return session.wait(frame.start) ? "answered" : "wait";
-  const lane = router.openPrivate(session.profile, session);
-  if (lane === null) {
-    const most = router.config.upstream.maxPrivate;
-    session.refuse(`ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`);
-    return "answered";
-  }
-  session.privateLane = lane;
-  return lane;
+  const lane = session.openPrivate();
+  if (lane === "blocked") return "wait";
+  if (lane === "no-master") return session.wait(frame.start) ? "answered" : "wait";
+  if (lane !== "no-room") return lane;
+  const most = session.router.config.upstream.maxPrivate;
+  session.refuse(`ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`);
+  return "answered";
 }
 
-function onPrivate(session: Session, frame: Frame, kind: PlainKind): boolean {
+/** Sends a command on the private connection. @returns null when it was sent, else what to return. */
+function sendPrivate(session: Session, frame: Frame, kind: PlainKind, bond: Bond): boolean | null {
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;
-  session.send(frame.command, kind, lane, frame.buf, frame.start, frame.end, frame.owned);
-  return true;
+  session.send({ command: frame.command, kind, bond }, lane, frame);
+  return null;
+}
+
+/** A plain request of a session that has a private connection for something else. */
+function onPrivate(session: Session, frame: Frame, kind: PlainKind): boolean {
+  return sendPrivate(session, frame, kind, "none") ?? true;
 }
 
 /** The connection cannot be shared until the reply is there; what follows waits for it. */
 function blocking(session: Session, frame: Frame): boolean {
-  if (!onPrivate(session, frame, frame.command.plainKind)) return false;
-  if (session.privateLane !== null) session.block("drain");
+  const result = sendPrivate(session, frame, frame.command.plainKind, "blocking");
+  if (result !== null) return result;
+  session.block("drain");
   return true;
 }
 
 function watch(session: Session, frame: Frame): boolean {
-  if (!onPrivate(session, frame, MASTER_READ)) return false;
-  session.watching = session.privateLane !== null;
+  const result = sendPrivate(session, frame, MASTER_READ, "watch");
+  if (result !== null) return result;
+  session.watching = true;
   return true;
 }
 
 function unwatch(session: Session, frame: Frame): boolean {
-  session.watchLost = false;
-  if (!session.watching) return isAccepted(session, frame) && say(session, OK);
-  if (!onPrivate(session, frame, MASTER_READ)) return false;
+  if (!session.watching) {
+    if (!isAccepted(session, frame)) return isDone(session);
+    session.watchLost = false;
+    return say(session, OK);
+  }
+  const result = sendPrivate(session, frame, MASTER_READ, "none");
+  if (result !== null) return result;
   session.block("drain");
   return true;
 }
@@ -224,7 +232,7 @@ function isScriptDebug(args: readonly Buffer[]): boolean {
 // Transactions
 
 function multi(session: Session, frame: Frame): boolean {
-  if (!isAccepted(session, frame)) return session.isBlocked === false;
+  if (!isAccepted(session, frame)) return isDone(session);
   session.transaction = new Transaction(session.context.limits.maxRequestBytes);
   return say(session, OK);
 }
@@ -291,18 +299,26 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
     return say(session, encodeNullArray(session.protocol));
   }
   const kind = transaction.isRepeatable ? MASTER_READ : WRITE;
-  const lane = session.privateLane === null ? session.route(kind) : session.mayUse(session.privateLane) ? session.privateLane : null;
+  const lane = laneForTransaction(session, kind);
   if (lane === null) {
     if (!session.noWay(frame.command, frame.buf, frame.start)) return false;
-    session.transaction = null;
+    discardQuietly(session);
     return true;
   }
-  const unit = transaction.unit();
+  const buf = transaction.unit();
+  const replies = transaction.size + 2;
+  const bond = session.watching ? "watched" : "none";
   session.transaction = null;
   session.router.counters.requests.transaction++;
-  session.send(frame.command, kind, lane, unit, 0, unit.length, true, transaction.size + 2);
+  const unit = { buf, start: 0, end: buf.length, owned: true };
+  session.send({ command: frame.command, kind, replies, bond }, lane, unit);
   if (session.privateLane !== null) session.block("drain");
   return true;
+}
+
+function laneForTransaction(session: Session, kind: PlainKind): Lane | null {
+  if (session.privateLane === null) return session.route(kind);
+  return session.mayUse(session.privateLane) ? session.privateLane : null;
 }
 
 function discardQuietly(session: Session): void {
@@ -310,4 +326,3 @@ function discardQuietly(session: Session): void {
   session.watchLost = false;
   session.dropPrivate();
 }
-

@@ -32,7 +32,9 @@ export class Transaction {
     if (!command.known) return unknownCommand(args());
     if (!arityFits(command, argc)) return wrongArity(command);
     if (this.bytes + bytes > this.maxBytes) {
-      return encodeError(`ERR proxy: the transaction is larger than limits.maxRequestBytes (${this.maxBytes} bytes)`);
+      return encodeError(
+        `ERR proxy: the transaction is larger than limits.maxRequestBytes (${this.maxBytes} bytes)`,
+      );
     }
     return null;
   }

@@ -38,7 +38,8 @@ export function splitNodeId(id: NodeId): HostPort {
 
 /**
  * The address to dial for one that a node announced. A node that says "127.0.0.1" means its own machine, so
- * when we reached it under another host, that host is meant; dialling our own loopback could reach a stranger.
+ * when we reached it under another host, that host is meant; dialling our own loopback could reach a
+ * stranger.
  */
 export function announcedAddress(announcedBy: NodeId, address: HostPort): NodeId | null {
   const own = splitNodeId(announcedBy).host;

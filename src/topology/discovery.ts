@@ -18,8 +18,8 @@ export function mentioned(views: readonly NodeView[]): ReadonlySet<NodeId> {
 }
 
 /**
- * Addresses named by nodes of our group that are not watched yet. A node that is neither configured nor part of
- * our history is not asked for more: a stranger does not bring its own group along.
+ * Addresses named by nodes of our group that are not watched yet. A node that is neither configured nor part
+ * of our history is not asked for more: a stranger does not bring its own group along.
  */
 export function discover(views: readonly NodeView[], replid: string | null): readonly NodeId[] {
   const known = new Set(views.map(({ id }) => id));

@@ -3,10 +3,10 @@
  * library out, never keep a connection whose answer is overdue, and never answer twice.
  *
  * What is asked: a run id cannot change behind an open TCP connection, so `INFO replication` alone (role,
- * history, offsets, link: a few hundred bytes that cost the server microseconds) is enough as a rule. The first
- * probe of each connection, one per second, and any probe that must clear a suspicion or finds the node loading
- * asks for run id, loading and keys too. These are pipelined INFO calls with one section each, because servers
- * before Redis 7 take only one.
+ * history, offsets, link: a few hundred bytes that cost the server microseconds) is enough as a rule. The
+ * first probe of each connection, one per second, and any probe that must clear a suspicion or finds the node
+ * loading asks for run id, loading and keys too. These are pipelined INFO calls with one section each,
+ * because servers before Redis 7 take only one.
  */
 
 import { Redis } from "ioredis";

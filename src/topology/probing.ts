@@ -45,8 +45,8 @@ export interface ProbeEvents {
 
 export interface NodeProbe {
   /**
-   * Starts a probe; not while another one runs. `full` asks for run id, loading and keys, too. `done` is called
-   * exactly once and never before this returns, unless the probe is closed first.
+   * Starts a probe; not while another one runs. `full` asks for run id, loading and keys, too. `done` is
+   * called exactly once and never before this returns, unless the probe is closed first.
    */
   probe(full: boolean, done: (outcome: ProbeOutcome) => void): void;
   close(): void;

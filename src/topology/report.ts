@@ -48,7 +48,9 @@ export interface NodeReport extends ReportBase {
   /** The first offset of its own history: it shares replid2 up to this minus one. Null when there is none. */
   readonly secondReplOffset: number | null;
   readonly masterReplOffset: number;
-  /** What its data set contains, in bytes of history: slave_repl_offset of replicas, else masterReplOffset. */
+  /**
+   * What its data set contains, in bytes of history: slave_repl_offset of replicas, else masterReplOffset.
+   */
   readonly appliedOffset: number;
   /** Replicas: the master it follows, as it names it. */
   readonly masterAddress: HostPort | null;

@@ -129,7 +129,8 @@ function observe(
     } else if (id === master.id && report.runId === master.runId) {
       ({ keys } = report);
       const sample = { atMs: report.sentAtMs, offset: report.masterReplOffset };
-      samples = addSample(samples, sample, moment.maxLagMs);
+      // Twice the bound, so that a lag beyond it still has a number.
+      samples = addSample(samples, sample, 2 * moment.maxLagMs);
     } else {
       continue;
     }
@@ -148,7 +149,9 @@ interface Acceptance {
   readonly detail: string;
 }
 
-/** Makes the node of `report` the master with its history: the next epoch, unless it was the master before. */
+/**
+ * Makes the node of `report` the master with its history: the next epoch, unless it was the master before.
+ */
 function accept(
   belief: Belief,
   before: Belief,

@@ -1,7 +1,7 @@
 /**
  * Owns the probes and the belief: probes all nodes again and again, lets the rules decide, and publishes what
- * changed. It observes always; it never writes to a node, and it never draws conclusions from time that passed
- * while our own process stood still.
+ * changed. It observes always; it never writes to a node, and it never draws conclusions from time that
+ * passed while our own process stood still.
  *
  *   start()                  begin to probe
  *   current()                the epoch that routing uses

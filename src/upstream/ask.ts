@@ -17,7 +17,7 @@ const QUESTION: Command = {
 
 class Question implements RequestOwner {
   readonly exceptional = false;
-  readonly movable = false;
+  readonly movable = true;
   private readonly answer: (reply: Buffer | null) => void;
   private reply: Buffer | null = null;
 
@@ -60,7 +60,11 @@ class Question implements RequestOwner {
  * Asks a node something through a lane, behind what the lane has to do already.
  * @param answer gets the reply's bytes (an error reply included), null when the connection was lost.
  */
-export function ask(lane: Lane, args: readonly (string | Buffer)[], answer: (reply: Buffer | null) => void): void {
+export function ask(
+  lane: Lane,
+  args: readonly (string | Buffer)[],
+  answer: (reply: Buffer | null) => void,
+): void {
   const bytes = encodeRequest(args);
   const chunk = new Chunk(bytes, false);
   const request = new Request(new Question(answer), QUESTION, 2, chunk, 0, bytes.length, 1);

@@ -27,6 +27,9 @@ export class Chunk {
   }
 }
 
+/** For a request whose bytes are not in any chunk yet. */
+export const NO_CHUNK = new Chunk(Buffer.alloc(0), false);
+
 export class ChunkPool {
   private readonly free: Chunk[] = [];
 

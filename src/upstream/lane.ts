@@ -23,12 +23,16 @@ import { NOBODY, Request, type RequestOwner } from "./request.ts";
 export type LaneRole = "master" | "reader";
 
 /** Why a lane ended without our doing. */
-export type LaneLoss = "connect-failed" | "connection-lost" | "not-master" | "loading" | "link-down" | "timeout";
+export type LaneLoss =
+  | "connect-failed"
+  | "connection-lost"
+  | "not-master"
+  | "loading"
+  | "link-down"
+  | "timeout";
 
 /** Who looks after lanes. */
 export interface LaneKeeper {
-  /** The handshake was accepted. */
-  laneOpened(lane: Lane): void;
   /** It ended without our doing; called before its requests are given back to their owners. */
   laneLost(lane: Lane, why: LaneLoss): void;
   /** Requests were handed to the socket. */
@@ -126,10 +130,7 @@ export class Lane implements Flushable, StreamHandler {
     this.handshake = new Handshake(target.profile, target.role === "master" ? target.replid : null);
     const { connectTimeoutMs, keepAliveMs } = context.settings;
     this.timer = setTimeout(() => this.fail("connect-failed"), connectTimeoutMs);
-    this.socket = dial(
-      { address: target.address, keepAliveMs, onConnect: () => this.onConnect() },
-      this,
-    );
+    this.socket = dial({ address: target.address, keepAliveMs, onConnect: () => this.onConnect() }, this);
   }
 
   get isOpen(): boolean {
@@ -169,7 +170,7 @@ export class Lane implements Flushable, StreamHandler {
     request.chunk.refs++;
     this.append(request.chunk, request.end);
     request.next = null;
-    request.sinceMs = this.context.nowMs();
+    if (this.context.settings.requestTimeoutMs > 0) request.sinceMs = this.context.nowMs();
     if (this.last === null) this.first = request;
     else this.last.next = request;
     this.last = request;
@@ -245,6 +246,7 @@ export class Lane implements Flushable, StreamHandler {
     this.taken = 0;
     // Written to the kernel at once is the common case; else what follows waits here, where it counts as unsent.
     if (this.socket.writableLength > 0) this.waitForDrain();
+    else if (this.congested) this.drained();
   }
 
   private waitForDrain(): void {
@@ -252,12 +254,16 @@ export class Lane implements Flushable, StreamHandler {
     this.socket.write(NOTHING, () => {
       this.awaitingDrain = false;
       this.flush();
-      if (!this.congested || this.unsentBytes() > this.context.settings.maxUnsentBytes / 2) return;
-      this.congested = false;
-      const waiters = this.waiters;
-      this.waiters = [];
-      for (const waiter of waiters) waiter.laneDrained();
+      if (this.congested && this.unsentBytes() * 2 < this.context.settings.maxUnsentBytes) this.drained();
     });
+  }
+
+  /** The sessions that wait for it may feed it again, or look elsewhere if it is closed. */
+  private drained(): void {
+    this.congested = false;
+    const waiters = this.waiters;
+    this.waiters = [];
+    for (const waiter of waiters) waiter.laneDrained();
   }
 
   /** Call after pushing: sets `congested` when too much waits. */
@@ -412,7 +418,6 @@ export class Lane implements Flushable, StreamHandler {
     if (this.context.settings.requestTimeoutMs > 0) {
       this.timer = setInterval(() => this.checkTimeout(), TIMEOUT_CHECK_MS);
     }
-    this.context.keeper.laneOpened(this);
     this.flush();
   }
 
@@ -460,9 +465,7 @@ export class Lane implements Flushable, StreamHandler {
       one.owner.lost(one, sent);
       one = next;
     }
-    const waiters = this.waiters;
-    this.waiters = [];
-    for (const waiter of waiters) waiter.laneDrained();
+    this.drained();
   }
 
   /** Closes the socket; returns the requests that were unanswered. */
@@ -480,15 +483,39 @@ export class Lane implements Flushable, StreamHandler {
   }
 
   /**
-   * Takes no more requests, waits for what is in flight, then closes.
+   * Takes no more requests, writes nothing more, waits for what is in flight, then closes.
    * @param timeoutMs after which what is still unanswered counts as lost.
    */
   retire(timeoutMs: number): void {
     if (this.state === "closed" || this.retiring) return;
     this.retiring = true;
+    this.giveBackUnsent();
     if (this.inFlight === 0) return this.destroy();
     this.stopTimer();
     this.timer = setTimeout(() => this.fail("timeout"), timeoutMs);
+  }
+
+  /** What was not written goes back to its owners. */
+  private giveBackUnsent(): void {
+    const unsent = this.firstUnsent;
+    if (unsent === null) return;
+    this.unwritten.length = 0;
+    this.firstUnsent = null;
+    if (this.first === unsent) {
+      this.first = null;
+      this.last = null;
+    }
+    for (let one = this.first; one !== null; one = one.next) {
+      if (one.next !== unsent) continue;
+      one.next = null;
+      this.last = one;
+    }
+    for (let one: Request | null = unsent; one !== null; ) {
+      const next: Request | null = one.next;
+      this.inFlight--;
+      one.owner.lost(one, false);
+      one = next;
+    }
   }
 
   /** Closes at once; unanswered requests are dropped without a word (their owners are gone or know). */

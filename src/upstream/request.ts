@@ -7,6 +7,12 @@ export type PlainKind = Exclude<Kind, typeof SPECIAL>;
 /** What an error reply that says "did not run" says about the node. */
 export type NotRunCause = "not-master" | "loading" | "link-down";
 
+/**
+ * What ties a request to its private connection: it cannot be repeated on a shared one.
+ * watch: WATCH itself; watched: the EXEC of watched keys; blocking: it blocks its connection.
+ */
+export type Bond = "none" | "watch" | "watched" | "blocking";
+
 /** Who sent a request and gets its reply. */
 export interface RequestOwner {
   /** Reply bytes, valid during the call only. */
@@ -65,6 +71,9 @@ export class Request {
   refusedInEpoch = -1;
   /** Times it was refused as not run. */
   refusals = 0;
+  bond: Bond = "none";
+  /** Its place among the session's requests; -1 until it is sent for the first time. */
+  order = -1;
   /** Sent away from a silent node once already. */
   moved = false;
 

@@ -26,7 +26,7 @@ afterEach(async () => {
 });
 
 describe.skipIf(!isBuilt)("the quickstart", () => {
-  it("leads through a failover by hand with one client connected throughout [8]", async () => {
+  it("leads through a failover by hand with one client connected throughout (8)", async () => {
     quickstart = await Quickstart.start();
     const { base, first, second, third } = quickstart;
     const client = await RawClient.connect({ port: base });
@@ -65,7 +65,7 @@ describe.skipIf(!isBuilt)("the quickstart", () => {
     expect(await ask(first, "PING")).toBe("PONG");
   });
 
-  it("never lets a master that came back by mistake get a write [40]", async () => {
+  it("never lets a master that came back by mistake get a write (40)", async () => {
     quickstart = await Quickstart.start();
     const { base, first, second, third } = quickstart;
     const client = await RawClient.connect({ port: base });

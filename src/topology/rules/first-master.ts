@@ -1,6 +1,6 @@
 /**
- * PURE. The first master after the start. There is no history yet that a claim could be checked against, so it
- * is taken only when the nodes do not contradict each other.
+ * PURE. The first master after the start. There is no history yet that a claim could be checked against, so
+ * it is taken only when the nodes do not contradict each other.
  */
 
 import type { HoldCause } from "../epoch.ts";

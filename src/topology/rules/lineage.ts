@@ -1,7 +1,7 @@
 /**
- * PURE. Which history continues which. On promotion a server keeps its old replication id as master_replid2 and
- * the first offset of its own history as second_repl_offset; a replica that continues with a master of a new id
- * (+CONTINUE <id>) does the same. So each such pair is an edge from one history to the next.
+ * PURE. Which history continues which. On promotion a server keeps its old replication id as master_replid2
+ * and the first offset of its own history as second_repl_offset; a replica that continues with a master of a
+ * new id (+CONTINUE <id>) does the same. So each such pair is an edge from one history to the next.
  */
 
 import type { NodeReport } from "../report.ts";
@@ -29,8 +29,8 @@ export function edgeOf(report: NodeReport): Edge | null {
 }
 
 /**
- * How the history of `claimant` continues `ancestor`, or null. Its own word is taken first, then `edges`, which
- * must come from running instances that are known to have got their data by replication.
+ * How the history of `claimant` continues `ancestor`, or null. Its own word is taken first, then `edges`,
+ * which must come from running instances that are known to have got their data by replication.
  */
 export function lineageOf(claimant: NodeReport, ancestor: string, edges: readonly Edge[]): Lineage | null {
   const own = edgeOf(claimant);

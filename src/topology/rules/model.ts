@@ -30,8 +30,8 @@ export interface NodeView {
 }
 
 /**
- * A master report sent at `atMs` (monotonic) had `offset`: whatever was answered to a client before `atMs` lies
- * at or below `offset`.
+ * A master report sent at `atMs` (monotonic) had `offset`: whatever was answered to a client before `atMs`
+ * lies at or below `offset`.
  */
 export interface OffsetSample {
   readonly atMs: number;

@@ -42,7 +42,9 @@ function newestContained(samples: readonly OffsetSample[], appliedOffset: number
   return low - 1;
 }
 
-/** Monotonic ms before which every answered write is applied at `appliedOffset`; -Infinity if none is known. */
+/**
+ * Monotonic ms before which every answered write is applied at `appliedOffset`; -Infinity if none is known.
+ */
 export function provenAt(samples: readonly OffsetSample[], appliedOffset: number): number {
   return samples[newestContained(samples, appliedOffset)]?.atMs ?? Number.NEGATIVE_INFINITY;
 }

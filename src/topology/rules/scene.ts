@@ -31,9 +31,9 @@ export function describeScene(belief: Belief, views: readonly NodeView[]): Scene
 }
 
 /**
- * One running instance has one run id, so two addresses with the same one are the same node. The address known
- * first (that of the epoch's master before all) keeps standing for it, also while only the other one answers:
- * changing over would look like a switch.
+ * One running instance has one run id, so two addresses with the same one are the same node. The address
+ * known first (that of the epoch's master before all) keeps standing for it, also while only the other one
+ * answers: changing over would look like a switch.
  */
 export function findAliases(views: readonly NodeView[], master: NodeId | null): ReadonlyMap<NodeId, NodeId> {
   const firstByRunId = new Map<string, NodeId>();

@@ -137,9 +137,9 @@ function probedCause(belief: Belief, master: MasterBelief, view: NodeView): Hold
 }
 
 /**
- * Claims of running instances that were in our group and continue our history, and of the node that the former
- * master itself follows. A claim of a node that stopped answering counts as long as nothing newer is known of
- * it: of two contradicting claims, the silence of one does not make the other one true.
+ * Claims of running instances that were in our group and continue our history, and of the node that the
+ * former master itself follows. A claim of a node that stopped answering counts as long as nothing newer is
+ * known of it: of two contradicting claims, the silence of one does not make the other one true.
  */
 function successors(belief: Belief, master: MasterBelief, scene: Scene, state: MasterState): Claim[] {
   const edges = scene.live
@@ -252,7 +252,7 @@ function refusal(report: NodeReport, master: MasterBelief, cause: HoldCause | nu
   const claim =
     line === null
       ? "its history does not continue ours"
-      : `it shares our history up to ${line.endOffset} (seen: ${master.lastSeenOffset}), but was not promoted`;
+      : `it shares our history up to ${line.endOffset} (seen: ${master.lastSeenOffset}), not promoted`;
   return `claims to be master; ${claim}; ${master.id} is ${cause === null ? "well" : "gone"}`;
 }
 

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { RawClient } from "../../support/client.ts";
 import { resp, SILENT, startFakeNode } from "../../support/fake-node.ts";
 import { startLink } from "../../support/link.ts";
-import { parseMetrics } from "../../support/proxy.ts";
+import { parseMetrics, startProxy } from "../../support/proxy.ts";
 import { type RedisServer, startGroup, startRedis } from "../../support/redis.ts";
 import { ReplyError } from "../../support/resp.ts";
 import { until, within } from "../../support/wait.ts";
@@ -169,6 +169,27 @@ describe("Workload", () => {
     expect(mismatches.some((text) => text.includes("tag-") && text.includes("somebody else's"))).toBe(true);
     expect(mismatches.some((text) => text.includes("behind its own SET"))).toBe(true);
     await node.close();
+  });
+});
+
+describe("ProxyProcess", () => {
+  it("starts the proxy with a configuration, reads its status and metrics, and ends it well", async () => {
+    const proxy = await startProxy({ nodes: [redis.address], config: { reads: { from: "master" } } });
+    const client = await proxy.connect();
+    expect(await client.command("SET", "through", "proxy")).toBe("OK");
+    expect(await proxy.status()).toBeTypeOf("object");
+    const series = [...(await proxy.metrics()).keys()];
+    expect(series.some((name) => name.startsWith("holdfast_"))).toBe(true);
+    expect(proxy.logged("listening")).toHaveLength(1);
+    expect(proxy.stray).toBe("");
+    await proxy.close();
+    expect(await proxy.exited()).toBe(0);
+    expect(client.disconnected).toBe(true);
+  });
+
+  it("shows why the proxy did not start", async () => {
+    const start = startProxy({ nodes: [redis.address], config: { hold: { maxTim: "3s" } } });
+    await expect(start).rejects.toThrow("maxTim");
   });
 });
 

@@ -1,0 +1,301 @@
+/**
+ * What a session has on the way, and in which order it is answered.
+ *
+ * All of it is on one connection at a time, so replies come in order by themselves. Three things disturb
+ * that order and are put right here: requests that have to be sent again wait in `again`; replies to requests
+ * behind them are kept until their turn; what the proxy itself has to say is attached to the request before it.
+ */
+import { type Command, WRITE } from "../commands/command.ts";
+import { encodeError, encodeNullArray, OK, type Protocol } from "../resp/encode.ts";
+import {
+  isOwnError,
+  isRefusedTooOften,
+  notRunCause,
+  outcomeOfLoss,
+  refusalCause,
+} from "../routing/outcome.ts";
+import type { Router } from "../routing/router.ts";
+import { type Chunk, NO_CHUNK } from "../upstream/chunk.ts";
+import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
+import { type Bond, type PlainKind, Request, type RequestOwner } from "../upstream/request.ts";
+import type { Output } from "./output.ts";
+
+/** The session a flight belongs to. */
+export interface FlightHost {
+  readonly isClosed: boolean;
+  readonly protocol: Protocol;
+  /** A request was sent: the session got on. */
+  onSent(): void;
+  /** Something was answered, or has to be sent again: the session may have something to do. */
+  onProgress(): void;
+  /** Where to send a request again; null = it has to wait (the session is blocked). */
+  wayFor(request: Request): Lane | null;
+  /** A command with a handler of its own was answered. */
+  onSpecialDone(request: Request): void;
+  /** The private connection is gone. */
+  onConnectionGone(): void;
+  /** WATCH lost its connection before it was answered. */
+  onWatchLost(): void;
+}
+
+export class Flight implements RequestOwner {
+  /** Requests on the way. */
+  count = 0;
+  /** When the last write was answered, monotonic ms; a node that is read must have proven to be newer. */
+  lastWriteMs = Number.NEGATIVE_INFINITY;
+  /** The connection they are on, if there are any. */
+  lane: Lane | null = null;
+  /** Those of them that may have an effect. */
+  writes = 0;
+
+  /** A request that was moved away from a silent node is on the way: it is not moved again. */
+  private moved = false;
+  private tail: Request | null = null;
+  private again: Request[] = [];
+  private nextOrder = 0;
+  private readonly host: FlightHost;
+  private readonly output: Output;
+  private readonly router: Router;
+
+  constructor(host: FlightHost, output: Output, router: Router) {
+    this.host = host;
+    this.output = output;
+    this.router = router;
+  }
+
+  /** Nothing is on the way and nothing waits to be sent again. */
+  get isEmpty(): boolean {
+    return this.count === 0 && this.again.length === 0;
+  }
+
+  get hasAgain(): boolean {
+    return this.again.length > 0;
+  }
+
+  /** Bytes that wait to be sent again. */
+  get againBytes(): number {
+    let bytes = 0;
+    for (const request of this.again) bytes += request.end - request.start;
+    return bytes;
+  }
+
+  // Sending
+
+  /** A request whose bytes lie, or will lie, in the lane's chunk. The hot path. */
+  launch(command: Command, kind: PlainKind, lane: Lane, chunk: Chunk, start: number, end: number): void {
+    const request = new Request(this, command, kind, chunk, start, end, 1);
+    lane.push(request);
+    this.sent(request, lane);
+  }
+
+  /** One frame from anywhere. @param owned nobody else will change the buffer: a large frame is not copied. */
+  send(
+    what: { command: Command; kind: PlainKind; replies?: number; bond?: Bond },
+    lane: Lane,
+    frame: { buf: Buffer; start: number; end: number; owned: boolean },
+  ): void {
+    const request = new Request(this, what.command, what.kind, NO_CHUNK, 0, 0, what.replies ?? 1);
+    request.bond = what.bond ?? "none";
+    const { buf, start, end, owned } = frame;
+    if (owned && end - start > LARGE_BYTES) lane.pushWhole(request, buf, start, end);
+    else lane.pushCopy(request, buf, start, end);
+    this.sent(request, lane);
+    lane.checkCongestion();
+  }
+
+  private sent(request: Request, lane: Lane): void {
+    this.lane = lane;
+    this.count++;
+    if (request.kind === WRITE) {
+      this.writes++;
+      this.router.counters.requests.write++;
+    } else this.router.counters.requests.read++;
+    if (request.order < 0) request.order = this.nextOrder++;
+    this.tail = request;
+    this.host.onSent();
+  }
+
+  /** @returns false when something has to wait. */
+  sendAgain(): boolean {
+    if (this.again.length === 0) return true;
+    if (this.count > 0) return false;
+    const waiting = this.again;
+    let taken = 0;
+    while (taken < waiting.length && this.sendOneAgain(waiting[taken]!)) taken++;
+    this.again = waiting.slice(taken);
+    return this.again.length === 0;
+  }
+
+  private sendOneAgain(request: Request): boolean {
+    const { router } = this;
+    if (request.refusal !== null && router.writable && isOwnError(request, router.epoch.number)) {
+      this.deliver(request, request.refusal);
+      return true;
+    }
+    const lane = this.host.wayFor(request);
+    if (lane === null) return false;
+    lane.pushAgain(request);
+    this.moved ||= request.moved;
+    this.sent(request, lane);
+    return true;
+  }
+
+  /** What waits to be sent again is answered instead. */
+  refuseAgain(error: () => Buffer): void {
+    const refused = this.again;
+    this.again = [];
+    for (const request of refused) this.deliver(request, error());
+  }
+
+  clear(): void {
+    this.again = [];
+  }
+
+  // Replies
+
+  /** What the proxy itself says, in its place behind everything the client has asked before. */
+  say(bytes: Buffer): void {
+    if (this.isEmpty) this.output.own(bytes);
+    else attach(this.count > 0 ? this.tail! : this.again[this.again.length - 1]!, bytes);
+  }
+
+  /** A request's reply and what the proxy says behind it, now or behind what is sent again before it. */
+  private deliver(request: Request, reply: Buffer): void {
+    this.pass(request, reply);
+    if (request.trailer !== null) this.pass(request, request.trailer);
+  }
+
+  private pass(request: Request, bytes: Buffer): void {
+    let before: Request | null = null;
+    for (const one of this.again) if (one.order < request.order) before = one;
+    if (before === null) this.output.own(bytes);
+    else attach(before, bytes);
+  }
+
+  emit(buf: Buffer, start: number, end: number): void {
+    if (!this.host.isClosed) this.output.copy(buf, start, end);
+  }
+
+  emitOwned(bytes: Buffer): void {
+    if (!this.host.isClosed) this.output.own(bytes);
+  }
+
+  get exceptional(): boolean {
+    return this.again.length > 0;
+  }
+
+  get movable(): boolean {
+    return this.writes === 0 && !this.moved && !this.host.isClosed;
+  }
+
+  settled(request: Request, nowMs: number): void {
+    this.left(request);
+    if (request.kind === WRITE) this.lastWriteMs = nowMs;
+    if (request.command.handler !== "none") this.host.onSpecialDone(request);
+    this.host.onProgress();
+  }
+
+  /** A request is not on the way any more. */
+  private left(request: Request): void {
+    this.count--;
+    if (request.kind === WRITE) this.writes--;
+    if (this.count > 0) return;
+    this.tail = null;
+    this.moved = false;
+  }
+
+  intermediate(request: Request, buf: Buffer, start: number, end: number): void {
+    if (buf[start] === 45) request.queueRefusal ??= notRunCause(buf, start, end);
+  }
+
+  exception(request: Request, buf: Buffer, start: number, end: number, nowMs: number): boolean {
+    const { lane } = this;
+    this.left(request);
+    if (this.host.isClosed) return false;
+    const cause = buf[start] === 45 ? refusalCause(request, buf, start, end) : null;
+    if (cause === null || isRefusedTooOften(request)) {
+      // A reply to a read behind a request that is sent again would show the state before that one.
+      const first = this.again[0];
+      if (first !== undefined && first.order < request.order && request.kind !== WRITE)
+        return this.keep(request);
+      this.deliver(request, Buffer.from(buf.subarray(start, end)));
+      if (request.kind === WRITE) this.lastWriteMs = nowMs;
+      if (request.command.handler !== "none") this.host.onSpecialDone(request);
+      this.host.onProgress();
+      return false;
+    }
+    request.refusals++;
+    request.refusal = Buffer.from(buf.subarray(start, end));
+    request.refusedInEpoch = this.router.epoch.number;
+    // A node that refuses a "read" as a write knows better.
+    if (cause === "not-master" && request.kind === 0) request.kind = WRITE;
+    if (lane !== null) this.router.refusedBy(lane, cause);
+    return this.notRun(request);
+  }
+
+  lost(request: Request, sent: boolean): void {
+    this.left(request);
+    if (this.host.isClosed) return;
+    if (outcomeOfLoss(request.kind, sent) === "send-again") {
+      this.notRun(request);
+      return;
+    }
+    this.router.counters.uncertain++;
+    this.router.counters.proxyErrors++;
+    this.deliver(request, UNCERTAIN);
+    if (request.command.handler !== "none") this.host.onSpecialDone(request);
+    this.host.onProgress();
+  }
+
+  /** It did not run, or does not matter: sent again, as far as that is the same for the client. */
+  private notRun(request: Request): boolean {
+    switch (request.bond) {
+      case "watch":
+        // The keys are not watched any more: legal as long as the next EXEC answers null.
+        this.host.onWatchLost();
+        this.deliver(request, OK);
+        break;
+      case "watched":
+        this.deliver(request, encodeNullArray(this.host.protocol));
+        this.host.onSpecialDone(request);
+        break;
+      case "none":
+      case "blocking": {
+        const { counters } = this.router;
+        if (request.kind === WRITE) counters.resentWrites++;
+        else counters.resentReads++;
+        return this.keep(request);
+      }
+    }
+    this.host.onProgress();
+    return false;
+  }
+
+  private keep(request: Request): true {
+    const at = this.again.findIndex((one) => one.order > request.order);
+    if (at < 0) this.again.push(request);
+    else this.again.splice(at, 0, request);
+    this.host.onProgress();
+    return true;
+  }
+
+  refused(request: Request, error: Buffer): void {
+    this.left(request);
+    if (this.host.isClosed) return;
+    this.deliver(request, error);
+    if (request.command.handler !== "none") this.host.onSpecialDone(request);
+    this.host.onProgress();
+  }
+
+  connectionGone(): void {
+    this.host.onConnectionGone();
+  }
+}
+
+const UNCERTAIN = encodeError(
+  "UNCERTAIN proxy: the connection to the master was lost before it answered: the command may or may not have run",
+);
+
+function attach(request: Request, bytes: Buffer): void {
+  request.trailer = request.trailer === null ? bytes : Buffer.concat([request.trailer, bytes]);
+}

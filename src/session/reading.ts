@@ -1,0 +1,49 @@
+/** Which node a session reads from. */
+import type { ReadTarget, Router } from "../routing/router.ts";
+import type { Lane } from "../upstream/lane.ts";
+import type { Profile } from "../upstream/profile.ts";
+import type { Flight } from "./flight.ts";
+
+export class Reading {
+  private target: ReadTarget | null = null;
+  private version = -1;
+  private readonly router: Router;
+  private readonly flight: Flight;
+  private readonly sessionId: number;
+
+  constructor(router: Router, flight: Flight, sessionId: number) {
+    this.router = router;
+    this.flight = flight;
+    this.sessionId = sessionId;
+  }
+
+  /** The lane for a read; null = the master must be asked. */
+  lane(profile: Profile): Lane | null {
+    const { router } = this;
+    if (this.version !== router.version) this.choose();
+    const { target } = this;
+    const { consistency } = router.config.reads;
+    if (target === null || consistency === "strong") return null;
+    if (consistency === "session" && this.flight.lastWriteMs > target.provenAtMs) {
+      router.counters.freshnessReads++;
+      return null;
+    }
+    return router.readLane(profile, target);
+  }
+
+  /**
+   * A session stays on its node as long as that is fit, so that what it reads does not go back in time. On
+   * another one it must see what it has seen: everything up to now counts as its own write, as far as there
+   * is a master that can serve in between.
+   */
+  private choose(): void {
+    const { router, target: before } = this;
+    const home = router.readTarget(this.sessionId);
+    const isFit = before !== null && router.isReadable(before);
+    const canMove = home !== null && home.provenAtMs >= 0 && router.writable;
+    if (isFit && home !== before && !canMove) return;
+    this.version = router.version;
+    this.target = home;
+    if (before !== null && home !== before && router.writable) this.flight.lastWriteMs = router.nowMs();
+  }
+}

@@ -1,0 +1,423 @@
+import { describe, expect, it } from "vitest";
+import type { Epoch, EvidenceKind, NodeId } from "../../../src/topology/epoch.ts";
+import type {
+  NodeProbe,
+  ProbeEvents,
+  ProbeFailureKind,
+  ProbeOutcome,
+} from "../../../src/topology/probing.ts";
+import type { NodeReport } from "../../../src/topology/report.ts";
+import { type SwitchFacts, Watcher, type WatcherOptions } from "../../../src/topology/watcher.ts";
+import { at, replicaReport, report, type Word } from "./nodes.ts";
+
+const INTERVAL_MS = 100;
+const TIMEOUT_MS = 1_000;
+
+/** Time that only moves when told, and timers that run when it does. */
+class FakeTime {
+  nowMs = 1_000;
+  #timers: { dueMs: number; run: () => void }[] = [];
+
+  readonly set = (run: () => void, delayMs: number): (() => void) => {
+    const timer = { dueMs: this.nowMs + delayMs, run };
+    this.#timers.push(timer);
+    return () => {
+      this.#timers = this.#timers.filter((other) => other !== timer);
+    };
+  };
+
+  /** Lets `ms` pass, each timer at its time. */
+  pass(ms: number): void {
+    const endMs = this.nowMs + ms;
+    for (;;) {
+      const [next] = this.#timers.filter(({ dueMs }) => dueMs <= endMs).sort((a, b) => a.dueMs - b.dueMs);
+      if (next === undefined) break;
+      this.#timers = this.#timers.filter((other) => other !== next);
+      this.nowMs = Math.max(this.nowMs, next.dueMs);
+      next.run();
+    }
+    this.nowMs = endMs;
+  }
+
+  get pending(): number {
+    return this.#timers.length;
+  }
+}
+
+type Behaviour = ((nowMs: number) => NodeReport) | ProbeFailureKind;
+
+/** Nodes that answer after 1 ms as they are told to be; timeouts take the whole time-out. */
+class FakeNodes {
+  readonly behaviours = new Map<NodeId, Behaviour>();
+  readonly events = new Map<NodeId, ProbeEvents>();
+  readonly started: { node: NodeId; full: boolean; atMs: number }[] = [];
+  closed = 0;
+  readonly #time: FakeTime;
+
+  constructor(time: FakeTime) {
+    this.#time = time;
+  }
+
+  readonly create = (node: NodeId, events: ProbeEvents): NodeProbe => {
+    this.events.set(node, events);
+    return {
+      probe: (full, done) => {
+        const startedAtMs = this.#time.nowMs;
+        this.started.push({ node, full, atMs: startedAtMs });
+        const behaviour = this.behaviours.get(node) ?? "unreachable";
+        const answer = (): ProbeOutcome =>
+          typeof behaviour === "function"
+            ? { ok: true, report: behaviour(startedAtMs) }
+            : { ok: false, kind: behaviour, detail: "as told", startedAtMs };
+        this.#time.set(() => done(answer()), behaviour === "timeout" ? TIMEOUT_MS : 1);
+      },
+      close: () => {
+        this.closed++;
+      },
+    };
+  };
+
+  countSince(node: NodeId, sinceMs: number): number {
+    return this.started.filter((probe) => probe.node === node && probe.atMs >= sinceMs).length;
+  }
+}
+
+class Scene {
+  readonly time = new FakeTime();
+  readonly nodes = new FakeNodes(this.time);
+  readonly epochs: Epoch[] = [];
+  readonly switches: SwitchFacts[] = [];
+  readonly returns: SwitchFacts[] = [];
+  readonly problems: string[] = [];
+  readonly watcher: Watcher;
+
+  constructor(options: Partial<WatcherOptions> = {}) {
+    this.watcher = new Watcher(
+      {
+        seeds: [at("a"), at("b"), at("c")],
+        intervalMs: INTERVAL_MS,
+        timeoutMs: TIMEOUT_MS,
+        maxLagMs: 10_000,
+        ...options,
+      },
+      {
+        onEpoch: (epoch) => this.epochs.push(epoch),
+        onSwitch: (facts) => this.switches.push(facts),
+        onReturn: (facts) => this.returns.push(facts),
+        onProblem: (problem, change) =>
+          this.problems.push(`${change} ${problem.kind} ${problem.node?.[0] ?? ""}`.trim()),
+        onFacts: () => {},
+      },
+      {
+        clock: { nowMs: () => this.time.nowMs, wallMs: () => 1e12 + this.time.nowMs },
+        createProbe: this.nodes.create,
+        random: () => 0.5,
+        setTimer: this.time.set,
+      },
+    );
+  }
+
+  master(name: string, word: Word = {}): void {
+    this.nodes.behaviours.set(at(name), (nowMs) => report(name, nowMs, word));
+  }
+
+  replica(name: string, word: Word & { of?: string } = {}): void {
+    this.nodes.behaviours.set(at(name), (nowMs) => replicaReport(name, nowMs, word));
+  }
+
+  fails(name: string, kind: ProbeFailureKind): void {
+    this.nodes.behaviours.set(at(name), kind);
+  }
+
+  evidence(kind: EvidenceKind, name: string): void {
+    this.watcher.evidence({ kind, node: at(name), epoch: this.epoch.number });
+  }
+
+  get epoch(): Epoch {
+    return this.watcher.current();
+  }
+}
+
+/** a is the master, b and c its replicas, and probing has become calm. */
+function calm(options: Partial<WatcherOptions> = {}): Scene {
+  const scene = new Scene(options);
+  scene.master("a");
+  scene.replica("b");
+  scene.replica("c");
+  scene.watcher.start();
+  scene.time.pass(4_000);
+  expect(scene.epoch).toMatchObject({ number: 1, master: at("a"), holdCause: null });
+  expect(scene.epoch.readable).toHaveLength(2);
+  return scene;
+}
+
+describe("evidence", () => {
+  it("holds before the call returns, and probes at once; the answer ends the hold", () => {
+    const scene = calm();
+    const startedAtMs = scene.time.nowMs;
+    scene.evidence("connection-lost", "a");
+    expect(scene.epoch.holdCause).toBe("connection-lost");
+    expect(scene.epochs.at(-1)).toBe(scene.epoch);
+    scene.time.pass(0);
+    // A probe of the very same millisecond proves nothing yet; the next one comes 5 ms later at the earliest.
+    scene.time.pass(30);
+    expect(scene.epoch.holdCause).toBeNull();
+    expect(scene.nodes.countSince(at("a"), startedAtMs)).toBeGreaterThan(0);
+    expect(scene.nodes.started.find(({ atMs }) => atMs >= startedAtMs)?.full).toBe(true);
+  });
+
+  it("in a storm starts no more than one round per 5 ms", () => {
+    const scene = calm();
+    const startedAtMs = scene.time.nowMs;
+    for (let i = 0; i < 200; i++) {
+      scene.evidence("connection-lost", "a");
+      scene.time.pass(0.25);
+    }
+    expect(scene.nodes.countSince(at("a"), startedAtMs)).toBeLessThanOrEqual(11);
+  });
+
+  it("about a replica stops reads from it before the call returns", () => {
+    const scene = calm();
+    scene.evidence("connection-lost", "b");
+    expect(scene.epoch.readable.map(({ id }) => id)).toEqual([at("c")]);
+    expect(scene.epoch.holdCause).toBeNull();
+    scene.time.pass(50);
+    expect(scene.epoch.readable).toHaveLength(2);
+  });
+
+  it("about an unknown node or from an old epoch changes nothing; the latter starts a probe", () => {
+    const scene = calm();
+    const before = scene.epoch;
+    const startedAtMs = scene.time.nowMs;
+    scene.watcher.evidence({ kind: "not-master", node: at("z"), epoch: 1 });
+    expect(scene.nodes.countSince(at("a"), startedAtMs)).toBe(0);
+    scene.watcher.evidence({ kind: "not-master", node: at("a"), epoch: 0 });
+    expect(scene.epoch).toBe(before);
+    expect(scene.nodes.countSince(at("a"), startedAtMs)).toBe(1);
+  });
+});
+
+describe("the rate of probes", () => {
+  it("is one per interval while all is well", () => {
+    const scene = calm();
+    const startedAtMs = scene.time.nowMs;
+    scene.time.pass(1_000);
+    expect(scene.nodes.countSince(at("a"), startedAtMs)).toBe(10);
+  });
+
+  it("is five per interval while there is no master, and a promotion is seen within 25 ms (12)", () => {
+    const scene = calm();
+    scene.fails("a", "unreachable");
+    scene.time.pass(1_000);
+    expect(scene.epoch.holdCause).toBe("connection-lost");
+    // The dead node itself is dialled once per interval at most.
+    expect(scene.nodes.countSince(at("a"), scene.time.nowMs - 1_000)).toBeLessThanOrEqual(13);
+    const promotedAtMs = scene.time.nowMs;
+    scene.master("b", { replid: "H2", replid2: "H1" });
+    for (let passed = 0; scene.epoch.number === 1 && passed < 100; passed++) scene.time.pass(1);
+    expect(scene.time.nowMs - promotedAtMs).toBeLessThanOrEqual(25);
+    expect(scene.switches[1]).toMatchObject({
+      epochNumber: 2,
+      from: at("a"),
+      to: at("b"),
+      reason: "promoted",
+    });
+    const outageMs = scene.switches[1]!.atMs - scene.switches[1]!.masterGoneAtMs!;
+    expect(outageMs).toBeGreaterThan(850);
+    expect(outageMs).toBeLessThan(1_050);
+  });
+
+  it("dials at once when a probe's connection ends: crashes are seen in milliseconds", () => {
+    const scene = calm();
+    scene.time.pass(50);
+    scene.fails("a", "unreachable");
+    scene.nodes.events.get(at("a"))?.onClosed();
+    scene.time.pass(8);
+    expect(scene.epoch.holdCause).toBe("connection-lost");
+  });
+
+  it("dials a node that hung up during a probe again at once: that alone tells whether it is gone", () => {
+    const scene = calm();
+    scene.fails("a", "closed");
+    scene.evidence("connection-lost", "a");
+    scene.time.pass(2);
+    scene.master("a");
+    scene.time.pass(10);
+    expect(scene.epoch.holdCause).toBeNull();
+  });
+});
+
+describe("answers", () => {
+  it("that come within a moment are judged together, whichever is first (42)", () => {
+    const scene = calm();
+    scene.fails("a", "timeout");
+    scene.time.pass(2_000);
+    scene.master("b", { replid: "H2", replid2: "H1" });
+    scene.master("c", { replid: "H3", replid2: "H1" });
+    scene.time.pass(200);
+    expect(scene.epoch).toMatchObject({ number: 1, holdCause: "no-common-truth" });
+    expect(scene.problems).toContain("raised no-common-truth");
+  });
+
+  it("BUSY says that the node lives, and nothing else", () => {
+    const scene = calm();
+    scene.fails("a", "busy");
+    scene.time.pass(1_000);
+    expect(scene.epoch.holdCause).toBeNull();
+    scene.evidence("connection-lost", "a");
+    scene.time.pass(1_000);
+    expect(scene.epoch.holdCause).toBe("connection-lost");
+  });
+});
+
+describe("a stall of our own process", () => {
+  it("makes no node silent: time-outs that passed while we did not run are not judged", () => {
+    const scene = calm();
+    for (const name of ["a", "b", "c"]) scene.fails(name, "timeout");
+    scene.time.pass(150); // probes are under way
+    scene.master("a");
+    scene.replica("b");
+    scene.replica("c");
+    const before = scene.epochs.length;
+    scene.time.nowMs += 3_000; // everything stands still, then all timers are overdue
+    scene.time.pass(50);
+    expect(scene.epochs.slice(before).map(({ holdCause }) => holdCause)).toEqual([]);
+    expect(scene.epoch.holdCause).toBeNull();
+    expect(scene.problems).toContain("raised stalled");
+    scene.time.pass(1_000);
+    expect(scene.epoch.holdCause).toBeNull();
+    expect(scene.problems).toContain("cleared stalled");
+  });
+
+  it("does not hide a node that stays silent afterwards", () => {
+    const scene = calm();
+    scene.fails("a", "timeout");
+    scene.time.pass(150);
+    scene.time.nowMs += 3_000;
+    scene.time.pass(1_500);
+    expect(scene.epoch.holdCause).toBe("silent");
+  });
+});
+
+describe("problems", () => {
+  it("are told once when they come and once when they go", () => {
+    const scene = calm();
+    scene.fails("b", "no-access");
+    scene.time.pass(2_000);
+    scene.replica("b");
+    scene.time.pass(500);
+    expect(scene.problems).toEqual(["raised probe-no-access b", "cleared probe-no-access b"]);
+    expect(scene.watcher.problems()).toEqual([]);
+  });
+
+  it("name a claimant that is refused, as long as it claims", () => {
+    const scene = calm();
+    scene.master("c", { replid: "X", run: "c2" });
+    scene.time.pass(1_000);
+    expect(scene.watcher.problems()).toMatchObject([{ kind: "claimant-refused", node: at("c") }]);
+    expect(scene.problems).toEqual(["raised claimant-refused c"]);
+  });
+});
+
+describe("the set of nodes", () => {
+  const listing = (names: readonly string[]) =>
+    names.map((host) => ({ host, port: 6379, state: "online", offset: 1, lag: 0 }));
+
+  it("grows by what the group says, up to its bound", () => {
+    const scene = new Scene({ seeds: [at("b")], maxNodes: 3 });
+    scene.replica("b");
+    scene.master("a", { replicas: listing(["b", "c", "d"]) });
+    scene.replica("c");
+    scene.watcher.start();
+    scene.time.pass(500);
+    expect(scene.watcher.nodes().map(({ id }) => id)).toEqual([at("b"), at("a"), at("c")]);
+    expect(scene.epoch).toMatchObject({ number: 1, master: at("a"), holdCause: null });
+    expect(scene.problems).toEqual(["raised too-many-nodes d"]);
+  });
+
+  it("forgets a discovered node that is gone and that nobody mentions; configured ones never", () => {
+    const scene = calm({ forgetAfterMs: 5_000 });
+    scene.master("a", { replicas: listing(["d"]) });
+    scene.replica("d");
+    scene.time.pass(300);
+    expect(scene.epoch.readable).toHaveLength(3);
+    scene.fails("d", "unreachable");
+    scene.fails("c", "unreachable");
+    scene.time.pass(10_000);
+    expect(scene.watcher.nodes()).toHaveLength(4); // still listed by its master
+    scene.master("a");
+    scene.time.pass(6_000);
+    expect(scene.watcher.nodes().map(({ id }) => id)).toEqual([at("a"), at("b"), at("c")]);
+    expect(scene.nodes.closed).toBe(1);
+  });
+
+  it("takes hints", () => {
+    const scene = new Scene({ seeds: [] });
+    scene.master("a");
+    scene.watcher.start();
+    scene.time.pass(500);
+    expect(scene.epoch.number).toBe(0);
+    scene.watcher.hint([at("a")]);
+    scene.time.pass(10);
+    expect(scene.epoch).toMatchObject({ number: 1, master: at("a") });
+  });
+
+  it("is described with what each said and why it is not read", () => {
+    const scene = calm();
+    scene.replica("c", { linkUp: false, syncInProgress: true, appliedOffset: 40 });
+    scene.fails("b", "unreachable");
+    scene.time.pass(300);
+    expect(scene.watcher.nodes()).toMatchObject([
+      { id: at("a"), isMaster: true, reachable: true, fit: "is-master", said: { role: "master" } },
+      {
+        id: at("b"),
+        reachable: false,
+        contact: "unreachable",
+        fit: "unreachable",
+        lastProblem: { detail: "as told" },
+      },
+      { id: at("c"), reachable: true, fit: "syncing", lagBytes: 60 },
+    ]);
+  });
+});
+
+describe("adopting", () => {
+  it("makes a refused master the master again, and is told as a return", () => {
+    const scene = calm();
+    scene.master("a", { replid: "X", run: "a2", keys: 0, masterReplOffset: 0 });
+    scene.time.pass(500);
+    expect(scene.epoch.holdCause).toBe("history-refused");
+    expect(scene.watcher.adopt(at("z"))).toEqual({ ok: false, reason: "unknown-node" });
+    expect(scene.watcher.adopt(at("a"))).toEqual({ ok: true });
+    expect(scene.epoch).toMatchObject({ number: 1, master: at("a"), holdCause: null });
+    expect(scene.returns).toMatchObject([{ reason: "operator", lostBytes: null, epochNumber: 1 }]);
+    expect(scene.problems.at(-1)).toBe("cleared history-refused a");
+  });
+});
+
+describe("the end", () => {
+  it("leaves no timer, no probe and no callback, however often it is called", async () => {
+    const scene = calm();
+    const before = scene.epochs.length;
+    scene.evidence("connection-lost", "b");
+    scene.watcher.destroy();
+    await scene.watcher.close();
+    scene.time.pass(5_000);
+    scene.watcher.evidence({ kind: "connection-lost", node: at("a"), epoch: 1 });
+    scene.watcher.hint([at("z")]);
+    expect(scene.epochs.length).toBe(before + 1);
+    expect(scene.time.pending).toBe(0);
+  });
+
+  it("may come from within a callback", () => {
+    const scene = calm();
+    const { watcher } = scene;
+    scene.epochs.push = () => {
+      watcher.destroy();
+      return 0;
+    };
+    scene.evidence("connection-lost", "a");
+    scene.time.pass(1_000);
+    expect(scene.time.pending).toBe(0);
+  });
+});
