@@ -1,5 +1,5 @@
 /**
- * What 40 clients see of a failover by hand: through Holdfast, and through HAProxy that follows `role:master`.
+ * What 40 clients see of a failover by hand: through Holdfast, and HAProxy following `role:master`.
  *
  *   npm run bench:failover -- [--quick] [--runs 5] [--scenarios dead,live] [--systems haproxy,holdfast]
  *
@@ -206,12 +206,12 @@ function render(runs: readonly Run[], options: Options, verdicts: readonly Verdi
     }),
   );
   const what = [
-    `Medians of ${options.runs} runs, ${WRITERS} clients that write and ${READERS} that read, one master and two`,
-    "replicas. **dead**: the master is killed, promotion by hand one second later. **live**: promotion by hand while",
-    "the master lives, which is demoted one second later. *First write*: from the acknowledged promotion to the first",
-    "write of a client that the new master executed. *Gaps*: the longest time in which some one client got no",
-    "successful reply (in *dead* it includes the second before the promotion). *Lost*: acknowledged writes that the",
-    "new master does not have. *Errors*: by first word, in all runs together.",
+    `Medians of ${options.runs} runs. ${WRITERS} clients write, ${READERS} read; one master, two replicas.`,
+    "**dead**: the master is killed, promotion by hand one second later. **live**: promotion by hand while",
+    "the master lives, which is demoted one second later. *First write*: from the acknowledged promotion to",
+    "the first write of a client that the new master executed. *Gaps*: the longest time in which some one",
+    "client got no successful reply (in *dead* it includes the second before the promotion). *Lost*:",
+    "acknowledged writes that the new master does not have. *Errors*: by first word, in all runs together.",
   ].join("\n");
   const lossHead = ["uncertain", "lost", "unexplained"];
   return [what, table([...head, ...lossHead], rows), "## Bounds", verdictTable(verdicts)].join("\n\n");

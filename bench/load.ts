@@ -1,5 +1,5 @@
 /**
- * Requests per second, latency and CPU of the proxy per request: Redis directly, HAProxy, twemproxy, Holdfast.
+ * Requests per second, latency and CPU per request: Redis directly, HAProxy, twemproxy, Holdfast.
  *
  *   npm run bench:load -- [--quick] [--rounds 5] [--cases plain,pipeline,large,many] [--replicas 0]
  *
@@ -260,8 +260,8 @@ function render(options: Options, samples: readonly Sample[], verdicts: readonly
     }
   }
   const what =
-    `Medians of ${options.rounds} rounds; one redis-server with ${options.replicas} replicas, one thread for each ` +
-    "system. CPU is the system's own process, user and system time (for redis: the server's).";
+    `Medians of ${options.rounds} rounds; one redis-server with ${options.replicas} replicas, one thread ` +
+    "for each system. CPU is the system's own process, user and system time (for redis: the server's).";
   return [what, table(head, rows), "## Bounds", verdictTable(verdicts)].join("\n\n");
 }
 

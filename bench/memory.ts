@@ -17,7 +17,7 @@ import { COLLECT_ON_SIGNAL, type System, startHoldfast } from "./support/systems
 const MB = 1024 * 1024;
 const IDLE_CLIENT_BYTES_MOST = 15 * 1024;
 const COPIES_MOST = 3;
-/** How much longer another client may wait at worst than with Redis directly, which stops for a large value too. */
+/** How much longer another client may wait at worst than on Redis directly, which is not idle either. */
 const DELAY_MS_MOST = 20;
 const CHUNK_BYTES = 64 * 1024;
 
@@ -252,7 +252,7 @@ function judge(idle: Idle, large: readonly Large[], delays: readonly Delay[], op
   const [direct, proxied] = delays.filter((delay) => delay.beside === "slow");
   const longerMs = (proxied?.maxMs ?? Number.NaN) - (direct?.maxMs ?? Number.NaN);
   verdicts.push({
-    what: `${options.valueBytes / MB} MB sent slowly by another client, longest wait beyond that on Redis directly`,
+    what: `${options.valueBytes / MB} MB sent slowly by another client, longest wait beyond Redis directly`,
     bound: `≤ ${DELAY_MS_MOST} ms`,
     measured: `${longerMs.toFixed(1)} ms`,
     isMet: longerMs <= DELAY_MS_MOST,

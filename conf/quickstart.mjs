@@ -107,7 +107,7 @@ function canListen(port) {
 // ---- processes ------------------------------------------------------------------------------------
 
 async function startRedis({ port, args }) {
-  // Every quickstart begins with an empty data set: an old one could be older than the history of its replicas.
+  // Every quickstart begins empty: what is left here could be older than what its replicas have.
   rmSync(path.join(DATA, `dump-${port}.rdb`), { force: true });
   const child = start(`Redis on ${port}`, "redis-server", args);
   const log = path.join(DATA, `redis-${port}.log`);
@@ -136,7 +136,8 @@ async function startHoldfast({ proxy, nodes, http }) {
   await until(isReady, { what: "Holdfast being ready" });
   isReported = true;
   say(
-    `Holdfast: clients on ${proxy}, status on http://${HOST}:${http}/ (log: ${path.relative(CHECKOUT, log)}).`,
+    `Holdfast: clients on ${proxy}, status on http://${HOST}:${http}/ ` +
+      `(log: ${path.relative(CHECKOUT, log)}).`,
   );
 }
 
@@ -158,7 +159,7 @@ function isRunning(child) {
   return child.pid !== undefined && child.exitCode === null && child.signalCode === null;
 }
 
-/** Ends what we started: the proxy before its nodes, replicas before their master, each with time to finish. */
+/** Ends what we started: the proxy before its nodes, replicas before their master, with time to finish. */
 async function endAll() {
   for (const [name, child] of [...children].reverse()) await end(name, child);
 }
@@ -186,7 +187,8 @@ async function onSignal(signal) {
     const port = Number(/\d+$/.exec(name)?.[0]);
     if (port && !(await canListen(port))) {
       say(
-        `The Redis now on ${port} was started by hand and still runs; to end it: redis-cli -p ${port} shutdown`,
+        `The Redis now on ${port} was started by hand and still runs; ` +
+          `to end it: redis-cli -p ${port} shutdown`,
       );
     }
   }
@@ -242,7 +244,8 @@ function whatToTry({ proxy, nodes, http }) {
   const note = (what) => step("", what);
   return [
     "",
-    `Try this in another terminal, in ${CHECKOUT.replace(/\/$/, "")}; leave the first client open throughout:`,
+    `Try this in another terminal, in ${CHECKOUT.replace(/\/$/, "")}.`,
+    "Leave the first client open throughout.",
     "",
     step(`redis-cli -p ${proxy}`, "a client of the proxy; in it:"),
     step("  SET name chaoge", "goes to the master"),
@@ -267,12 +270,12 @@ function whatToTry({ proxy, nodes, http }) {
   ].join("\n");
 }
 
-/** A JSON line of Holdfast's log for people: `16:45:16 Holdfast: master found, master=… epoch=1`. */
+/** A JSON line of Holdfast's log for people: `16:45:16 Holdfast: master found master=… epoch=1`. */
 function readable(line) {
   try {
     const { level, time, pid, msg, ...details } = JSON.parse(line);
-    const shown = Object.entries(details).map(([key, value]) => `${key}=${JSON.stringify(value)}`);
-    return `${new Date(time).toTimeString().slice(0, 8)} Holdfast: ${msg}${shown.length ? `, ${shown.join(" ")}` : ""}`;
+    const shown = Object.entries(details).map(([key, value]) => ` ${key}=${JSON.stringify(value)}`);
+    return `${new Date(time).toTimeString().slice(0, 8)} Holdfast: ${msg}${shown.join("")}`;
   } catch {
     return line;
   }

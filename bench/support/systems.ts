@@ -1,4 +1,4 @@
-/** The systems that are compared: each one thread, each in front of the same nodes, each on a port of its own. */
+/** The systems that are compared: each one thread, in front of the same nodes, on a port of its own. */
 import type { ChildProcess } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";

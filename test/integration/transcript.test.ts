@@ -29,7 +29,12 @@ interface Section {
 function cmd(line: string | readonly Argument[], replies = 1): Step {
   const args = typeof line === "string" ? line.split(" ") : line;
   const name = args.map((arg) => (typeof arg === "object" ? `<${arg.length} bytes>` : String(arg))).join(" ");
-  return { name: name.length > 100 ? `${name.slice(0, 100)}…` : name, bytes: encodeCommand(args), replies, closes: false };
+  return {
+    name: name.length > 100 ? `${name.slice(0, 100)}…` : name,
+    bytes: encodeCommand(args),
+    replies,
+    closes: false,
+  };
 }
 
 function raw(text: string, replies = 1): Step {
@@ -669,7 +674,11 @@ const TAPE: readonly Section[] = [
   },
   {
     name: "HELLO with a name that is not allowed",
-    steps: [cmd(["HELLO", "3", "SETNAME", "a b"]), cmd(["HELLO", "2", "SETNAME", "a\nb"]), cmd("CLIENT GETNAME")],
+    steps: [
+      cmd(["HELLO", "3", "SETNAME", "a b"]),
+      cmd(["HELLO", "2", "SETNAME", "a\nb"]),
+      cmd("CLIENT GETNAME"),
+    ],
   },
   {
     name: "CLIENT",
@@ -779,8 +788,16 @@ const TAPE: readonly Section[] = [
         FCALL nosuch 0
       `),
       cmd(["EVAL", "redis.setresp(3) return redis.call('hgetall', KEYS[1])", "1", "nothing"]),
-      cmd(["FUNCTION", "LOAD", "#!lua name=lib\nredis.register_function('f', function(k, a) return a[1] end)"]),
-      cmd(["FUNCTION", "LOAD", "#!lua name=lib\nredis.register_function('f', function(k, a) return a[1] end)"]),
+      cmd([
+        "FUNCTION",
+        "LOAD",
+        "#!lua name=lib\nredis.register_function('f', function(k, a) return a[1] end)",
+      ]),
+      cmd([
+        "FUNCTION",
+        "LOAD",
+        "#!lua name=lib\nredis.register_function('f', function(k, a) return a[1] end)",
+      ]),
       cmd("FCALL f 0 hello"),
       cmd("FCALL_RO f 0 hello"),
       cmd("FUNCTION DELETE lib"),
@@ -881,7 +898,12 @@ const NOT_YET = (proxied: string) => /^-ERR proxy: .* is not supported yet/.test
 const DIFFERENCES: Readonly<Record<string, Difference>> = {
   ...everyOf("HELLO", "HELLO", isGreeting, "the client's id is the proxy's"),
   ...everyOf("inline commands", '"HELLO 3', isGreeting, "the client's id is the proxy's"),
-  ...everyOf("RESP2 subscribers may not do anything else", "HELLO 2", isGreeting, "the client's id is the proxy's"),
+  ...everyOf(
+    "RESP2 subscribers may not do anything else",
+    "HELLO 2",
+    isGreeting,
+    "the client's id is the proxy's",
+  ),
   "CLIENT: CLIENT ID": {
     why: "ids are the proxy's own",
     isMeant: (proxied, direct) => /^:\d+\r\n$/.test(proxied) && /^:\d+\r\n$/.test(direct),
@@ -985,7 +1007,8 @@ class Player {
   async #take(count: number, what: string): Promise<string[]> {
     const enough = () => this.#frames.length >= count || this.#socket.ended;
     if (!enough()) await until(enough, { everyMs: 1, what: `${count} replies to ${what}` });
-    if (this.#frames.length < count) throw new Error(`the connection was closed instead of answering ${what}`);
+    if (this.#frames.length < count)
+      throw new Error(`the connection was closed instead of answering ${what}`);
     return this.#frames.splice(0, count);
   }
 
@@ -1010,10 +1033,15 @@ async function compare(section: Section, protocol: 2 | 3, play: Play): Promise<s
   const proxied = await play(await Player.connect(proxy.port, protocol), section);
   const problems: string[] = [];
   for (const [index, step] of section.steps.entries()) {
-    const problem = judge(`${section.name}: ${step.name}`, proxied.replies[index] ?? "", direct.replies[index] ?? "");
+    const problem = judge(
+      `${section.name}: ${step.name}`,
+      proxied.replies[index] ?? "",
+      direct.replies[index] ?? "",
+    );
     if (problem !== null) problems.push(problem);
   }
-  if (direct.closed !== proxied.closed) problems.push(`${section.name}: closed directly ${direct.closed}, through the proxy ${proxied.closed}`);
+  if (direct.closed !== proxied.closed)
+    problems.push(`${section.name}: closed directly ${direct.closed}, through the proxy ${proxied.closed}`);
   return problems;
 }
 
@@ -1032,10 +1060,15 @@ function judge(name: string, proxied: string, direct: string): string | null {
   const difference = DIFFERENCES[name];
   const show = (text: string) => JSON.stringify(text.length > 300 ? `${text.slice(0, 300)}…` : text);
   if (difference === undefined) {
-    return proxied === direct ? null : `${name}\n   through the proxy ${show(proxied)}\n   directly          ${show(direct)}`;
+    return proxied === direct
+      ? null
+      : `${name}\n   through the proxy ${show(proxied)}\n   directly          ${show(direct)}`;
   }
-  if (proxied === direct) return difference.mayBeEqual ? null : `${name} does not differ any more: take it from the table`;
-  return difference.isMeant(proxied, direct) ? null : `${name} (${difference.why}) differs otherwise: ${show(proxied)}, directly ${show(direct)}`;
+  if (proxied === direct)
+    return difference.mayBeEqual ? null : `${name} does not differ any more: take it from the table`;
+  return difference.isMeant(proxied, direct)
+    ? null
+    : `${name} (${difference.why}) differs otherwise: ${show(proxied)}, directly ${show(direct)}`;
 }
 
 describe.each([2, 3] as const)("RESP%i: through the proxy and directly, byte for byte", (protocol) => {
@@ -1064,7 +1097,9 @@ describe.each([2, 3] as const)("RESP%i: through the proxy and directly, byte for
 });
 
 it("the tape has several hundred steps, and every listed difference is on it", () => {
-  const names = new Set(TAPE.flatMap((section) => section.steps.map((step) => `${section.name}: ${step.name}`)));
+  const names = new Set(
+    TAPE.flatMap((section) => section.steps.map((step) => `${section.name}: ${step.name}`)),
+  );
   expect(names.size).toBeGreaterThan(400);
   for (const name of Object.keys(DIFFERENCES)) expect(names).toContain(name);
 });

@@ -107,7 +107,9 @@ export function forgetPeak(pid: number): void {
 
 /** Processor time a process has used so far, ms. */
 export function processorMsOf(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /s, "").split(" ");
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8")
+    .replace(/^.*\) /s, "")
+    .split(" ");
   return 10 * (Number(fields[11]) + Number(fields[12]));
 }
 

@@ -4,8 +4,8 @@
  *   near side ──▶ ┌ up   ┐ ──▶ far side (the target)
  *             ◀── └ down ┘ ◀──
  *
- * Each arrow is a `Direction`: a queue of chunks that are written when they are due, in order, unless the link
- * is stalled.
+ * Each arrow is a `Direction`: a queue of chunks that are written when they are due, in order, unless
+ * the link is stalled.
  */
 import net from "node:net";
 

@@ -1,6 +1,6 @@
 /**
- * The proxy as its users run it: a process of its own with a configuration file. `src/main.ts` through tsx, or
- * `dist/main.js` when TEST_DIST is set.
+ * The proxy as its users run it: a process of its own with a configuration file. `src/main.ts` through tsx,
+ * or `dist/main.js` when TEST_DIST is set.
  */
 import type { ChildProcess } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";

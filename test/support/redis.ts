@@ -85,7 +85,8 @@ export class RedisServer {
   }
 
   /**
-   * Sends a signal. For one that ends the process, waits until it is gone; SIGSTOP and SIGCONT return at once.
+   * Sends a signal. For one that ends the process, waits until it is gone; SIGSTOP and SIGCONT
+   * return at once.
    */
   async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
     const child = this.#child;

@@ -151,7 +151,7 @@ export class Stage {
   async expectBalancedAccounts(): Promise<HoldAccounts> {
     await until(async () => (await this.accounts()).now === 0, { what: "nobody being held" });
     const accounts = await this.accounts();
-    const { held, released, expired, left, failed } = accounts;
+    const { released, expired, left, failed } = accounts;
     expect(accounts).toMatchObject({ held: released + expired + left + failed, now: 0 });
     expect(await this.proxy.metric("holdfast_held_bytes")).toBe(0);
     return accounts;

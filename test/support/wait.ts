@@ -13,8 +13,8 @@ export interface UntilOptions {
 }
 
 /**
- * Waits until `condition` returns something truthy and returns it. A condition that throws is not met yet; its
- * last error is shown when the deadline passes.
+ * Waits until `condition` returns something truthy and returns it. A condition that throws is not met yet;
+ * its last error is shown when the deadline passes.
  */
 export async function until<T>(
   condition: () => T | Promise<T>,

@@ -3,8 +3,8 @@ import { Decoder, decodeAll, encodeCommand, type Frame, ReplyError } from "../..
 
 const STREAM = Buffer.from(
   "+OK\r\n-ERR no such thing\r\n:42\r\n:9223372036854775807\r\n$5\r\na\r\nbc\r\n$-1\r\n$0\r\n\r\n*-1\r\n" +
-    "*2\r\n$1\r\na\r\n*1\r\n:1\r\n%1\r\n+key\r\n#t\r\n~2\r\n:1\r\n:2\r\n,1.5\r\n,inf\r\n(123456789012345678901\r\n" +
-    "=7\r\ntxt:abc\r\n_\r\n!8\r\nERR long\r\n>2\r\n+message\r\n$2\r\nhi\r\n|1\r\n+ttl\r\n:9\r\n+after\r\n",
+    "*2\r\n$1\r\na\r\n*1\r\n:1\r\n%1\r\n+key\r\n#t\r\n~2\r\n:1\r\n:2\r\n,1.5\r\n,inf\r\n" +
+    "(123456789012345678901\r\n=7\r\ntxt:abc\r\n_\r\n!8\r\nERR long\r\n>2\r\n+message\r\n$2\r\nhi\r\n|1\r\n+ttl\r\n:9\r\n+after\r\n",
 );
 const VALUES = [
   "OK",
