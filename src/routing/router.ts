@@ -180,7 +180,12 @@ export class Router implements LaneKeeper {
   /** The lane to the master; null when there is no master now or no room for a lane. */
   masterLane(profile: Profile): Lane | null {
     if (profile.master !== null) return profile.master;
-    return this.pool.master(profile, this.epoch);
+    return this.pool.master(profile, this.epoch, "master");
+  }
+
+  /** Another connection to the master, for a request that would make others wait behind it. */
+  bulkLane(profile: Profile): Lane | null {
+    return this.pool.master(profile, this.epoch, "bulk");
   }
 
   /** The replica a session reads from as long as it stays fit; null when there is none. */

@@ -11,6 +11,24 @@ const MIN_BYTES = 4 * 1024;
 /** Arrival times are kept for this many parts of the hold time, so that there are never more of them. */
 const MARKS = 32;
 
+/**
+ * From this many bytes on that have arrived, the rest of the frame gets its memory at once: copying a large
+ * frame again and again would stop everybody else for tens of milliseconds. Memory that is never written to
+ * costs addresses only.
+ */
+const RESERVE_FROM_BYTES = 1024 * 1024;
+
+/** A buffer for `least` bytes, with room for more of a frame that needs `needed`. */
+function allocate(least: number, needed: number): Buffer {
+  if (needed <= least) return Buffer.allocUnsafeSlow(least);
+  if (least < RESERVE_FROM_BYTES) return Buffer.allocUnsafeSlow(Math.min(2 * least, needed));
+  try {
+    return Buffer.allocUnsafeSlow(needed);
+  } catch {
+    return Buffer.allocUnsafeSlow(Math.min(2 * least, needed));
+  }
+}
+
 interface Mark {
   /** Counted from the client's first byte. */
   readonly position: number;
@@ -44,15 +62,14 @@ export class Input {
     this.end += bytes;
   }
 
-  /** At most doubles, and at most to what the frame is known to need: a client's claim alone reserves nothing. */
+  /** Doubles up to what the frame is known to need; a client's claim alone reserves nothing. */
   private grow(bytes: number, needed: number): void {
     const length = this.length;
     const least = length + bytes;
     const fits = least <= this.buffer.length && this.start >= length;
     if (fits && !this.lent) this.buffer.copyWithin(0, this.start, this.end);
     else {
-      const size = needed > least ? Math.min(2 * least, needed) : least + (least >> 1);
-      const larger = Buffer.allocUnsafeSlow(Math.max(size, MIN_BYTES));
+      const larger = allocate(Math.max(needed > least ? least : least + (least >> 1), MIN_BYTES), needed);
       this.buffer.copy(larger, 0, this.start, this.end);
       this.buffer = larger;
       this.lent = false;

@@ -65,6 +65,9 @@ export type Blocked =
   | "hold" // there is no node for the next request
   | "answer"; // a server is asked something on the session's behalf
 
+/** From this size on a request goes through a lane of its own kind: nobody waits behind it. */
+const BULK_BYTES = 1024 * 1024;
+
 /** How long a client may take to read its last replies after the proxy has nothing more to say, ms. */
 const LINGER_MS = 10_000;
 
@@ -271,7 +274,10 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     owned: boolean,
   ): boolean {
     if (lane !== null) {
-      this.send({ command, kind: command.kind as PlainKind }, lane, { buf, start, end, owned });
+      const isBulk = end - start >= BULK_BYTES && lane.target.role === "master";
+      const wide = isBulk ? this.router.bulkLane(this.profile) : lane;
+      if (wide === null || !this.mayUse(wide)) return wide === null && this.wait(start);
+      this.send({ command, kind: command.kind as PlainKind }, wide, { buf, start, end, owned });
       return true;
     }
     if (this.isPlain(command)) return this.noWay(command, buf, start);

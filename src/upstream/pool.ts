@@ -48,8 +48,9 @@ export class LanePool {
   }
 
   /** The lane to the epoch's master; null when there may be no more lanes. */
-  master(profile: Profile, epoch: Epoch): Lane | null {
-    if (profile.master !== null) return profile.master;
+  master(profile: Profile, epoch: Epoch, slot: "master" | "bulk"): Lane | null {
+    const known = profile[slot];
+    if (known !== null) return known;
     if (epoch.master === null || epoch.history === null) return null;
     const lane = this.open({
       node: epoch.master,
@@ -60,7 +61,7 @@ export class LanePool {
       profile,
       privateTo: null,
     });
-    profile.master = lane;
+    profile[slot] = lane;
     return lane;
   }
 
@@ -129,14 +130,18 @@ export class LanePool {
     if (this.lanes.delete(lane)) this.counters.upstreamNow.lane--;
     const { profile, node } = lane.target;
     if (profile.master === lane) profile.master = null;
+    if (profile.bulk === lane) profile.bulk = null;
     if (profile.readers.get(node) === lane) profile.readers.delete(node);
   }
 
   /** The master is another one now: its lanes answer what they owe and take nothing new. */
   retireMasters(): void {
     for (const profile of this.profiles) {
-      profile.master?.retire(this.settings.retireTimeoutMs);
+      const { master, bulk } = profile;
       profile.master = null;
+      profile.bulk = null;
+      master?.retire(this.settings.retireTimeoutMs);
+      bulk?.retire(this.settings.retireTimeoutMs);
     }
     for (const lane of this.privates) lane.retire(this.settings.retireTimeoutMs);
   }
@@ -164,6 +169,7 @@ export class LanePool {
 
   private drop(profile: Profile): void {
     profile.master?.retire(this.settings.retireTimeoutMs);
+    profile.bulk?.retire(this.settings.retireTimeoutMs);
     for (const lane of profile.readers.values()) lane.retire(this.settings.retireTimeoutMs);
     this.profiles.forget(profile);
   }

@@ -19,6 +19,8 @@ export class Profile {
   users = 0;
   /** The lane to the epoch's master; null until it is needed. */
   master: Lane | null = null;
+  /** Another lane to the master, for requests so large that others would wait behind them. */
+  bulk: Lane | null = null;
   /** Lanes for reads, by node. */
   readonly readers = new Map<NodeId, Lane>();
   /** A connection like this was accepted by a server at least once. */

@@ -6,7 +6,9 @@ import { type ChaosLink, startLink } from "../support/link.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { encodeCommand, type Reply } from "../support/resp.ts";
 import { errorText, Stage, type StageOptions } from "../support/stage.ts";
-import { sleep, until, within } from "../support/wait.ts";
+import { until, within } from "../support/wait.ts";
+
+const UNCERTAIN = /^UNCERTAIN .*may or may not have run/;
 
 let stage: Stage;
 const links: { close(): Promise<void> }[] = [];
@@ -20,25 +22,477 @@ afterEach(async () => {
   for (const link of links.splice(0)) await link.close();
 });
 
-/** Sends without waiting for the reply, and waits until the proxy has written it to the node. */
-async function sendTo(server: RedisServer, client: RawClient, ...args: string[]): Promise<Promise<Reply>> {
-  const before = await stage.sentTo(server);
-  const reply = client.command(...args);
-  await until(async () => (await stage.sentTo(server)) > before, { what: `${args[0]} being sent`, everyMs: 1 });
-  return { reply } as never;
+interface OnTheWay {
+  readonly reply: Promise<Reply>;
 }
 
-async function inFlight(server: RedisServer, client: RawClient, ...args: string[]) {
-  const sent = await sendTo(server, client, ...args);
-  return (sent as unknown as { reply: Promise<Reply> }).reply;
+/** Sends a command and returns once the proxy has written it to the node; its reply comes later. */
+async function inFlight(node: RedisServer, client: RawClient, ...args: string[]): Promise<OnTheWay> {
+  const before = await stage.sentTo(node);
+  const reply = client.command(...args);
+  await until(async () => (await stage.sentTo(node)) > before, { what: `${args[0]} being sent`, everyMs: 1 });
+  return { reply };
+}
+
+async function pending(promise: Promise<unknown>, ms = 50): Promise<void> {
+  await expect(within(promise, ms, "a reply")).rejects.toThrow("a reply");
+}
+
+/** The proxy's own counters of what it did about lost and refused requests. */
+async function counters() {
+  const { uncertain, resent_reads, resent_writes } = await stage.status();
+  return { uncertain, resent_reads, resent_writes };
 }
 
 describe("a write in flight when its connection dies", () => {
   it("is answered UNCERTAIN on an open connection and not repeated, when the master is killed (12)", async () => {
     await setUp();
-    const [writer, other] = await stage.clients(2);
-    expect(await writer!.command("SET", "n", "7")).toBe("OK");
+    const [a, b] = (await stage.clients(2)) as [RawClient, RawClient];
+    expect(await a.command("SET", "n", "7")).toBe("OK");
     await stage.replica(0).untilCaughtUp(stage.master);
     await stage.master.kill("SIGSTOP");
+    const first = await inFlight(stage.master, a, "INCR", "n");
+    const second = await inFlight(stage.master, b, "INCR", "n");
+    // Behind a write that is on the way, a read of the same client waits for it: it goes the same way.
+    const read = await inFlight(stage.master, a, "GET", "n");
+    await stage.master.kill("SIGKILL");
+    for (const { reply } of [first, second]) {
+      expect(errorText(await within(reply, 1_000, "UNCERTAIN at once"))).toMatch(UNCERTAIN);
+    }
+    await stage.untilCause("connection-lost");
+    const held = b.command("INCR", "n");
+    await stage.untilHeld();
+    await stage.replica(0).promote();
+    await stage.untilMaster(stage.replica(0));
+    expect(await held).toBe(8);
+    expect(["7", "8"]).toContain(await read.reply);
+    expect(await a.command("INCR", "n")).toBe(9);
+    expect(await stage.replica(0).cli("GET", "n"), "neither of the two was run by anybody").toBe("9");
+    expect(await counters()).toMatchObject({ uncertain: 2, resent_writes: 0 });
+    expect(await stage.proxy.metric("holdfast_uncertain_total")).toBe(2);
+    expect((await stage.failovers())[0]).toMatchObject({ uncertain: 2, to: stage.replica(0).address });
+  });
+
+  it("is answered UNCERTAIN also when it did run and only its reply was lost; it runs once (12, 13)", async () => {
+    let link!: ChaosLink;
+    await setUp({
+      before: async (group) => {
+        link = await startLink(group.master.port);
+        links.push(link);
+        return [link.address, ...group.replicas.map(({ address }) => address)];
+      },
+    });
+    const [a, b] = (await stage.clients(2)) as [RawClient, RawClient];
+    expect(await a.command("SET", "n", "0")).toBe("OK");
+    link.delay(200);
+    const reply = a.command("INCR", "n");
+    await until(async () => (await stage.master.cli("GET", "n")) === "1", {
+      what: "INCR being run",
+      everyMs: 1,
+    });
+    link.reset();
+    link.delay(0);
+    expect(errorText(await within(reply, 1_000, "UNCERTAIN at once"))).toMatch(UNCERTAIN);
+    // The same master is verified again, without a switch.
+    expect(await b.command("INCR", "n")).toBe(2);
+    expect(await a.command("GET", "n")).toBe("2");
+    expect(await stage.number("epoch")).toBe(1);
+    expect(await counters()).toMatchObject({ uncertain: 1, resent_writes: 0 });
+  });
+
+  it("a whole transaction in flight is one UNCERTAIN (19)", async () => {
+    await setUp();
+    const client = await stage.client();
+    expect(await client.pipeline([["MULTI"], ["INCR", "n"], ["INCR", "m"]])).toEqual([
+      "OK",
+      "QUEUED",
+      "QUEUED",
+    ]);
+    await stage.master.kill("SIGSTOP");
+    const exec = await inFlight(stage.master, client, "EXEC");
+    await stage.master.kill("SIGKILL");
+    expect(errorText(await exec.reply)).toMatch(UNCERTAIN);
+    await stage.replica(0).promote();
+    expect(await client.pipeline([["MULTI"], ["INCR", "n"], ["EXEC"]])).toEqual(["OK", "QUEUED", [1]]);
+    expect(await counters()).toMatchObject({ uncertain: 1 });
+    expect(client.unclaimed).toBe(0);
+  });
+
+  it("in a pipeline, every request is answered once and in order: what was answered stays, writes UNCERTAIN, reads re-run (15)", async () => {
+    await setUp();
+    const client = await stage.client();
+    expect(await client.command("SET", "k", "0")).toBe("OK");
+    await stage.replica(0).untilCaughtUp(stage.master);
+    await stage.master.kill("SIGSTOP");
+    const before = await stage.sentTo(stage.master);
+    const commands: string[][] = [
+      ["SET", "k", "1"],
+      ["GET", "k"],
+      ["ECHO", "one"],
+      ["INCR", "k"],
+      ["GET", "k"],
+      ["ECHO", "two"],
+    ];
+    const replies = client.pipeline(commands);
+    await until(async () => (await stage.sentTo(stage.master)) >= before + commands.length, { everyMs: 1 });
+    await stage.master.kill("SIGKILL");
+    await stage.untilCause("connection-lost");
+    await stage.replica(0).promote();
+    const [set, get, one, incr, again, two] = await replies;
+    expect(errorText(set)).toMatch(UNCERTAIN);
+    expect(errorText(incr)).toMatch(UNCERTAIN);
+    expect([get, one, again, two]).toEqual(["0", "one", "0", "two"]);
+    expect(await client.command("ECHO", "end")).toBe("end");
+    expect(client.unclaimed).toBe(0);
+    expect(await counters()).toMatchObject({ uncertain: 2, resent_reads: 4 });
   });
 });
+
+describe("a write whose bytes never left", () => {
+  it("is sent again, not UNCERTAIN, when its connection never came about (12)", async () => {
+    let link!: ChaosLink;
+    await setUp({
+      before: async (group) => {
+        link = await startLink(group.master.port);
+        links.push(link);
+        return [link.address, ...group.replicas.map(({ address }) => address)];
+      },
+    });
+    const client = await stage.client();
+    expect(await client.command("INCR", "n")).toBe(1);
+    expect(await client.command("SELECT", "1")).toBe("OK");
+    // The connection for database 1 is opened into a black hole, so nothing but its greeting can have left.
+    const accepted = link.accepted;
+    link.stall();
+    const reply = client.command("INCR", "n");
+    await until(() => link.accepted > accepted, { what: "a new connection to the master", everyMs: 1 });
+    await pending(reply);
+    link.reset();
+    link.resume();
+    expect(await reply).toBe(1);
+    expect(await counters()).toMatchObject({ uncertain: 0 });
+    expect(await stage.proxy.metric("holdfast_upstream_lost_total")).toBeGreaterThan(0);
+    expect(await client.command("INCR", "n")).toBe(2);
+  });
+});
+
+describe("a read in flight", () => {
+  it("is answered from elsewhere when its replica is killed (3, 4)", async () => {
+    await setUp();
+    expect(await stage.master.cli("SET", "k", "value")).toBe("OK");
+    for (const replica of stage.group.replicas) await replica.untilCaughtUp(stage.master);
+    const clients = await stage.clients(6);
+    await stage.replica(0).kill("SIGSTOP");
+    const before = await stage.sentTo(stage.replica(0));
+    const replies = clients.map((client) =>
+      client.pipeline([
+        ["GET", "k"],
+        ["ECHO", "tag"],
+        ["GET", "k"],
+      ]),
+    );
+    await until(async () => (await stage.sentTo(stage.replica(0))) >= before + 6, {
+      what: "reads in flight",
+    });
+    await stage.replica(0).kill("SIGKILL");
+    for (const reply of replies) expect(await reply).toEqual(["value", "tag", "value"]);
+    expect(Number((await counters()).resent_reads)).toBeGreaterThanOrEqual(6);
+    for (const client of clients) expect(client.unclaimed).toBe(0);
+  });
+
+  it("is answered from elsewhere when the master that served it is killed (4, 6)", async () => {
+    await setUp({ config: { reads: { from: "any" } } });
+    expect(await stage.master.cli("SET", "k", "value")).toBe("OK");
+    for (const replica of stage.group.replicas) await replica.untilCaughtUp(stage.master);
+    await stage.untilReadable(2);
+    const clients = await stage.clients(6);
+    await stage.master.kill("SIGSTOP");
+    const before = await stage.sentTo(stage.master);
+    const replies = clients.map((client) => client.command("GET", "k"));
+    await until(async () => (await stage.sentTo(stage.master)) >= before + 2, { what: "reads in flight" });
+    await stage.master.kill("SIGKILL");
+    for (const reply of replies) expect(await within(reply, 1_000, "reads without a master")).toBe("value");
+    expect(Number((await counters()).resent_reads)).toBeGreaterThanOrEqual(2);
+  });
+
+  it("whose reply came in part is answered whole, from elsewhere (5)", async () => {
+    const relays: CuttingRelay[] = [];
+    await setUp({
+      before: async (group) => {
+        for (const replica of group.replicas) relays.push(await new CuttingRelay(replica.port).start());
+        links.push(...relays);
+        return [group.master.address, ...relays.map(({ address }) => address)];
+      },
+    });
+    // No two places of it are alike: a splice would show.
+    const big = Array.from({ length: 500_000 }, (_, i) => String(i).padStart(8, "0")).join("");
+    expect(await stage.master.cli("SET", "big", big)).toBe("OK");
+    for (const replica of stage.group.replicas) await replica.untilCaughtUp(stage.master);
+    for (const cutAfter of [10, 70_000, 3_000_000]) {
+      await stage.untilReadable(2);
+      const clients = await stage.clients(4);
+      const [relay] = relays as [CuttingRelay];
+      const cuts = relay.cuts;
+      relay.cutAfter = cutAfter;
+      const replies = clients.map((client) =>
+        client.pipeline([
+          ["ECHO", "before"],
+          ["GET", "big"],
+          ["ECHO", "after"],
+        ]),
+      );
+      for (const reply of replies) {
+        const [before, value, after] = await reply;
+        expect([before, after]).toEqual(["before", "after"]);
+        expect(value === big, `the value after a cut at ${cutAfter}`).toBe(true);
+      }
+      expect(relay.cuts, `cuts at ${cutAfter}`).toBeGreaterThan(cuts);
+      relay.cutAfter = Number.POSITIVE_INFINITY;
+      for (const client of clients) expect(client.unclaimed).toBe(0);
+    }
+    expect(Number((await counters()).resent_reads)).toBeGreaterThanOrEqual(3);
+  });
+});
+
+describe("requests that the node refused without running them", () => {
+  /** Demotes the master without losing what it acknowledged, before the proxy can know. */
+  async function demoteUnseen(): Promise<void> {
+    await stage.replica(0).untilCaughtUp(stage.master);
+    await stage.master.replicaOf(stage.replica(0));
+  }
+
+  /** With probes this slow only the traffic can tell the proxy. */
+  const BLIND = { probe: { interval: "5s", timeout: "5s" } };
+
+  it("a pipeline behind a demotion is re-run in order: no reply is wrong, doubled or missing (9, 15)", async () => {
+    await setUp({ config: BLIND });
+    const client = await stage.client();
+    expect(
+      await client.pipeline([
+        ["SET", "k", "old"],
+        ["SET", "n", "10"],
+      ]),
+    ).toEqual(["OK", "OK"]);
+    await demoteUnseen();
+    expect(await stage.number("writable"), "the proxy does not know yet").toBe(1);
+    const replies = client.pipeline([
+      ["GET", "k"],
+      ["SET", "k", "new"], // READONLY
+      ["GET", "k"], // answered "old" by the demoted master: must not be passed on
+      ["INCR", "n"], // READONLY
+      ["GET", "n"],
+      ["ECHO", "tag"],
+      ["INCR", "n"],
+      ["MGET", "k", "n"],
+    ]);
+    await stage.untilHeld();
+    expect(await stage.status()).toMatchObject({ writable: 0, hold_cause: "role-changed" });
+    await pending(replies);
+    await stage.replica(0).promote();
+    expect(await replies).toEqual(["old", "OK", "new", 11, "11", "tag", 12, ["new", "12"]]);
+    expect(await client.command("ECHO", "end")).toBe("end");
+    expect(client.unclaimed).toBe(0);
+    expect(Number((await counters()).resent_writes)).toBeGreaterThanOrEqual(3);
+    expect(await counters()).toMatchObject({ uncertain: 0 });
+  });
+
+  it("a long mixed pipeline keeps its order through REPLICAOF in its middle, reply by reply (9, 15)", async () => {
+    await setUp();
+    const client = await stage.client();
+    const rounds = 20_000;
+    const commands: string[][] = [];
+    for (let i = 1; i <= rounds; i++) {
+      commands.push(["INCR", "n"], ["SET", "k", `v${i}`], ["GET", "k"], ["ECHO", `e${i}`]);
+    }
+    const replies = client.pipeline(commands);
+    await until(async () => Number(await stage.master.cli("GET", "n")) > rounds / 10, { everyMs: 1 });
+    // Towards nobody, and later master again: what it has run stays, so that every value can be foretold.
+    expect(await stage.master.cli("REPLICAOF", "127.0.0.1", 1)).toBe("OK");
+    await stage.untilHeld();
+    const atDemotion = Number(await stage.master.cli("GET", "n"));
+    expect(atDemotion, "in the middle of the pipeline").toBeLessThan(rounds);
+    await stage.master.promote();
+    const all = await replies;
+    for (let i = 1; i <= rounds; i++) {
+      const [n, set, get, echo] = all.slice(4 * (i - 1), 4 * i);
+      if (n !== i || set !== "OK" || get !== `v${i}` || echo !== `e${i}`) {
+        expect({ at: i, atDemotion, n, set, get, echo }).toEqual({
+          at: i,
+          atDemotion,
+          n: i,
+          set: "OK",
+          get: `v${i}`,
+          echo: `e${i}`,
+        });
+      }
+    }
+    expect(await client.command("ECHO", "end")).toBe("end");
+    expect(client.unclaimed).toBe(0);
+    expect(Number((await counters()).resent_writes), "writes that were refused").toBeGreaterThan(0);
+    expect(await counters()).toMatchObject({ uncertain: 0 });
+  });
+
+  it("long mixed pipelines of many clients keep their order through FAILOVER (9, 11, 15, 37)", async () => {
+    await setUp();
+    const clients = await stage.clients(8);
+    const rounds = 6_000;
+    const replies = clients.map((client, c) => {
+      const commands: string[][] = [];
+      for (let i = 1; i <= rounds; i++) commands.push(["INCR", `n${c}`], ["GET", `n${c}`], ["ECHO", `e${i}`]);
+      return client.pipeline(commands);
+    });
+    await until(async () => Number(await stage.master.cli("GET", "n0")) > rounds / 20, { everyMs: 1 });
+    expect(await stage.master.cli("FAILOVER", "TO", "127.0.0.1", stage.replica(0).port)).toBe("OK");
+    await stage.untilMaster(stage.replica(0));
+    const atFailover = (await counters()).resent_writes;
+    for (const [c, all] of (await Promise.all(replies)).entries()) {
+      for (let i = 1; i <= rounds; i++) {
+        const [n, get, echo] = all.slice(3 * (i - 1), 3 * i);
+        // Another's GET may not be seen, so the own value is exact.
+        if (n !== i || get !== String(i) || echo !== `e${i}`) {
+          expect({ c, at: i, n, get, echo }).toEqual({ c, at: i, n: i, get: String(i), echo: `e${i}` });
+        }
+      }
+      expect(await stage.replica(0).cli("GET", `n${c}`)).toBe(String(rounds));
+    }
+    expect(Number(atFailover), "writes that were refused").toBeGreaterThan(0);
+    expect(await counters()).toMatchObject({ uncertain: 0 });
+  });
+
+  it("a transaction is queued in the proxy and notices nothing of a switch before EXEC (17)", async () => {
+    await setUp();
+    const client = await stage.client();
+    expect(await client.pipeline([["SET", "n", "1"], ["MULTI"], ["INCR", "n"]])).toEqual([
+      "OK",
+      "OK",
+      "QUEUED",
+    ]);
+    await stage.replica(0).untilCaughtUp(stage.master);
+    await stage.master.kill("SIGKILL");
+    await stage.untilCause("connection-lost");
+    expect(await client.command("INCRBY", "n", "10")).toBe("QUEUED");
+    const exec = client.command("EXEC");
+    await stage.untilHeld();
+    await stage.replica(0).promote();
+    expect(await exec).toEqual([2, 12]);
+    expect(await counters()).toMatchObject({ uncertain: 0 });
+  });
+
+  it("a transaction refused because of READONLY at queue time is re-sent as a whole (18)", async () => {
+    await setUp({ config: BLIND });
+    const client = await stage.client();
+    expect(await client.command("SET", "n", "1")).toBe("OK");
+    await demoteUnseen();
+    const replies = client.pipeline([["MULTI"], ["INCR", "n"], ["GET", "n"], ["EXEC"], ["GET", "n"]]);
+    await stage.untilHeld();
+    await stage.replica(0).promote();
+    expect(await replies).toEqual(["OK", "QUEUED", "QUEUED", [2, "2"], "2"]);
+    expect(Number((await counters()).resent_writes)).toBe(1);
+    expect(client.unclaimed).toBe(0);
+  });
+
+  it("a transaction refused as a whole at EXEC (EXECABORT because of READONLY) is re-sent (18)", async () => {
+    await setUp({ config: { probe: { interval: "5s", timeout: "5s" } } });
+    const client = await stage.client();
+    expect(await client.command("SET", "n", "1")).toBe("OK");
+    await stage.replica(0).untilCaughtUp(stage.master);
+    // Redis reads a connection 16 KB at a time: the INCR is queued, the demotion runs, EXEC comes after it.
+    const padding = "x".repeat(20_000);
+    await stage.master.kill("SIGSTOP");
+    expect(await client.pipeline([["MULTI"], ["INCR", "n"], ["ECHO", padding]])).toEqual([
+      "OK",
+      "QUEUED",
+      "QUEUED",
+    ]);
+    const exec = await inFlight(stage.master, client, "EXEC");
+    const demotion = net.connect({ port: stage.master.port, host: "127.0.0.1" });
+    const demoted = new Promise<string>((resolve) => demotion.once("data", (data) => resolve(String(data))));
+    demotion.write(encodeCommand(["REPLICAOF", "127.0.0.1", stage.replica(0).port]));
+    await stage.master.kill("SIGCONT");
+    expect(await demoted).toMatch(/^\+OK/);
+    demotion.destroy();
+    await stage.untilHeld();
+    // "EXECABORT … because of: READONLY" is counted by the server itself.
+    const aborts = (await stage.master.info("errorstats")).get("errorstat_EXECABORT");
+    expect(aborts, "the server refused the transaction at EXEC").toBe("count=1");
+    await stage.replica(0).promote();
+    expect(await exec.reply).toEqual([2, padding]);
+    expect(await stage.replica(0).cli("GET", "n")).toBe("2");
+    expect(await counters()).toMatchObject({ uncertain: 0, resent_writes: 1 });
+  });
+
+  it("requests wait while the master loads its data set, and are answered when it has (9, 13)", async () => {
+    await setUp({ replicas: 0, redis: { args: ["--save", "3600 1"] }, readable: 0 });
+    const [a, b] = (await stage.clients(2)) as [RawClient, RawClient];
+    for (let i = 0; i < 300; i++) await a.command("SET", `k${i}`, "x".repeat(2_000));
+    await a.command("SET", "n", "5");
+    await stage.master.cli("SHUTDOWN", "SAVE").catch(() => undefined);
+    await until(() => !stage.master.running);
+    const slowly = ["--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024"];
+    const restarted = stage.master.restart(["--save", "3600 1", ...slowly]);
+    await stage.untilCause("loading");
+    expect(await stage.status()).toMatchObject({ writable: 0 });
+    const [write, read] = [a.command("INCR", "n"), b.command("GET", "k7")];
+    await stage.untilHeld(2);
+    await pending(Promise.race([write, read]), 100);
+    await restarted;
+    expect(await write).toBe(6);
+    expect(await read).toBe("x".repeat(2_000));
+    expect(await stage.epoch()).toMatchObject({ number: 1, hold_cause: null });
+    expect(await counters()).toMatchObject({ uncertain: 0 });
+  });
+});
+
+/** Passes everything on; a connection on which the big value is asked for ends after `cutAfter` bytes of replies. */
+class CuttingRelay {
+  cutAfter = Number.POSITIVE_INFINITY;
+  cuts = 0;
+  readonly #target: number;
+  readonly #server: net.Server;
+  readonly #sockets = new Set<net.Socket>();
+
+  constructor(target: number) {
+    this.#target = target;
+    this.#server = net.createServer({ noDelay: true }, (near) => this.#relay(near));
+  }
+
+  get address(): string {
+    return `127.0.0.1:${(this.#server.address() as net.AddressInfo).port}`;
+  }
+
+  async start(): Promise<this> {
+    await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
+    return this;
+  }
+
+  async close(): Promise<void> {
+    this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  #relay(near: net.Socket): void {
+    const far = net.connect({ port: this.#target, host: "127.0.0.1", noDelay: true });
+    let brought = Number.NEGATIVE_INFINITY;
+    near.on("data", (chunk: Buffer) => {
+      if (brought < 0 && chunk.includes("\r\nbig\r\n")) brought = 0;
+      far.write(chunk);
+    });
+    far.on("data", (chunk: Buffer) => {
+      if (near.writableEnded) return;
+      brought += chunk.length;
+      if (brought < this.cutAfter) return void near.write(chunk);
+      // In an orderly way, so that all that was passed on arrives.
+      near.end(chunk.subarray(0, chunk.length - (brought - this.cutAfter)));
+      far.destroy();
+      this.cuts++;
+    });
+    for (const [socket, other] of [[near, far] as const, [far, near] as const]) {
+      this.#sockets.add(socket);
+      socket.on("error", () => other.destroy());
+      socket.on("close", () => {
+        this.#sockets.delete(socket);
+        if (socket === near || !near.writableEnded) other.destroy();
+      });
+    }
+  }
+}

@@ -9,6 +9,7 @@ import { type ProxyProcess, startProxy } from "../support/proxy.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
 import { type Argument, Decoder, encodeCommand } from "../support/resp.ts";
 import { until } from "../support/wait.ts";
+import { startWorkload } from "../support/workload.ts";
 
 /** One step: a command as words, or bytes as they are, and how many replies it gets. */
 interface Step {
@@ -880,6 +881,7 @@ const TAPE: readonly Section[] = [
     name: "RESP2 subscribers may not do anything else",
     steps: [cmd("HELLO 2"), cmd("SUBSCRIBE a"), cmd("GET s"), cmd("UNSUBSCRIBE"), cmd("GET s")],
   },
+  { name: "a subscriber's QUIT", steps: [cmd("SUBSCRIBE a b", 2), { ...cmd("QUIT"), closes: true }] },
   { name: "QUIT", steps: [cmd("SET q 1"), { ...cmd("QUIT"), closes: true }] },
   { name: "inline QUIT", steps: [{ ...raw("QUIT\r\n"), closes: true }] },
 ];
@@ -1004,9 +1006,14 @@ class Player {
     return { replies, closed: await this.#close(section) };
   }
 
+  destroy(): void {
+    this.#socket.destroy();
+  }
+
   async #take(count: number, what: string): Promise<string[]> {
     const enough = () => this.#frames.length >= count || this.#socket.ended;
-    if (!enough()) await until(enough, { everyMs: 1, what: `${count} replies to ${what}` });
+    if (!enough())
+      await until(enough, { everyMs: 1, deadlineMs: 3_000, what: `${count} replies to ${what}` });
     if (this.#frames.length < count)
       throw new Error(`the connection was closed instead of answering ${what}`);
     return this.#frames.splice(0, count);
@@ -1016,7 +1023,6 @@ class Player {
     const mustClose = section.steps.at(-1)?.closes === true;
     if (mustClose) await this.#socket.untilEnded();
     const closed = this.#socket.ended;
-    this.#socket.destroy();
     if (this.#frames.length > 0) throw new Error(`replies nobody asked for: ${this.#frames.join("")}`);
     return closed;
   }
@@ -1025,24 +1031,35 @@ class Player {
 type Play = (player: Player, section: Section) => Promise<Transcript>;
 
 async function compare(section: Section, protocol: 2 | 3, play: Play): Promise<string[]> {
-  await empty();
-  await prepare(section);
-  const direct = await play(await Player.connect(redis.port, protocol), section);
-  await empty();
-  await prepare(section);
-  const proxied = await play(await Player.connect(proxy.port, protocol), section);
+  let direct: Transcript;
+  let proxied: Transcript;
+  try {
+    direct = await record(redis.port, section, protocol, play);
+    proxied = await record(proxy.port, section, protocol, play);
+  } catch (error) {
+    return [`${section.name}: ${(error as Error).message}`];
+  }
   const problems: string[] = [];
   for (const [index, step] of section.steps.entries()) {
-    const problem = judge(
-      `${section.name}: ${step.name}`,
-      proxied.replies[index] ?? "",
-      direct.replies[index] ?? "",
-    );
+    const name = `${section.name}: ${step.name}`;
+    const problem = judge(name, proxied.replies[index] ?? "", direct.replies[index] ?? "");
     if (problem !== null) problems.push(problem);
   }
-  if (direct.closed !== proxied.closed)
+  if (direct.closed !== proxied.closed) {
     problems.push(`${section.name}: closed directly ${direct.closed}, through the proxy ${proxied.closed}`);
+  }
   return problems;
+}
+
+async function record(port: number, section: Section, protocol: 2 | 3, play: Play): Promise<Transcript> {
+  await empty();
+  await prepare(section);
+  const player = await Player.connect(port, protocol);
+  try {
+    return await play(player, section);
+  } finally {
+    player.destroy();
+  }
 }
 
 async function empty(): Promise<void> {
@@ -1094,6 +1111,26 @@ describe.each([2, 3] as const)("RESP%i: through the proxy and directly, byte for
     }
     expect(problems.join("\n")).toBe("");
   });
+});
+
+it("WATCH … EXEC again and again in one write neither hangs nor aborts, whatever else the proxy has to do [15]", async () => {
+  await empty();
+  const busy = await startWorkload({ port: proxy.port, paceMs: 0 });
+  const rounds = 20;
+  const unit = [["WATCH", "w"], ["MULTI"], ["INCR", "w"], ["EXEC"], ["WATCH", "w"], ["MULTI"], ["DISCARD"]];
+  const client = await proxy.connect({ deadlineMs: 3_000 });
+  try {
+    for (let batch = 0; batch < 10; batch++) {
+      const replies = await client.pipeline(Array.from({ length: rounds }, () => unit).flat());
+      for (let round = 0; round < rounds; round++) {
+        const expected = ["OK", "OK", "QUEUED", [batch * rounds + round + 1], "OK", "OK", "OK"];
+        expect(replies.slice(round * unit.length, (round + 1) * unit.length)).toEqual(expected);
+      }
+    }
+  } finally {
+    client.close();
+    await busy.stop();
+  }
 });
 
 it("the tape has several hundred steps, and every listed difference is on it", () => {

@@ -5,6 +5,7 @@
  *    ours is the successor at once, also while the old master still claims to be one: somebody promoted it.
  *    Several such at a time: the one that continues all others; otherwise there is no common truth.
  * 2. The master itself, unchanged, is the master. Any other claim is refused while it is well.
+ *    The same process under a new replication id is the master, too: it dropped an unused backlog.
  * 3. The master restarted with all of our history that was ever seen is the master again.
  * 4. While the master is gone, a claimant never seen before is taken when it holds all of our history.
  * 5. Whoever all other reachable nodes follow, while none of them holds our history, is taken, unless it is
@@ -71,6 +72,8 @@ export function judgeSuccession(belief: Belief, master: MasterBelief, scene: Sce
     }
   }
   if (state.cause === null) return stay(null, master, scene);
+  const renamed = judgeRename(master, state);
+  if (renamed !== null) return renamed;
   const restarted = judgeRestart(master, scene, state);
   if (restarted !== null) return restarted;
   if (state.gone) {
@@ -168,6 +171,20 @@ function isFollowedByMaster(master: MasterBelief, state: MasterState, claimant: 
   const { view } = state;
   if (view === undefined || !isLive(view) || view.report.runId !== master.runId) return false;
   return follows(view.report, claimant);
+}
+
+/**
+ * A master without replicas takes a new replication id, and forgets the old one, when it frees its backlog
+ * after repl-backlog-ttl (replication.c, replicationCron). The process was not restarted and never was a
+ * replica, else it would remember another id: its data is what it was.
+ */
+function judgeRename(master: MasterBelief, state: MasterState): Verdict | null {
+  const { view } = state;
+  if (state.cause !== "history-refused" || view === undefined || !isLive(view)) return null;
+  const { report } = view;
+  if (report.role !== "master" || report.runId !== master.runId || report.replid2 !== null) return null;
+  if (report.masterReplOffset < master.lastSeenOffset) return null;
+  return take(report, "renamed", master, { endOffset: report.masterReplOffset, path: [report.replid] });
 }
 
 /** The master's node is back as a master with another run id or history. Null: not that, or not provable. */

@@ -163,6 +163,10 @@ function checkChange(world: World, before: Belief, decision: Decision): void {
     case "restarted":
       expect(change).toMatchObject({ kind: "return", lostBytes: 0 });
       return;
+    case "renamed":
+      expect(change).toMatchObject({ kind: "return", lostBytes: 0 });
+      expect(said).toMatchObject({ runId: before.master?.runId, replid2: null });
+      return;
     case "followed": {
       const former = others.find(({ id }) => id === before.epoch.master);
       expect(former?.report).toMatchObject({ role: "replica", linkUp: true, replid: said?.replid });
@@ -264,6 +268,7 @@ describe("whatever the nodes say, in whatever order,", () => {
         "operator",
         "promoted",
         "re-promoted",
+        "renamed",
         "restarted",
         "unanimous",
       ].sort(),

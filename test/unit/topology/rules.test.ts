@@ -273,6 +273,14 @@ describe("the master", () => {
     expect(change).toMatchObject({ kind: "return", reason: "restarted", lostBytes: 0, goneSinceMs: 302 });
   });
 
+  it("that takes a new replication id without a restart stays the master", () => {
+    const story = wellGroup();
+    story.round(story.failing("b", "unreachable"), story.failing("c", "unreachable"));
+    const { change } = story.round(master("a", { replid: "H2", masterReplOffset: 100 }));
+    expect(change).toMatchObject({ kind: "return", reason: "renamed", lostBytes: 0 });
+    expect(story.epoch).toMatchObject({ number: 1, master: at("a"), holdCause: null });
+  });
+
   it("that was rolled back is refused, and taken when all have followed it (41)", () => {
     const story = wellGroup();
     const rolledBack = promoted("a", "H2", 60, { run: "a2" });
