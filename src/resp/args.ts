@@ -43,7 +43,7 @@ function readArgument(line: Buffer, start: number, out: number[]): number {
       // A closing quote must be followed by a blank or nothing at all (sds.c).
       return p >= 0 && p < line.length && !isBlank(line[p]!) ? -1 : p;
     }
-    if (isBlank(byte) || byte === 0) return p;
+    if (endsArgument(byte)) return p;
     out.push(byte);
     p++;
   }
@@ -103,6 +103,11 @@ function unescaped(byte: number): number {
     default:
       return byte;
   }
+}
+
+/** What ends an argument outside quotes: fewer bytes than those that may stand before it (sds.c). */
+function endsArgument(byte: number): boolean {
+  return byte === 32 || byte === 10 || byte === 13 || byte === 9 || byte === 0;
 }
 
 /** isspace() of C: what Redis separates inline arguments by. */

@@ -51,8 +51,13 @@ function append(parts: (string | Buffer)[], value: Value, protocol: Protocol): v
 
 function number(value: number | bigint, protocol: Protocol): string {
   if (typeof value === "bigint" || Number.isSafeInteger(value)) return `:${value}\r\n`;
-  const text = Number.isFinite(value) ? String(value) : value > 0 ? "inf" : "-inf";
+  const text = Number.isFinite(value) ? String(value) : infinity(value);
   return protocol === 3 ? `,${text}\r\n` : `$${text.length}\r\n${text}\r\n`;
+}
+
+function infinity(value: number): string {
+  if (Number.isNaN(value)) return "nan";
+  return value > 0 ? "inf" : "-inf";
 }
 
 function boolean(value: boolean, protocol: Protocol): string {

@@ -1,0 +1,193 @@
+import { describe, expect, it } from "vitest";
+import {
+  type Command,
+  isRepeatable,
+  MASTER_READ,
+  PREFER_MASTER,
+  READ,
+  WRITE,
+} from "../../../src/commands/command.ts";
+import { CommandTable } from "../../../src/commands/table.ts";
+import {
+  isOwnError,
+  isPreviousErrors,
+  isRefusedTooOften,
+  notRunCause,
+  outcomeOfLoss,
+  refusalCause,
+} from "../../../src/routing/outcome.ts";
+import { Chunk } from "../../../src/upstream/chunk.ts";
+import { NOBODY, type NotRunCause, Request } from "../../../src/upstream/request.ts";
+
+const table = new CommandTable();
+
+function command(name: string): Command {
+  return table.lookup(Buffer.from(name), 0, name.length);
+}
+
+function request(name: string): Request {
+  return new Request(NOBODY, command(name), WRITE, new Chunk(Buffer.alloc(0), false), 0, 0, 1);
+}
+
+/** Asks about a text that lies somewhere in a read buffer. */
+function cause(text: string): NotRunCause | null {
+  const buf = Buffer.from(`+OK\r\n${text}-ERR next\r\n`, "latin1");
+  return notRunCause(buf, 5, 5 + Buffer.byteLength(text, "latin1"));
+}
+
+/** As servers write them: Redis server.c and script.c, Valkey for its own name. */
+const TEXTS: readonly (readonly [NotRunCause, string])[] = [
+  ["not-master", "READONLY You can't write against a read only replica."],
+  ["not-master", "READONLY You can't write against a read only slave."],
+  ["not-master", "READONLY Can not run script with write flag on readonly replica"],
+  ["loading", "LOADING Redis is loading the dataset in memory"],
+  ["loading", "LOADING Valkey is loading the dataset in memory"],
+  ["link-down", "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."],
+];
+
+const EXECABORT = "-EXECABORT Transaction discarded because of";
+const PREVIOUS = `${EXECABORT} previous errors.\r\n`;
+
+describe("an error reply that says the request did not run", () => {
+  it.each(TEXTS)("is read as %s: %s", (expected, text) => {
+    expect(cause(`-${text}\r\n`)).toBe(expected);
+  });
+
+  it.each(TEXTS)("is read as %s inside EXECABORT: %s", (expected, text) => {
+    expect(cause(`${EXECABORT}: ${text}\r\n`)).toBe(expected);
+  });
+});
+
+const NEAR_MISSES: readonly string[] = [
+  ...TEXTS.flatMap(([, text]) => [
+    `-${text.split(" ")[0]}\r\n`,
+    `-${text.split(" ")[0]} \r\n`,
+    `-${text.slice(0, -1)}\r\n`,
+    `-${text}x\r\n`,
+    `-${text} \r\n`,
+    `- ${text}\r\n`,
+    `-ERR ${text}\r\n`,
+    `-${text.toLowerCase()}\r\n`,
+    `-${text} script: 2fa2b029f72572e803ff55a09b1282699aecae6a, on @user_script:1.\r\n`,
+    `+${text}\r\n`,
+    `-${text}\n`,
+    `${EXECABORT} ${text}\r\n`,
+    `${EXECABORT}: -${text}\r\n`,
+    `${EXECABORT}: ${text}.\r\n`,
+    `-EXECABORT ${text}\r\n`,
+    `${EXECABORT}: ${EXECABORT.slice(1)}: ${text}\r\n`,
+  ]),
+  PREVIOUS,
+  `${EXECABORT}: OOM command not allowed when used memory > 'maxmemory'.\r\n`,
+  "-READONLY my own script says so\r\n",
+  "-LOADING the level, please wait\r\n",
+  "-MASTERDOWN proxy: not run: no master within hold.maxTime (30000 ms)\r\n",
+  "-NOREPLICAS Not enough good replicas to write.\r\n",
+  "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)\r\n",
+  "-ERR unknown command 'foo', with args beginning with: \r\n",
+  `-READONLY You can't write against a read only replica.${" ".repeat(200)}\r\n`,
+];
+
+describe("an error reply that only looks like that", () => {
+  it.each([...new Set(NEAR_MISSES)])("is the answer: %j", (text) => {
+    expect(cause(text)).toBeNull();
+  });
+});
+
+describe("EXEC refused because of errors before it", () => {
+  const asks = (text: string): boolean =>
+    isPreviousErrors(Buffer.from(`:1\r\n${text}`), 4, 4 + text.length);
+
+  it("is told from EXEC refused for a cause of its own", () => {
+    expect(asks(PREVIOUS)).toBe(true);
+    for (const [, text] of TEXTS) expect(asks(`${EXECABORT}: ${text}\r\n`)).toBe(false);
+  });
+
+  it("did not run for the cause that refused the queued command", () => {
+    for (const queueRefusal of ["not-master", "loading", "link-down"] as const) {
+      const exec = request("exec");
+      exec.queueRefusal = queueRefusal;
+      const buf = Buffer.from(`+QUEUED\r\n${PREVIOUS}`);
+      expect(refusalCause(exec, buf, 9, buf.length)).toBe(queueRefusal);
+    }
+  });
+
+  it("is the answer when no queued command was refused for such a cause", () => {
+    const buf = Buffer.from(PREVIOUS);
+    expect(refusalCause(request("exec"), buf, 0, buf.length)).toBeNull();
+  });
+
+  it("names its own cause before that of a queued command", () => {
+    const exec = request("exec");
+    exec.queueRefusal = "loading";
+    const buf = Buffer.from(`${EXECABORT}: ${TEXTS[0]![1]}\r\n`);
+    expect(refusalCause(exec, buf, 0, buf.length)).toBe("not-master");
+  });
+
+  it("changes nothing about other errors of that transaction", () => {
+    const exec = request("exec");
+    exec.queueRefusal = "not-master";
+    const buf = Buffer.from("-EXECABORT something else\r\n");
+    expect(refusalCause(exec, buf, 0, buf.length)).toBeNull();
+  });
+});
+
+describe("a request whose connection died", () => {
+  it.each([
+    ["a read", READ, true, "send-again"],
+    ["a read", READ, false, "send-again"],
+    ["a read of the master", MASTER_READ, true, "send-again"],
+    ["a read of the master", MASTER_READ, false, "send-again"],
+    ["a read that prefers the master", PREFER_MASTER, true, "send-again"],
+    ["a read that prefers the master", PREFER_MASTER, false, "send-again"],
+    ["a write", WRITE, true, "unknown"],
+    ["a write", WRITE, false, "send-again"],
+  ] as const)("%s (kind %i, sent: %s) → %s", (_, kind, sent, outcome) => {
+    expect(outcomeOfLoss(kind, sent)).toBe(outcome);
+  });
+
+  it("is never sent again when it was sent and may have an effect, whatever the command", () => {
+    for (const name of ["set", "eval", "publish", "exec", "blpop", "xreadgroup", "nosuch"]) {
+      const { plainKind } = command(name);
+      expect([name, isRepeatable(plainKind), outcomeOfLoss(plainKind, true)]).toEqual([name, false, "unknown"]);
+    }
+  });
+});
+
+describe("a script's refusal", () => {
+  const refused = (name: string, inEpoch: number): Request => {
+    const one = request(name);
+    one.refusal = Buffer.from(`-${TEXTS[0]![1]}\r\n`);
+    one.refusedInEpoch = inEpoch;
+    return one;
+  };
+
+  it.each(["eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"])(
+    "is the script's own in the epoch it came in, since the same master was verified again: %s",
+    (name) => {
+      expect(isOwnError(refused(name, 7), 7)).toBe(true);
+    },
+  );
+
+  it("was the server's when another master has come since", () => {
+    expect(isOwnError(refused("eval", 7), 8)).toBe(false);
+  });
+
+  it("is not asked about for a command that runs no script", () => {
+    expect(isOwnError(refused("set", 7), 7)).toBe(false);
+  });
+
+  it("is none where nothing was refused", () => {
+    expect(isOwnError(request("eval"), -1)).toBe(false);
+  });
+});
+
+describe("a request that is refused over and over", () => {
+  it("gets the refusal as its answer at the 33rd time", () => {
+    const one = request("set");
+    one.refusals = 31;
+    expect(isRefusedTooOften(one)).toBe(false);
+    one.refusals = 32;
+    expect(isRefusedTooOften(one)).toBe(true);
+  });
+});
