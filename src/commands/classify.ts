@@ -17,6 +17,8 @@ export interface CommandFacts {
   readonly writes: boolean;
   readonly readsOnly: boolean;
   readonly blocks: boolean;
+  /** Sub-commands and their arity; null where there are none. */
+  readonly subcommands: ReadonlyMap<string, number> | null;
 }
 
 /** Commands that change the connection they run on, or whose connection cannot be shared while they run. */
@@ -79,6 +81,7 @@ export function classify(facts: CommandFacts): Command {
     handler,
     plainKind,
     arity: facts.arity,
+    subcommands: facts.subcommands,
     script: SCRIPTS.has(facts.name),
     known: true,
   };

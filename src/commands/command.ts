@@ -44,6 +44,8 @@ export interface Command {
   readonly plainKind: Exclude<Kind, typeof SPECIAL>;
   /** As in COMMAND: the exact number of words, negative = at least that many. */
   readonly arity: number;
+  /** Arity by the name of the sub-command, lower case; null = it has none, or they are not known. */
+  readonly subcommands: ReadonlyMap<string, number> | null;
   /** Runs a script, whose own errors may look like the server's (a script can answer any text). */
   readonly script: boolean;
   /** False for the one object that stands for every name the table does not have. */
@@ -55,7 +57,10 @@ export function isRepeatable(kind: Kind): boolean {
   return kind !== WRITE && kind !== SPECIAL;
 }
 
-/** Redis's queue-time and call-time check of the number of words (server.c, processCommand). */
-export function arityFits(command: Command, argc: number): boolean {
-  return command.arity >= 0 ? argc === command.arity : argc >= -command.arity;
+/**
+ * Redis's check of the number of words, the name included (server.c, commandCheckArity).
+ * @param arity the exact number, negative = at least that many.
+ */
+export function arityFits(arity: number, argc: number): boolean {
+  return arity >= 0 ? argc === arity : argc >= -arity;
 }

@@ -9,6 +9,7 @@ const UNKNOWN: Command = {
   handler: "none",
   plainKind: WRITE,
   arity: -1,
+  subcommands: null,
   script: false,
   known: false,
 };
@@ -77,7 +78,7 @@ export class CommandTable {
  */
 const OWN_COMMANDS: readonly CommandFacts[] = [
   ...builtinFacts().filter((fact) => classify(fact).handler !== "none"),
-  { name: "proxy", arity: -2, writes: false, readsOnly: false, blocks: false },
+  { name: "proxy", arity: -2, writes: false, readsOnly: false, blocks: false, subcommands: null },
 ];
 
 function hashBytes(buf: Uint8Array, start: number, end: number): number {
@@ -106,6 +107,7 @@ function builtinFacts(): CommandFacts[] {
       writes: flags.includes("w"),
       readsOnly: flags.includes("r"),
       blocks: flags.includes("b"),
+      subcommands: null,
     };
   });
 }
@@ -123,12 +125,14 @@ function factsOfReply(reply: unknown): CommandFacts[] {
     if (typeof name !== "string" || !/^[\x21-\x7e]{1,64}$/.test(name)) continue;
     if (typeof arity !== "number" || !Number.isInteger(arity) || arity === 0) continue;
     const words = flagWords(flags);
+    const subcommands = (row as unknown[])[9];
     facts.push({
       name: name.toLowerCase(),
       arity,
-      writes: words.has("write") || subcommandsWrite((row as unknown[])[9]),
+      writes: words.has("write") || subcommandsWrite(subcommands),
       readsOnly: words.has("readonly"),
       blocks: words.has("blocking"),
+      subcommands: subcommandArities(subcommands),
     });
   }
   return facts;
@@ -137,6 +141,19 @@ function factsOfReply(reply: unknown): CommandFacts[] {
 function subcommandsWrite(subcommands: unknown): boolean {
   if (!Array.isArray(subcommands)) return false;
   return (subcommands as unknown[]).some((row) => Array.isArray(row) && flagWords(row[2]).has("write"));
+}
+
+/** Sub-commands are listed as "config|get". */
+function subcommandArities(subcommands: unknown): ReadonlyMap<string, number> | null {
+  if (!Array.isArray(subcommands) || subcommands.length === 0) return null;
+  const arities = new Map<string, number>();
+  for (const row of subcommands as unknown[]) {
+    if (!Array.isArray(row)) continue;
+    const [name, arity] = row as unknown[];
+    if (typeof name !== "string" || typeof arity !== "number") continue;
+    arities.set(name.slice(name.indexOf("|") + 1).toLowerCase(), arity);
+  }
+  return arities;
 }
 
 function flagWords(flags: unknown): ReadonlySet<string> {

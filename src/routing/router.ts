@@ -75,6 +75,7 @@ export class Router implements LaneKeeper {
 
   private readonly targets = new Map<NodeId, ReadTarget>();
   private readable: ReadTarget[] = [];
+  private readonly waiting = new Set<() => void>();
   private readonly options: RouterOptions;
 
   constructor(options: RouterOptions) {
@@ -138,6 +139,15 @@ export class Router implements LaneKeeper {
     }
     for (const node of gone) this.pool.giveBack(node, isMovable);
     this.hold.retryAll();
+    if (!this.writable || this.waiting.size === 0) return;
+    const waiting = [...this.waiting];
+    this.waiting.clear();
+    for (const run of waiting) run();
+  }
+
+  /** Runs something once, as soon as there is a master (again); not at once. */
+  whenWritable(run: () => void): void {
+    this.waiting.add(run);
   }
 
   /** Lanes of the former master take nothing new; reads that wait there go elsewhere at once. */

@@ -36,6 +36,19 @@ export interface FlightHost {
   onConnectionGone(): void;
   /** WATCH lost its connection before it was answered. */
   onWatchLost(): void;
+  /** Whether a frame is a message and not a reply. */
+  isMessage(buf: Buffer, start: number, end: number): boolean;
+}
+
+/** What is sent, apart from its bytes. */
+export interface Sending {
+  readonly command: Command;
+  readonly kind: PlainKind;
+  /** Replies it gets; 1 if absent. */
+  readonly replies?: number;
+  readonly bond?: Bond;
+  /** All its replies are the client's; takes it back when the server refuses it. */
+  readonly undo?: () => void;
 }
 
 export class Flight implements RequestOwner {
@@ -89,13 +102,11 @@ export class Flight implements RequestOwner {
   }
 
   /** One frame from anywhere. @param owned nobody else will change the buffer: a large frame is not copied. */
-  send(
-    what: { command: Command; kind: PlainKind; replies?: number; bond?: Bond },
-    lane: Lane,
-    frame: { buf: Buffer; start: number; end: number; owned: boolean },
-  ): void {
+  send(what: Sending, lane: Lane, frame: { buf: Buffer; start: number; end: number; owned: boolean }): void {
     const request = new Request(this, what.command, what.kind, NO_CHUNK, 0, 0, what.replies ?? 1);
     request.bond = what.bond ?? "none";
+    request.undo = what.undo ?? null;
+    request.passesAll = request.undo !== null;
     const { buf, start, end, owned } = frame;
     if (owned && end - start > LARGE_BYTES) lane.pushWhole(request, buf, start, end);
     else lane.pushCopy(request, buf, start, end);
@@ -204,7 +215,20 @@ export class Flight implements RequestOwner {
     this.moved = false;
   }
 
+  takesMessage(buf: Buffer, start: number, end: number): boolean {
+    if (!this.host.isMessage(buf, start, end)) return false;
+    this.emit(buf, start, end);
+    return true;
+  }
+
   intermediate(request: Request, buf: Buffer, start: number, end: number): void {
+    if (request.passesAll) {
+      const nth = request.replyCount - request.replies;
+      if (nth < request.passed) return;
+      request.passed++;
+      if (!this.host.isClosed) this.pass(request, Buffer.from(buf.subarray(start, end)));
+      return;
+    }
     if (buf[start] === 45) request.queueRefusal ??= notRunCause(buf, start, end);
   }
 
@@ -218,6 +242,7 @@ export class Flight implements RequestOwner {
       const first = this.again[0];
       if (first !== undefined && first.order < request.order && request.kind !== WRITE)
         return this.keep(request);
+      if (buf[start] === 45) request.undo?.();
       this.deliver(request, Buffer.from(buf.subarray(start, end)));
       if (request.kind === WRITE) this.lastWriteMs = nowMs;
       if (request.command.handler !== "none") this.host.onSpecialDone(request);
@@ -260,7 +285,7 @@ export class Flight implements RequestOwner {
         this.host.onSpecialDone(request);
         break;
       case "none":
-      case "blocking": {
+      case "private": {
         const { counters } = this.router;
         if (request.kind === WRITE) counters.resentWrites++;
         else counters.resentReads++;

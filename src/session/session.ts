@@ -8,7 +8,7 @@
  * What cannot go on stays in the input, unparsed: a held session queues behind itself.
  */
 import type { Socket } from "node:net";
-import { type Command, PREFER_MASTER, READ, SPECIAL } from "../commands/command.ts";
+import { type Command, MASTER_READ, PREFER_MASTER, READ, SPECIAL } from "../commands/command.ts";
 import type { CommandTable } from "../commands/table.ts";
 import type { CloseReason, HoldOutcome } from "../metrics.ts";
 import type { StreamHandler } from "../net.ts";
@@ -26,15 +26,16 @@ import {
 import type { Holdable } from "../routing/hold.ts";
 import type { Answer, Router } from "../routing/router.ts";
 import type { Wakeable } from "../turn.ts";
-import { type Chunk, copyBytes } from "../upstream/chunk.ts";
+import { type Chunk, copyBytes, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane, type LaneWaiter } from "../upstream/lane.ts";
 import type { Identity, Profile } from "../upstream/profile.ts";
-import type { Bond, PlainKind, Request } from "../upstream/request.ts";
-import { Flight, type FlightHost } from "./flight.ts";
+import { NOBODY, type PlainKind, Request } from "../upstream/request.ts";
+import { Flight, type FlightHost, type Sending } from "./flight.ts";
 import { Input } from "./input.ts";
 import { Output, type OutputOwner, type OutputSettings, type OutputSlab } from "./output.ts";
 import { Reading } from "./reading.ts";
 import { special } from "./special.ts";
+import { isMessage, isMonitorLine, type Subscriptions } from "./subscriptions.ts";
 import type { Transaction } from "./transaction.ts";
 
 /** What all sessions share. */
@@ -84,6 +85,9 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   watching = false;
   /** The watched keys' connection is gone: the next EXEC is answered with null, as if a key had changed. */
   watchLost = false;
+  /** Null as long as the client never subscribed. */
+  subscriptions: Subscriptions | null = null;
+  monitor: Command | null = null;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
   answer: Answer | null = null;
   /** Credentials that HELLO … AUTH has proven, until the rest of that HELLO is done. */
@@ -261,7 +265,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
 
   /** Whether a command goes straight to a lane that is shared. */
   private isPlain(command: Command): boolean {
-    return command.kind !== SPECIAL && this.transaction === null && this.privateLane === null;
+    const isUsual = this.transaction === null && this.privateLane === null && !this.hasStream;
+    return isUsual && command.kind !== SPECIAL;
   }
 
   /** A whole frame that is large, special, or has no way. @returns false when it must wait. */
@@ -285,11 +290,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   /** Sends one frame that is not part of a run. */
-  send(
-    what: { command: Command; kind: PlainKind; replies?: number; bond?: Bond },
-    lane: Lane,
-    frame: { buf: Buffer; start: number; end: number; owned: boolean },
-  ): void {
+  send(what: Sending, lane: Lane, frame: { buf: Buffer; start: number; end: number; owned: boolean }): void {
     // The lane may take the input's buffer over: it must not be moved or overwritten from now on.
     if (frame.owned && frame.end - frame.start > LARGE_BYTES) this.input.lend(frame.buf);
     this.flight.send(what, lane, frame);
@@ -375,7 +376,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
       return "blocked";
     }
     if (!this.router.writable) return "no-master";
-    this.privateLane = this.router.openPrivate(this.profile, this.flight);
+    if (this.hasStream) this.restoreStream();
+    else this.privateLane = this.router.openPrivate(this.profile, this.flight);
     return this.privateLane ?? "no-room";
   }
 
@@ -478,7 +480,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   wayFor(request: Request): Lane | null {
-    if (request.bond === "blocking") {
+    if (request.bond === "private") {
       const lane = this.openPrivate();
       if (typeof lane !== "string") return lane;
     } else {
@@ -492,8 +494,24 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   onSpecialDone(request: Request): void {
     if (this.privateLane === null) return;
     const { handler } = request.command;
-    if (handler === "exec" || handler === "unwatch") this.dropPrivate();
-    else if (request.bond === "blocking" && !this.watching) this.dropPrivate();
+    if (handler === "exec" || handler === "unwatch") this.watching = false;
+    this.releasePrivate();
+  }
+
+  /** Whether the client is in a mode that needs a connection of its own for as long as it lasts. */
+  get hasStream(): boolean {
+    return this.monitor !== null || (this.subscriptions !== null && this.subscriptions.size > 0);
+  }
+
+  /** Ends the private connection if nothing needs it any more. */
+  releasePrivate(): void {
+    if (!this.watching && !this.hasStream && this.flight.count === 0) this.dropPrivate();
+  }
+
+  isMessage(buf: Buffer, start: number, end: number): boolean {
+    if (this.monitor !== null && isMonitorLine(buf, start, end)) return true;
+    const isSubscriber = this.subscriptions !== null && this.subscriptions.size > 0;
+    return (isSubscriber || this.protocol === 3) && isMessage(buf, start, end);
   }
 
   onConnectionGone(): void {
@@ -502,7 +520,18 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     this.privateLane = null;
     if (this.watching) this.watchLost = true;
     this.watching = false;
-    if (lane.streaming) this.finish("upstream-lost");
+    if (this.hasStream) this.restoreStream();
+  }
+
+  /** Subscribes, or monitors, on another connection as soon as there is a master; the client sees nothing of it. */
+  private restoreStream(): void {
+    if (this.closed || this.privateLane !== null || !this.hasStream) return;
+    const lane = this.router.writable ? this.router.openPrivate(this.profile, this.flight) : null;
+    if (lane === null) return this.router.whenWritable(() => this.restoreStream());
+    this.privateLane = lane;
+    lane.carriesMessages = true;
+    for (const { bytes, replies } of this.subscriptions?.requests() ?? []) quietly(lane, bytes, replies);
+    if (this.monitor !== null) quietly(lane, MONITOR, 1);
   }
 
   onWatchLost(): void {
@@ -515,8 +544,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     const lane = this.privateLane;
     this.privateLane = null;
     this.watching = false;
-    // The lane may be in the middle of handing out replies.
-    if (lane !== null) setImmediate(() => lane.destroy());
+    lane?.drop();
   }
 
   // Hold
@@ -610,7 +638,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   onEnd(): void {
     this.ended = true;
     // A client that left while it waits is not waited for: its requests are dropped.
-    if (this.blocked === "hold" || this.privateLane !== null) this.destroy("client");
+    if (this.blocked === "hold" || this.privateLane !== null || this.hasStream) this.destroy("client");
     else this.router.turn.wakeLater(this);
   }
 
@@ -659,10 +687,29 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     this.input.clear();
     this.flight.clear();
     this.transaction = null;
-    this.privateLane?.destroy();
+    this.privateLane?.drop();
     this.privateLane = null;
     this.context.onClose(this);
   }
+}
+
+const MONITOR = encodeRequest(["MONITOR"]);
+
+const QUIET: Command = {
+  name: "",
+  kind: MASTER_READ,
+  handler: "none",
+  plainKind: MASTER_READ,
+  arity: -1,
+  subcommands: null,
+  script: false,
+  known: true,
+};
+
+/** Sends what the client has asked for before; it does not see the replies again. */
+function quietly(lane: Lane, bytes: Buffer, replies: number): void {
+  const request = new Request(NOBODY, QUIET, MASTER_READ, NO_CHUNK, 0, 0, replies);
+  lane.pushCopy(request, bytes, 0, bytes.length);
 }
 
 /** "PING" without an argument: the frame begins with one element. */

@@ -1,4 +1,5 @@
 /** The commands by which a client says who it is and how it wants to be spoken to. */
+import { WRITE } from "../commands/command.ts";
 import { encodeError, encodeValue, OK, type Protocol, RESET, type Value } from "../resp/encode.ts";
 import type { Identity, Profile } from "../upstream/profile.ts";
 import type { Session } from "./session.ts";
@@ -68,6 +69,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
 }
 
 export function auth(session: Session, frame: Frame): boolean {
+  if (refuseWhileWatching(session, frame)) return true;
   if (frame.args.length > 3) return say(session, encodeError("ERR syntax error"));
   const identity = proveIdentity(session, frame, frame.args.slice(1));
   if (identity === null) return isDone(session);
@@ -107,7 +109,17 @@ function helloOptions(args: readonly Buffer[]): HelloOptions | string {
   return { protocol: version === "2" ? 2 : 3, credentials, name };
 }
 
+/** While keys are watched the private connection cannot become another user's or speak another protocol. */
+function refuseWhileWatching(session: Session, frame: Frame): boolean {
+  if (session.privateLane === null) return false;
+  session.refuse(
+    `ERR proxy: ${frame.command.name.toUpperCase()} is not supported yet while keys are watched`,
+  );
+  return true;
+}
+
 export function hello(session: Session, frame: Frame): boolean {
+  if (refuseWhileWatching(session, frame)) return true;
   const options = helloOptions(frame.args);
   if (typeof options === "string") return say(session, encodeError(options));
   let { identity } = session.profile;
@@ -154,8 +166,16 @@ export function select(session: Session, frame: Frame): boolean {
   if (db < 0 || db > MAX_DB) return say(session, encodeError("ERR DB index is out of range"));
   const profile = session.router.profiles.get(session.profile.identity, db, session.protocol);
   if (!isAccepted(session, frame, profile)) return isDone(session);
+  const { privateLane } = session;
+  if (privateLane === null) {
+    session.useProfile(profile);
+    return say(session, OK);
+  }
+  // The private connection follows; its server's OK is the client's.
+  if (!session.mayUse(privateLane)) return false;
   session.useProfile(profile);
-  return say(session, OK);
+  session.send({ command: frame.command, kind: WRITE }, privateLane, frame);
+  return true;
 }
 
 /** Beyond any number of databases a server is configured with; it keeps the table of profiles small. */
@@ -165,6 +185,8 @@ const MAX_DB = 1_000_000;
 export function reset(session: Session): true {
   session.transaction = null;
   session.watchLost = false;
+  session.subscriptions = null;
+  session.monitor = null;
   session.dropPrivate();
   session.name = "";
   session.useProfile(session.router.profiles.get(session.router.identityOfNobody, 0, 2));

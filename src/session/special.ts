@@ -10,7 +10,8 @@ import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind } from "../upstream/request.ts";
 import type { Session } from "./session.ts";
 import { auth, client, hello, isAccepted, isDone, reset, select } from "./settings.ts";
-import { Transaction, wrongArity } from "./transaction.ts";
+import { Subscriptions } from "./subscriptions.ts";
+import { Transaction, wrongArity, wrongArityText } from "./transaction.ts";
 
 /** One command as it lies in a buffer. */
 export interface Frame {
@@ -34,10 +35,9 @@ export function special(
 ): boolean {
   const frame: Frame = { command, buf, start, end, owned, args: requestArgs(buf, start) };
   if (session.transaction !== null) return inTransaction(session, session.transaction, frame);
-  const lane = session.privateLane;
-  if (lane?.streaming) return inStream(session, lane, frame);
+  if (session.hasStream) return inStream(session, frame);
   if (command.kind !== SPECIAL) return onPrivate(session, frame, command.kind);
-  if (!arityFits(command, frame.args.length)) return say(session, wrongArity(command));
+  if (!arityFits(command.arity, frame.args.length)) return say(session, wrongArity(command.name));
   return handle(session, frame);
 }
 
@@ -54,7 +54,7 @@ function handle(session: Session, frame: Frame): boolean {
     case "quit":
       return quit(session);
     case "reset":
-      return reset(session);
+      return isPrivateQuiet(session) && reset(session);
     case "client":
       return client(session, frame);
     case "multi":
@@ -68,8 +68,9 @@ function handle(session: Session, frame: Frame): boolean {
     case "unwatch":
       return unwatch(session, frame);
     case "subscribe":
+      return subscribe(session, frame);
     case "monitor":
-      return stream(session, frame);
+      return monitor(session, frame);
     case "blocking":
       return blocking(session, frame);
     case "xread":
@@ -155,7 +156,7 @@ function onPrivate(session: Session, frame: Frame, kind: PlainKind): boolean {
 
 /** The connection cannot be shared until the reply is there; what follows waits for it. */
 function blocking(session: Session, frame: Frame): boolean {
-  const result = sendPrivate(session, frame, frame.command.plainKind, "blocking");
+  const result = sendPrivate(session, frame, frame.command.plainKind, "private");
   if (result !== null) return result;
   session.block("drain");
   return true;
@@ -180,39 +181,66 @@ function unwatch(session: Session, frame: Frame): boolean {
   return true;
 }
 
-/** From here on everything the node says goes to the client as it comes. */
-function stream(session: Session, frame: Frame): boolean {
-  if (!session.isDrained()) return false;
+function subscribe(session: Session, frame: Frame): boolean {
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;
-  session.watching = false;
-  lane.streaming = true;
-  lane.sendRaw(frame.buf, frame.start, frame.end);
+  lane.carriesMessages = true;
+  session.subscriptions ??= new Subscriptions();
+  const { command } = frame;
+  const { replies, undo } = session.subscriptions.apply(command.name, frame.args);
+  session.send({ command, kind: MASTER_READ, replies, bond: "private", undo }, lane, frame);
   return true;
 }
 
-function inStream(session: Session, lane: Lane, frame: Frame): boolean {
-  switch (frame.command.handler) {
+function monitor(session: Session, frame: Frame): boolean {
+  const lane = privateLane(session, frame);
+  if (lane === "wait") return false;
+  if (lane === "answered") return true;
+  lane.carriesMessages = true;
+  const { command } = frame;
+  session.monitor = command;
+  const undo = (): void => {
+    session.monitor = null;
+  };
+  session.send({ command, kind: MASTER_READ, bond: "private", undo }, lane, frame);
+  return true;
+}
+
+/** A subscriber's or a monitor's session: the server itself says what is allowed in that mode. */
+function inStream(session: Session, frame: Frame): boolean {
+  const { command, args } = frame;
+  switch (command.handler) {
     case "quit":
       return quit(session);
     case "reset":
-      return reset(session);
+      return session.isDrained() && reset(session);
     case "proxy":
       return proxy(session, frame);
     case "refused":
       return refused(session, frame);
+    case "subscribe":
+      if (!arityFits(command.arity, args.length)) return say(session, wrongArity(command.name));
+      return subscribe(session, frame);
+    default:
+      break;
+  }
+  if (session.protocol === 2 && session.monitor === null) return onPrivate(session, frame, command.plainKind);
+  if (command.kind !== SPECIAL) return onPrivate(session, frame, command.kind);
+  if (!arityFits(command.arity, args.length)) return say(session, wrongArity(command.name));
+  switch (command.handler) {
     case "hello":
     case "auth":
-    case "select":
-    case "client":
-      session.refuse(`ERR proxy: ${frame.command.name.toUpperCase()} is not supported yet while subscribed`);
+    case "watch":
+    case "unwatch":
+    case "multi":
+    case "blocking":
+    case "xread":
+      // They would need the connection in a state that the messages must not share.
+      session.refuse(`ERR proxy: ${command.name.toUpperCase()} is not supported yet while subscribed`);
       return true;
     default:
-      if (!session.mayUse(lane)) return false;
-      lane.sendRaw(frame.buf, frame.start, frame.end);
-      lane.checkCongestion();
-      return true;
+      return handle(session, frame);
   }
 }
 
@@ -238,7 +266,12 @@ function multi(session: Session, frame: Frame): boolean {
 }
 
 function inTransaction(session: Session, transaction: Transaction, frame: Frame): boolean {
-  switch (frame.command.handler) {
+  const { command, args } = frame;
+  if (endsWatch(command) && !isPrivateQuiet(session)) return false;
+  if (command.handler !== "none" && !arityFits(command.arity, args.length)) {
+    return wrongWords(session, transaction, command);
+  }
+  switch (command.handler) {
     case "exec":
       return exec(session, transaction, frame);
     case "discard":
@@ -271,6 +304,29 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
   return true;
 }
 
+/** Commands that may end a transaction without sending it, and with it the private connection of WATCH. */
+function endsWatch(command: Command): boolean {
+  return command.handler === "exec" || command.handler === "discard" || command.handler === "reset";
+}
+
+/** Whether the private connection, if there is one, can be let go: nothing on it is unanswered. */
+function isPrivateQuiet(session: Session): boolean {
+  return session.privateLane === null || session.isDrained();
+}
+
+/** Any refusal spoils the transaction; refused itself, EXEC ends it (server.c, rejectCommand). */
+function wrongWords(session: Session, transaction: Transaction, command: Command): true {
+  if (command.handler !== "exec") {
+    transaction.spoilt = true;
+    return say(session, wrongArity(command.name));
+  }
+  discardQuietly(session);
+  return say(
+    session,
+    encodeError(`EXECABORT Transaction discarded because of: ${wrongArityText(command.name)}`),
+  );
+}
+
 function queue(session: Session, transaction: Transaction, frame: Frame): true {
   const { command, args, buf, start, end } = frame;
   const refusal = transaction.refusal(command, args.length, () => args, end - start);
@@ -283,9 +339,7 @@ function queue(session: Session, transaction: Transaction, frame: Frame): true {
 }
 
 function discard(session: Session): true {
-  session.transaction = null;
-  session.watchLost = false;
-  session.dropPrivate();
+  discardQuietly(session);
   return say(session, OK);
 }
 
@@ -324,5 +378,6 @@ function laneForTransaction(session: Session, kind: PlainKind): Lane | null {
 function discardQuietly(session: Session): void {
   session.transaction = null;
   session.watchLost = false;
-  session.dropPrivate();
+  session.watching = false;
+  session.releasePrivate();
 }

@@ -30,7 +30,9 @@ export class Transaction {
   /** Why a command cannot be queued, as an error reply; null = it can. */
   refusal(command: Command, argc: number, args: () => Buffer[], bytes: number): Buffer | null {
     if (!command.known) return unknownCommand(args());
-    if (!arityFits(command, argc)) return wrongArity(command);
+    if (!arityFits(command.arity, argc)) return wrongArity(command.name);
+    const problem = command.subcommands === null ? null : subcommandProblem(command, argc, args());
+    if (problem !== null) return problem;
     if (this.bytes + bytes > this.maxBytes) {
       return encodeError(
         `ERR proxy: the transaction is larger than limits.maxRequestBytes (${this.maxBytes} bytes)`,
@@ -55,8 +57,23 @@ export class Transaction {
 const MULTI = encodeRequest(["MULTI"]);
 const EXEC = encodeRequest(["EXEC"]);
 
-export function wrongArity(command: Command): Buffer {
-  return encodeError(`ERR wrong number of arguments for '${command.name}' command`);
+export function wrongArity(name: string): Buffer {
+  return encodeError(`ERR ${wrongArityText(name)}`);
+}
+
+export function wrongArityText(name: string): string {
+  return `wrong number of arguments for '${name}' command`;
+}
+
+/** Redis's own words for a sub-command it does not have, or with too few or too many words. */
+function subcommandProblem(command: Command, argc: number, args: readonly Buffer[]): Buffer | null {
+  const word = args[1]?.toString("latin1", 0, MAX_SHOWN);
+  if (word === undefined) return null;
+  const arity = command.subcommands?.get(word.toLowerCase());
+  if (arity === undefined) {
+    return encodeError(`ERR unknown subcommand '${word}'. Try ${command.name.toUpperCase()} HELP.`);
+  }
+  return arityFits(arity, argc) ? null : wrongArity(`${command.name}|${word.toLowerCase()}`);
 }
 
 /** Longest name and longest list of arguments shown in the error, as in Redis (server.c, commandCheckExistence). */

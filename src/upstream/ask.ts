@@ -11,6 +11,7 @@ const QUESTION: Command = {
   handler: "none",
   plainKind: 2,
   arity: -1,
+  subcommands: null,
   script: false,
   known: true,
 };
@@ -39,6 +40,10 @@ class Question implements RequestOwner {
   }
 
   intermediate(): void {}
+
+  takesMessage(): boolean {
+    return false;
+  }
 
   exception(_request: Request, buf: Buffer, start: number, end: number): boolean {
     this.answer(Buffer.from(buf.subarray(start, end)));

@@ -96,9 +96,11 @@ export class Lane implements Flushable, StreamHandler {
   inFlight = 0;
   /** More bytes wait to be written than the settings allow; sessions must not feed it until `laneDrained`. */
   congested = false;
-  /** Every frame that comes goes to the owner as it is: a subscriber's or a monitor's connection. */
-  streaming = false;
+  /** A subscriber's or a monitor's connection: its owner looks at each frame whether it is a message. */
+  carriesMessages = false;
 
+  /** Who is told what belongs to no request, and when a private connection ends. */
+  private owner: RequestOwner | null;
   private state: LaneState = "connecting";
   private retiring = false;
   private readonly context: LaneContext;
@@ -124,6 +126,7 @@ export class Lane implements Flushable, StreamHandler {
 
   constructor(target: LaneTarget, context: LaneContext) {
     this.target = target;
+    this.owner = target.privateTo;
     this.context = context;
     this.chunk = context.chunks.take(0);
     this.partial = new PartialReply(this.framer, context.settings.maxReplyBytes);
@@ -221,16 +224,6 @@ export class Lane implements Flushable, StreamHandler {
     if (end - start > LARGE_BYTES) return this.pushWhole(request, chunk.buffer, start, end);
     this.pushCopy(request, chunk.buffer, start, end);
     this.context.chunks.release(chunk);
-  }
-
-  /** Writes bytes that get no reply of their own; only on a streaming connection. */
-  sendRaw(source: Buffer, start: number, end: number): void {
-    assert(this.streaming, "raw bytes on a connection that counts its replies");
-    if (this.state === "closed") return;
-    const chunk = this.room(end - start);
-    const at = chunk.used;
-    copyBytes(source, start, end, chunk.buffer, at);
-    this.append(chunk, at + end - start);
   }
 
   flush(): void {
@@ -343,19 +336,21 @@ export class Lane implements Flushable, StreamHandler {
   }
 
   private exceptional(request: Request): boolean {
-    return request.replies > 1 || request.owner.exceptional || this.handshake !== null || this.streaming;
+    return (
+      request.replies > 1 || request.owner.exceptional || this.handshake !== null || this.carriesMessages
+    );
   }
 
   private unusualReply(buf: Buffer, start: number, end: number, nowMs: number): void {
     if (this.handshake !== null) return this.onHandshakeReply(buf.subarray(start, end));
-    const owner = this.target.privateTo;
-    if (this.streaming || buf[start] === GREATER) {
-      // A push nobody asked for on a shared connection is dropped: it belongs to no request.
-      if (owner !== null) owner.emit(buf, start, end);
-      return;
-    }
+    const { owner } = this;
+    if (this.carriesMessages && owner?.takesMessage(buf, start, end) === true) return;
+    // A push nobody asked for on a shared connection is dropped: it belongs to no request.
+    if (buf[start] === GREATER && owner === null) return;
     const request = this.first;
     if (request === null) return this.fail("connection-lost");
+    // Refused as a whole, a command that is confirmed name by name gets one reply.
+    if (request.passesAll && buf[start] === MINUS) request.replies = 1;
     if (request.replies > 1) {
       request.owner.intermediate(request, buf, start, end);
       request.replies--;
@@ -478,7 +473,7 @@ export class Lane implements Flushable, StreamHandler {
     this.inFlight = 0;
     this.stopTimer();
     this.socket.destroy();
-    this.target.privateTo?.connectionGone();
+    this.owner?.connectionGone();
     return request;
   }
 
@@ -523,6 +518,12 @@ export class Lane implements Flushable, StreamHandler {
     if (this.state === "closed") return;
     this.end();
     this.context.keeper.laneClosed(this);
+  }
+
+  /** Its owner has no more use for it: it ends without telling, once it is not in the middle of something. */
+  drop(): void {
+    this.owner = null;
+    setImmediate(() => this.destroy());
   }
 
   /**

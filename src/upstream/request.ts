@@ -9,9 +9,10 @@ export type NotRunCause = "not-master" | "loading" | "link-down";
 
 /**
  * What ties a request to its private connection: it cannot be repeated on a shared one.
- * watch: WATCH itself; watched: the EXEC of watched keys; blocking: it blocks its connection.
+ * watch: WATCH itself; watched: the EXEC of watched keys; private: it may only run on such a connection
+ * (it blocks it, or turns it into a stream of messages).
  */
-export type Bond = "none" | "watch" | "watched" | "blocking";
+export type Bond = "none" | "watch" | "watched" | "private";
 
 /** Who sent a request and gets its reply. */
 export interface RequestOwner {
@@ -26,7 +27,9 @@ export interface RequestOwner {
    * sent again must not be emitted before it.
    */
   readonly exceptional: boolean;
-  /** One of the replies that the client does not get (`request.replies > 1`): inside a transaction. */
+  /** On a connection that also carries messages: takes the frame if it is one. */
+  takesMessage(buf: Buffer, start: number, end: number): boolean;
+  /** Any reply but the last (`request.replies > 1`): of a transaction, or a confirmation. */
   intermediate(request: Request, buf: Buffer, start: number, end: number): void;
   /**
    * The last reply where it is an error, or any while `exceptional`: the owner emits it, or keeps the request
@@ -74,6 +77,12 @@ export class Request {
   bond: Bond = "none";
   /** Its place among the session's requests; -1 until it is sent for the first time. */
   order = -1;
+  /** All its replies are the client's, as the confirmations of SUBSCRIBE are. */
+  passesAll = false;
+  /** Of these, replies the client got already before the request had to be sent again. */
+  passed = 0;
+  /** What to take back when the server refuses it. */
+  undo: (() => void) | null = null;
   /** Sent away from a silent node once already. */
   moved = false;
 
@@ -104,6 +113,9 @@ export const NOBODY: RequestOwner = {
   emit() {},
   emitOwned() {},
   settled() {},
+  takesMessage() {
+    return false;
+  },
   intermediate() {},
   exception() {
     return false;

@@ -6,7 +6,7 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { promisify } from "node:util";
-import { Redis, type RedisOptions } from "ioredis";
+import { Redis } from "ioredis";
 import { createClient } from "redis";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { exited } from "../support/children.ts";
@@ -50,8 +50,15 @@ function watched(redis: Redis, incidents: Incidents): Redis {
   return redis;
 }
 
-function ioredis(options: RedisOptions, incidents: Incidents): Redis {
-  return watched(new Redis({ host: "127.0.0.1", port: proxy.port, ...options }), incidents);
+interface IoredisOptions {
+  readonly protocol: 2 | 3;
+  readonly db?: number;
+  readonly connectionName?: string;
+  readonly enableAutoPipelining?: boolean;
+}
+
+function ioredis(options: IoredisOptions, incidents: Incidents): Redis {
+  return watched(new Redis(proxy.port, "127.0.0.1", options), incidents);
 }
 
 function makeNodeRedis(protocol: 2 | 3) {
@@ -148,7 +155,7 @@ describe.each([2, 3] as const)("ioredis with RESP%i", (protocol) => {
     const inline = redis.multi({ pipeline: false });
     await inline;
     await redis.incr(key);
-    expect(await redis.exec()).toEqual([202]);
+    expect(await redis.exec()).toEqual([[null, 202]]);
     settle();
   });
 
@@ -189,8 +196,9 @@ describe.each([2, 3] as const)("ioredis with RESP%i", (protocol) => {
     expect(await redis.publish(channel, "hello")).toBe(2);
     await until(() => messages.length === 2, { what: "both messages" });
     expect(messages.sort()).toEqual([`${channel} hello`, `io:chan* ${channel} hello`].sort());
-    expect(await subscriber.unsubscribe()).toBe(1);
-    expect(await subscriber.punsubscribe()).toBe(0);
+    // By name: without names ioredis 6 never settles when more than one is left, with Redis itself too.
+    expect(await subscriber.unsubscribe(channel, `${channel}:2`)).toBe(1);
+    expect(await subscriber.punsubscribe("io:chan*")).toBe(0);
     expect(await redis.publish(channel, "nobody")).toBe(0);
     expect(await subscriber.get(unique("io"))).toBeNull();
     settle();
@@ -456,6 +464,7 @@ describe("a promotion by hand while the old master lives", () => {
             counts.set(name, (counts.get(name) ?? 0) + 1);
           } catch (error) {
             errors.push(`${name}: ${String(error)}`);
+            return;
           }
         }
       })();
@@ -479,18 +488,17 @@ describe("a promotion by hand while the old master lives", () => {
           await Promise.all(Array.from({ length: 20 }, (_, i) => auto.get(`auto:${i}`)));
         }),
         loop(`nr ${protocol}`, async () => {
-          await client(nr);
+          await nr.set("nr", "x");
+          if ((await nr.get("nr")) !== "x") throw new Error("its own write is lost");
+          await nr.multi().incr("nr:a").incr("nr:b").exec();
         }),
       );
     }
-    const client = async (nr: NodeRedis) => {
-      await nr.set("nr", "x");
-      if ((await nr.get("nr")) !== "x") throw new Error("its own write is lost");
-      await nr.multi().incr("nr:a").incr("nr:b").exec();
-    };
     const cliOutput = startCli("INCR", "cli:counter");
-    const all = () => counts.size === 6 && [...counts.values()].every((count) => count > 20);
+    const all = () =>
+      errors.length > 0 || (counts.size === 6 && [...counts.values()].every((count) => count > 20));
     await until(all, { what: "every library at work" });
+    expect(errors).toEqual([]);
     const accepted = await proxy.metric("holdfast_clients_accepted_total");
 
     const [promoted, other] = [group.replica(0), group.replica(1)];

@@ -881,6 +881,23 @@ const TAPE: readonly Section[] = [
     name: "RESP2 subscribers may not do anything else",
     steps: [cmd("HELLO 2"), cmd("SUBSCRIBE a"), cmd("GET s"), cmd("UNSUBSCRIBE"), cmd("GET s")],
   },
+  {
+    name: "RESP3 subscribers may go on with everything",
+    steps: [
+      cmd("HELLO 3"),
+      cmd("SUBSCRIBE a b", 2),
+      cmd("SET s 1"),
+      cmd("CLIENT GETNAME"),
+      cmd("GET s"),
+      cmd("SELECT 0"),
+      cmd("INCR s"),
+      cmd("UNSUBSCRIBE a b", 2),
+      cmd("CLIENT GETNAME"),
+      cmd("INCR s"),
+      cmd("SELECT 1"),
+      cmd("GET s"),
+    ],
+  },
   { name: "a subscriber's QUIT", steps: [cmd("SUBSCRIBE a b", 2), { ...cmd("QUIT"), closes: true }] },
   { name: "QUIT", steps: [cmd("SET q 1"), { ...cmd("QUIT"), closes: true }] },
   { name: "inline QUIT", steps: [{ ...raw("QUIT\r\n"), closes: true }] },
@@ -922,6 +939,13 @@ const DIFFERENCES: Readonly<Record<string, Difference>> = {
   ...notYet("CLIENT", "CLIENT INFO", "CLIENT HELP", "CLIENT NO-EVICT ON", "CLIENT GETREDIR"),
   ...notYet("CLIENT", "CLIENT TRACKINGINFO", "CLIENT REPLY ON", "CLIENT UNPAUSE", "CLIENT NOSUCH"),
   ...notYet("the server", "WAIT 0 0"),
+  ...everyOf(
+    "RESP3 subscribers may go on with everything",
+    "HELLO 3",
+    isGreeting,
+    "the client's id is the proxy's",
+  ),
+  ...notYet("RESP3 subscribers may go on with everything", "CLIENT GETNAME", "SELECT 0"),
 };
 
 function everyOf(section: string, prefix: string, isMeant: Difference["isMeant"], why: string) {

@@ -46,8 +46,11 @@ export class Stage {
 
   static async open(options: StageOptions = {}): Promise<Stage> {
     const replicas = options.replicas ?? 2;
-    const group = await startGroup(replicas, options.redis);
+    const args = [...STREAMING_AT_ONCE, ...(options.redis?.args ?? [])];
+    const group = await startGroup(replicas, { ...options.redis, args });
     try {
+      await group.master.cli("PUBLISH", "nobody", "something to replicate");
+      for (const replica of group.replicas) await replica.untilCaughtUp(group.master);
       const nodes = (await options.before?.(group)) ?? group.addresses;
       const proxy = await startProxy({ nodes, config: { ...CONFIG, ...options.config } });
       const stage = new Stage(group, proxy, await proxy.connect({ protocol: 3 }));
@@ -191,6 +194,16 @@ export class Stage {
     }
   }
 
+  /** Waits until a client's reads go to a replica again: its last write is proven to be there. */
+  async untilFresh(client: RawClient): Promise<void> {
+    const fromReplica = async () => {
+      const before = await this.proxy.metric("holdfast_freshness_reads_total");
+      await client.command("EXISTS", "untilFresh");
+      return (await this.proxy.metric("holdfast_freshness_reads_total")) === before;
+    };
+    await until(fromReplica, { what: "a read from a replica behind an own write" });
+  }
+
   /** Requests the proxy has written to a node. */
   async sentTo(server: RedisServer): Promise<number> {
     return Number((await this.node(server)).requests);
@@ -216,6 +229,12 @@ export class Stage {
     for (const client of this.#clients.splice(0)) client.close();
   }
 }
+
+/**
+ * After a diskless sync a master sends nothing to a replica before its first acknowledgement, up to a second
+ * after the link is up: killed in that second, it loses what nobody had a chance to get.
+ */
+const STREAMING_AT_ONCE = ["--repl-diskless-sync", "no"];
 
 function fields(reply: Reply): Fields {
   if (!(reply instanceof Map)) throw new Error(`not a map: ${String(reply)}`);

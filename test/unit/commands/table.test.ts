@@ -109,7 +109,7 @@ describe("the built-in table", () => {
     }
   });
 
-  it("reads from replicas only what Redis flags as read-only, and four that have no key", () => {
+  it("reads from replicas only what Redis flags as read-only, and three that have no key", () => {
     const unflagged = READS.filter((name) => !BUILTIN.get(name)?.flags.includes("r"));
     expect(unflagged.toSorted()).toEqual(["command", "echo", "ping"]);
   });
@@ -225,6 +225,53 @@ describe("learning a server's COMMAND", () => {
     expect(look(table, "shelf").kind).toBe(READ);
   });
 
+  it("knows a container's sub-commands and their arity, in lower case", () => {
+    const mixed = [
+      "Box",
+      -2,
+      [],
+      0,
+      0,
+      0,
+      [],
+      [],
+      [],
+      [
+        ["box|GET", 3, []],
+        ["put", -4, []],
+      ],
+    ];
+    const table = learnt([XGROUP, mixed, GET]);
+    expect(look(table, "xgroup").subcommands).toEqual(
+      new Map([
+        ["help", 2],
+        ["create", -5],
+      ]),
+    );
+    expect(look(table, "box").subcommands).toEqual(
+      new Map([
+        ["get", 3],
+        ["put", -4],
+      ]),
+    );
+    expect(look(table, "get").subcommands).toBeNull();
+  });
+
+  it("takes it that nothing is known of sub-commands that servers before 7.0 do not list", () => {
+    const table = learnt([
+      ["xgroup", -2, ["write"], 2, 2, 1],
+      ["config", -2, ["admin"], 0, 0, 0, [], [], [], null],
+    ]);
+    expect(look(table, "xgroup").subcommands).toBeNull();
+    expect(look(table, "config").subcommands).toBeNull();
+    expect(look(new CommandTable(), "xgroup").subcommands).toBeNull();
+  });
+
+  it("leaves out rows of sub-commands that make no sense", () => {
+    const odd = ["box", -2, [], 0, 0, 0, [], [], [], [null, "x", ["only"], ["box|ok", 2, []], [7, 7]]];
+    expect(look(learnt([odd]), "box").subcommands).toEqual(new Map([["ok", 2]]));
+  });
+
   it("takes a command flagged both ways for a write", () => {
     expect(look(learnt([["odd", 2, ["readonly", "write"]]]), "odd").kind).toBe(WRITE);
   });
@@ -258,7 +305,11 @@ describe("learning a server's COMMAND", () => {
   });
 
   it("goes on asking the master what only the master knows, whatever the flags", () => {
-    const table = learnt([["scan", -2, ["readonly"]], ["info", -1, []], ["ping", -1, []]]);
+    const table = learnt([
+      ["scan", -2, ["readonly"]],
+      ["info", -1, []],
+      ["ping", -1, []],
+    ]);
     expect(look(table, "scan").kind).toBe(MASTER_READ);
     expect(look(table, "info").kind).toBe(PREFER_MASTER);
     expect(look(table, "ping").kind).toBe(READ);
@@ -282,8 +333,23 @@ describe("nonsense in place of a COMMAND reply", () => {
     ["a flat list", ["get", 2, ["readonly"]]],
     ["rows of nulls", [null, null]],
     ["rows without an arity", [["get"], ["set", "3", []]]],
-    ["an arity of zero or a fraction", [["get", 0, ["readonly"]], ["set", 1.5, []]]],
-    ["names that are none", [["", 2, []], ["a b", 2, []], ["é", 2, []], ["x".repeat(65), 2, []], [7, 2, []]]],
+    [
+      "an arity of zero or a fraction",
+      [
+        ["get", 0, ["readonly"]],
+        ["set", 1.5, []],
+      ],
+    ],
+    [
+      "names that are none",
+      [
+        ["", 2, []],
+        ["a b", 2, []],
+        ["é", 2, []],
+        ["x".repeat(65), 2, []],
+        [7, 2, []],
+      ],
+    ],
     ["more commands than any server has", Array.from({ length: 10_001 }, (_, i) => [`c${i}`, 2, []])],
   ])("changes nothing: %s", (_, reply) => {
     const table = new CommandTable();
@@ -312,14 +378,18 @@ describe("the number of words", () => {
   ] as const)("%s takes what its arity %i says", (name, arity, fitting, others) => {
     const command = look(table, name);
     expect(command.arity).toBe(arity);
-    for (const argc of fitting) expect([argc, arityFits(command, argc)]).toEqual([argc, true]);
-    for (const argc of others) expect([argc, arityFits(command, argc)]).toEqual([argc, false]);
+    for (const argc of fitting) expect([argc, arityFits(command.arity, argc)]).toEqual([argc, true]);
+    for (const argc of others) expect([argc, arityFits(command.arity, argc)]).toEqual([argc, false]);
   });
 });
 
 describe("whether a request may be run twice", () => {
   it("is answered yes for what has no effect only", () => {
-    expect([READ, MASTER_READ, PREFER_MASTER].map(isRepeatable)).toEqual([true, true, true]);
-    expect([WRITE, SPECIAL].map(isRepeatable)).toEqual([false, false]);
+    expect(([READ, MASTER_READ, PREFER_MASTER] as const).map((kind) => isRepeatable(kind))).toEqual([
+      true,
+      true,
+      true,
+    ]);
+    expect(([WRITE, SPECIAL] as const).map((kind) => isRepeatable(kind))).toEqual([false, false]);
   });
 });

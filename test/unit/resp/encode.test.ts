@@ -64,7 +64,9 @@ describe("a value as a reply", () => {
 
   it("keeps bytes that are no text as they are", () => {
     const binary = Buffer.from([0, 255, 13, 10, 128]);
-    expect(encodeValue(binary, 2)).toEqual(Buffer.concat([Buffer.from("$5\r\n"), binary, Buffer.from("\r\n")]));
+    expect(encodeValue(binary, 2)).toEqual(
+      Buffer.concat([Buffer.from("$5\r\n"), binary, Buffer.from("\r\n")]),
+    );
   });
 });
 
@@ -85,7 +87,12 @@ describe("nulls", () => {
 
 describe("constant replies", () => {
   it("are Redis's words", () => {
-    expect([OK, QUEUED, RESET, PONG].map(String)).toEqual(["+OK\r\n", "+QUEUED\r\n", "+RESET\r\n", "+PONG\r\n"]);
+    expect([OK, QUEUED, RESET, PONG].map(String)).toEqual([
+      "+OK\r\n",
+      "+QUEUED\r\n",
+      "+RESET\r\n",
+      "+PONG\r\n",
+    ]);
   });
 });
 

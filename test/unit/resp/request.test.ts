@@ -173,7 +173,11 @@ const LENGTH_ERROR = "ERR Protocol error: invalid bulk length";
 /** Redis's words are networking.c's (7.0), each seen on a real server. */
 const ERRORS: readonly Fixture[] = [
   ...["*x\r\n", "*\r\n", "*01\r\n", "*+1\r\n", "* 1\r\n", "*1x\r\n", "*-0\r\n", "*-\r\n", "*--1\r\n"].map(
-    (stream) => ({ title: `the count in ${JSON.stringify(stream)}`, stream, expected: [broken(COUNT_ERROR)] }),
+    (stream) => ({
+      title: `the count in ${JSON.stringify(stream)}`,
+      stream,
+      expected: [broken(COUNT_ERROR)],
+    }),
   ),
   {
     title: "a count of eleven digits",
@@ -182,13 +186,19 @@ const ERRORS: readonly Fixture[] = [
   },
   { title: "a count that ends with LF only", stream: "*1\n$4\r\nPING\r\n", expected: [broken(COUNT_ERROR)] },
   { title: "a CR behind a count without its LF", stream: "*1\rX", expected: [broken(COUNT_ERROR)] },
-  ...["$-1\r\n", "$x\r\n", "$\r\n", "$04\r\nPING\r\n", "$+4\r\nPING\r\n", "$99999999999\r\n", "$4\nPING\r\n"].map(
-    (bulk) => ({
-      title: `the length in ${JSON.stringify(bulk)}`,
-      stream: `*1\r\n${bulk}`,
-      expected: [broken(LENGTH_ERROR)],
-    }),
-  ),
+  ...[
+    "$-1\r\n",
+    "$x\r\n",
+    "$\r\n",
+    "$04\r\nPING\r\n",
+    "$+4\r\nPING\r\n",
+    "$99999999999\r\n",
+    "$4\nPING\r\n",
+  ].map((bulk) => ({
+    title: `the length in ${JSON.stringify(bulk)}`,
+    stream: `*1\r\n${bulk}`,
+    expected: [broken(LENGTH_ERROR)],
+  })),
   {
     title: "a bad length behind a good argument",
     stream: "*2\r\n$3\r\nGET\r\n$-1\r\n",
@@ -276,12 +286,15 @@ describe("requests of a client", () => {
     expect(frames([bytes(stream)], limits)).toEqual(expected);
   });
 
-  it.each(FIXTURES)("are framed alike wherever the stream is split: $title", ({ stream, expected, limits }) => {
-    const whole = bytes(stream);
-    for (let split = 0; split <= whole.length; split++) {
-      expect(frames([whole.subarray(0, split), whole.subarray(split)], limits)).toEqual(expected);
-    }
-  });
+  it.each(FIXTURES)(
+    "are framed alike wherever the stream is split: $title",
+    ({ stream, expected, limits }) => {
+      const whole = bytes(stream);
+      for (let split = 0; split <= whole.length; split++) {
+        expect(frames([whole.subarray(0, split), whole.subarray(split)], limits)).toEqual(expected);
+      }
+    },
+  );
 
   it.each(FIXTURES)("are framed alike byte by byte: $title", ({ stream, expected, limits }) => {
     const single = [...bytes(stream)].map((byte) => Buffer.from([byte]));

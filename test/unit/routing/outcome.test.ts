@@ -95,8 +95,7 @@ describe("an error reply that only looks like that", () => {
 });
 
 describe("EXEC refused because of errors before it", () => {
-  const asks = (text: string): boolean =>
-    isPreviousErrors(Buffer.from(`:1\r\n${text}`), 4, 4 + text.length);
+  const asks = (text: string): boolean => isPreviousErrors(Buffer.from(`:1\r\n${text}`), 4, 4 + text.length);
 
   it("is told from EXEC refused for a cause of its own", () => {
     expect(asks(PREVIOUS)).toBe(true);
@@ -149,7 +148,11 @@ describe("a request whose connection died", () => {
   it("is never sent again when it was sent and may have an effect, whatever the command", () => {
     for (const name of ["set", "eval", "publish", "exec", "blpop", "xreadgroup", "nosuch"]) {
       const { plainKind } = command(name);
-      expect([name, isRepeatable(plainKind), outcomeOfLoss(plainKind, true)]).toEqual([name, false, "unknown"]);
+      expect([name, isRepeatable(plainKind), outcomeOfLoss(plainKind, true)]).toEqual([
+        name,
+        false,
+        "unknown",
+      ]);
     }
   });
 });

@@ -130,39 +130,56 @@ const OVERSIZE: readonly (readonly [title: string, reply: string])[] = [
 ];
 
 describe("a reply over the bound", () => {
-  it.each(OVERSIZE)("is replaced by the error that names the limit, and the next one is found: %s", (_, reply) => {
-    for (const sizes of [[READ_BYTES], [1000], [16 * 1024], [7, READ_BYTES], [READ_BYTES - 1, 3]]) {
-      const received = receive(cut(`+before\r\n${reply}$5\r\nafter\r\n:1\r\n`, sizes), MAX);
-      expect(received).toMatchObject({
-        replies: ["+before\r\n", refusal(MAX), "$5\r\nafter\r\n", ":1\r\n"],
-        broken: false,
-        waiting: false,
-      });
+  it.each(OVERSIZE)(
+    "is replaced by the error that names the limit, and the next one is found: %s",
+    (_, reply) => {
+      for (const sizes of [[READ_BYTES], [1000], [16 * 1024], [7, READ_BYTES], [READ_BYTES - 1, 3]]) {
+        const received = receive(cut(`+before\r\n${reply}$5\r\nafter\r\n:1\r\n`, sizes), MAX);
+        expect(received).toMatchObject({
+          replies: ["+before\r\n", refusal(MAX), "$5\r\nafter\r\n", ":1\r\n"],
+          broken: false,
+          waiting: false,
+        });
+      }
+    },
+  );
+
+  it("is replaced however little over it is, whatever the reads", () => {
+    const count = Math.ceil(MAX / 11);
+    const reply = list(count, bulk(5));
+    expect(reply.length - MAX).toBeLessThan(50);
+    for (const sizes of [[READ_BYTES], [1000], [40_000], [50, READ_BYTES], [9, 60_000]]) {
+      const received = receive(cut(`${reply}+OK\r\n`, sizes), MAX);
+      expect(received.replies.map((one) => one.slice(0, 100))).toEqual([
+        refusal(MAX).slice(0, 100),
+        "+OK\r\n",
+      ]);
     }
   });
 
   it("is replaced whatever the reads and wherever among other replies", () => {
-    const small = fc.constantFrom("+OK\r\n", bulk(10), list(3, ":1\r\n"), "-ERR no\r\n", "_\r\n");
-    const large = fc.oneof(
-      fc.integer({ min: MAX, max: 4 * MAX }).map(bulk),
-      fc.integer({ min: 6000, max: 20_000 }).map((count) => list(count, bulk(5))),
-    );
-    const any = fc.oneof(
-      small.map((reply) => [reply, reply]),
-      large.map((reply) => [reply, refusal(MAX)]),
-    );
+    const make = { small: (size: number) => bulk(size % 100), bulk, list: (size: number) => listOf(size) };
+    const reply = fc.record({
+      kind: fc.constantFrom("small" as const, "bulk" as const, "list" as const),
+      size: fc.integer({ min: MAX, max: 4 * MAX }),
+    });
     fc.assert(
-      fc.property(fc.array(any, { minLength: 1, maxLength: 6 }), SIZES, (pairs, sizes) => {
-        const stream = pairs.map(([sent]) => sent).join("");
-        const received = receive(cut(stream, sizes), MAX);
+      fc.property(fc.array(reply, { minLength: 1, maxLength: 6 }), SIZES, (replies, sizes) => {
+        const sent = replies.map(({ kind, size }) => make[kind](size));
+        const received = receive(cut(sent.join(""), sizes), MAX);
         const shown = received.replies.map((one) => (one.length > 200 ? `${one.length} bytes` : one));
-        expect(shown).toEqual(pairs.map(([, expected]) => expected));
+        expect(shown).toEqual(sent.map((one, i) => (replies[i]!.kind === "small" ? one : refusal(MAX))));
         expect(received.waiting).toBe(false);
       }),
       { numRuns: 150 },
     );
   });
 });
+
+/** A list of elements of 5 bytes that has at least this many bytes. */
+function listOf(bytes: number): string {
+  return list(Math.ceil(bytes / 11), bulk(5));
+}
 
 describe("memory while a large reply comes", () => {
   /** The bound, doubled at most when it grew last, and what one read may add. */
