@@ -17,7 +17,10 @@ export interface SwitchNews {
   readonly detail: string;
   /** Acknowledged replication bytes that did not survive; null = unknown. */
   readonly lostBytes: number | null;
-  /** Since when there was no master that could be written, wall clock ms; null when there was one all the time. */
+  /**
+   * Since when there was no master that could be written, wall clock ms; null when there was one all the
+   * time.
+   */
   readonly masterGoneAtMs: number | null;
 }
 
@@ -73,7 +76,10 @@ export class Failovers {
     this.baseline = this.count();
   }
 
-  /** Call while all is well and right before it ends: what is counted from here on belongs to the next switch. */
+  /**
+   * Call while all is well and right before it ends: what is counted from here on belongs to the next
+   * switch.
+   */
   mark(): void {
     this.baseline = this.count();
   }

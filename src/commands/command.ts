@@ -40,7 +40,10 @@ export interface Command {
   readonly name: string;
   readonly kind: Kind;
   readonly handler: Handler;
-  /** The kind it has where its handler lets it through as a plain request (inside MULTI, XREAD without BLOCK). */
+  /**
+   * The kind it has where its handler lets it through as a plain request (inside MULTI, XREAD without
+   * BLOCK).
+   */
   readonly plainKind: Exclude<Kind, typeof SPECIAL>;
   /** As in COMMAND: the exact number of words, negative = at least that many. */
   readonly arity: number;

@@ -113,7 +113,8 @@ function builtinFacts(): CommandFacts[] {
 }
 
 /**
- * Reads COMMAND's reply: [name, arity, flags, …], sub-commands in the tenth element since Redis 7.0. Rows that
+ * Reads COMMAND's reply: [name, arity, flags, …], sub-commands in the tenth element since Redis 7.0. Rows
+ * that
  * make no sense are left out.
  */
 function factsOfReply(reply: unknown): CommandFacts[] {

@@ -21,11 +21,13 @@ export function requestArgs(buf: Buffer, start: number): Buffer[] {
  * with \' only. Null when quotes do not close or something follows a closing quote.
  */
 export function splitInline(line: Buffer): Buffer[] | null {
+  // Redis never runs a line with a NUL in it: it would be taken for the end of what has arrived.
+  if (line.includes(0)) return null;
   const args: Buffer[] = [];
   let p = 0;
   for (;;) {
     while (p < line.length && isBlank(line[p]!)) p++;
-    if (p >= line.length || line[p] === 0) return args;
+    if (p >= line.length) return args;
     const out: number[] = [];
     p = readArgument(line, p, out);
     if (p < 0) return null;
@@ -107,7 +109,7 @@ function unescaped(byte: number): number {
 
 /** What ends an argument outside quotes: fewer bytes than those that may stand before it (sds.c). */
 function endsArgument(byte: number): boolean {
-  return byte === 32 || byte === 10 || byte === 13 || byte === 9 || byte === 0;
+  return byte === 32 || byte === 10 || byte === 13 || byte === 9;
 }
 
 /** isspace() of C: what Redis separates inline arguments by. */

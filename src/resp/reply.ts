@@ -37,8 +37,8 @@ export class ReplyFramer {
   private resumeAt = 0;
   /** Elements still to come; 0 between replies. */
   private remaining = 0;
-  /** Inside a line whose end has not arrived: how far it was searched, counted from the reply's start. */
-  private searched = 0;
+  /** Stopped inside a line: `resumeAt` is where the search for its end goes on. */
+  private inLine = false;
   /** Stopped inside a bulk's body: `resumeAt` is where its closing CRLF will be. */
   private inBody = false;
 
@@ -55,6 +55,12 @@ export class ReplyFramer {
       this.inBody = false;
       p += 2;
       remaining--;
+    } else if (this.inLine) {
+      const next = lineEnd(buf, p, end);
+      if (next < 0) return this.stopInLine(pos, p, remaining, end);
+      this.inLine = false;
+      p = next;
+      remaining--;
     }
     while (remaining > 0) {
       if (p >= end) return this.stop(pos, p, remaining, p + 1);
@@ -68,8 +74,8 @@ export class ReplyFramer {
         p = next;
         remaining--;
       } else if (isLine(type)) {
-        const next = this.lineEnd(buf, pos, p, end);
-        if (next < 0) return this.stop(pos, p, remaining, end + 1);
+        const next = lineEnd(buf, p + 1, end);
+        if (next < 0) return this.stopInLine(pos, p + 1, remaining, end);
         p = next;
         remaining--;
       } else {
@@ -85,7 +91,6 @@ export class ReplyFramer {
     }
     this.resumeAt = 0;
     this.remaining = 0;
-    this.searched = 0;
     return p;
   }
 
@@ -98,7 +103,6 @@ export class ReplyFramer {
   drop(available: number): number {
     const bytes = Math.min(this.resumeAt, available);
     this.resumeAt -= bytes;
-    this.searched = Math.max(0, this.searched - bytes);
     return bytes;
   }
 
@@ -107,17 +111,10 @@ export class ReplyFramer {
     return this.stop(pos, bulkEnd - 2, remaining, bulkEnd);
   }
 
-  private lineEnd(buf: Uint8Array, pos: number, lineStart: number, end: number): number {
-    let p = Math.max(lineStart + 1, pos + this.searched);
-    while (p + 1 < end) {
-      if (buf[p] === CR && buf[p + 1] === LF) {
-        this.searched = 0;
-        return p + 2;
-      }
-      p++;
-    }
-    this.searched = p - pos;
-    return -1;
+  /** The last byte may be the CR of the line's end: the search goes on at it. */
+  private stopInLine(pos: number, from: number, remaining: number, end: number): number {
+    this.inLine = true;
+    return this.stop(pos, Math.max(from, end - 1), remaining, end + 1);
   }
 
   private badOrMore(length: number, pos: number, p: number, remaining: number, end: number): number {
@@ -130,6 +127,12 @@ export class ReplyFramer {
     this.needed = neededEnd - pos;
     return REPLY_INCOMPLETE;
   }
+}
+
+/** The byte behind the CRLF that ends a line, searched from `from` on; -1 when it has not arrived. */
+function lineEnd(buf: Uint8Array, from: number, end: number): number {
+  for (let p = from; p + 1 < end; p++) if (buf[p] === CR && buf[p + 1] === LF) return p + 2;
+  return -1;
 }
 
 function isLine(type: number): boolean {

@@ -41,9 +41,8 @@ function execAbortCause(text: string): NotRunCause | null {
 
 /** Whether EXECABORT says only that a command was refused when it was queued. */
 export function isPreviousErrors(buf: Buffer, start: number, end: number): boolean {
-  return buf
-    .toString("latin1", start, Math.min(end, start + LONGEST))
-    .startsWith(`${EXECABORT} previous errors`);
+  if (end - start > LONGEST) return false;
+  return buf.toString("latin1", start, end) === `${EXECABORT} previous errors.\r\n`;
 }
 
 /**

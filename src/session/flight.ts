@@ -3,7 +3,8 @@
  *
  * All of it is on one connection at a time, so replies come in order by themselves. Three things disturb
  * that order and are put right here: requests that have to be sent again wait in `again`; replies to requests
- * behind them are kept until their turn; what the proxy itself has to say is attached to the request before it.
+ * behind them are kept until their turn; what the proxy itself has to say is attached to the request before
+ * it.
  */
 import { type Command, WRITE } from "../commands/command.ts";
 import { encodeError, encodeNullArray, OK, type Protocol } from "../resp/encode.ts";
@@ -101,7 +102,9 @@ export class Flight implements RequestOwner {
     this.sent(request, lane);
   }
 
-  /** One frame from anywhere. @param owned nobody else will change the buffer: a large frame is not copied. */
+  /**
+   * One frame from anywhere. @param owned nobody else will change the buffer: a large frame is not copied.
+   */
   send(what: Sending, lane: Lane, frame: { buf: Buffer; start: number; end: number; owned: boolean }): void {
     const request = new Request(this, what.command, what.kind, NO_CHUNK, 0, 0, what.replies ?? 1);
     request.bond = what.bond ?? "none";

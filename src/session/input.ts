@@ -110,6 +110,8 @@ export class Input {
     this.marks ??= [];
     const last = this.marks[this.marks.length - 1];
     if (last !== undefined && atMs - last.atMs < maxTimeMs / MARKS) return;
+    // A mark is of no use any more when a later one stands at or before what was taken.
+    while (this.marks.length > 1 && this.marks[1]!.position <= this.taken) this.marks.shift();
     this.marks.push({ position: this.taken + this.length, atMs });
   }
 

@@ -47,7 +47,9 @@ export interface SessionContext {
   readonly limits: RequestLimits;
   /** Requests of one client in flight at once. */
   readonly maxPipeline: number;
-  /** Input kept while the session cannot go on, before reading pauses, bytes; and the same while it is held. */
+  /**
+   * Input kept while the session cannot go on, before reading pauses, bytes; and the same while it is held.
+   */
   readonly maxWaitingBytes: number;
   readonly maxHeldBytes: number;
   /** Answers PROXY …: the admin's reply, encoded. */
@@ -523,7 +525,10 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     if (this.hasStream) this.restoreStream();
   }
 
-  /** Subscribes, or monitors, on another connection as soon as there is a master; the client sees nothing of it. */
+  /**
+   * Subscribes, or monitors, on another connection as soon as there is a master; the client sees nothing of
+   * it.
+   */
   private restoreStream(): void {
     if (this.closed || this.privateLane !== null || !this.hasStream) return;
     const lane = this.router.writable ? this.router.openPrivate(this.profile, this.flight) : null;

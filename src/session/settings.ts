@@ -224,7 +224,9 @@ function setName(session: Session, name: Buffer): true {
   return say(session, OK);
 }
 
-/** Libraries tell their name and version on connect; the proxy has no use for them yet but must not refuse. */
+/**
+ * Libraries tell their name and version on connect; the proxy has no use for them yet but must not refuse.
+ */
 function setInfo(session: Session, key: Buffer, value: Buffer): true {
   const name = key.toString("latin1", 0, 32).toLowerCase();
   if (name !== "lib-name" && name !== "lib-ver") {

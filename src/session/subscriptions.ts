@@ -92,7 +92,10 @@ export function isMessage(buf: Buffer, start: number, end: number): boolean {
   return MESSAGES.has(word) || (type === GREATER && !word.endsWith("subscribe"));
 }
 
-/** Whether a frame on a monitor's connection is a line of the monitor: "+1339518083.107412 [0 …" (monitor.c). */
+/**
+ * Whether a frame on a monitor's connection is a line of the monitor: "+1339518083.107412 [0 …"
+ * (monitor.c).
+ */
 export function isMonitorLine(buf: Buffer, start: number, end: number): boolean {
   const first = buf[start + 1]!;
   return buf[start] === PLUS && first >= 48 && first <= 57 && end > start + 3 && buf[start + 2] !== CR;

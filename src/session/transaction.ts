@@ -71,12 +71,15 @@ function subcommandProblem(command: Command, argc: number, args: readonly Buffer
   if (word === undefined) return null;
   const arity = command.subcommands?.get(word.toLowerCase());
   if (arity === undefined) {
-    return encodeError(`ERR unknown subcommand '${word}'. Try ${command.name.toUpperCase()} HELP.`);
+    return latin1Error(`ERR unknown subcommand '${word}'. Try ${command.name.toUpperCase()} HELP.`);
   }
   return arityFits(arity, argc) ? null : wrongArity(`${command.name}|${word.toLowerCase()}`);
 }
 
-/** Longest name and longest list of arguments shown in the error, as in Redis (server.c, commandCheckExistence). */
+/**
+ * Longest name and longest list of arguments shown in the error, as in Redis (server.c,
+ * commandCheckExistence).
+ */
 const MAX_SHOWN = 128;
 
 /** Redis's own words for a command it does not have. */
@@ -87,6 +90,10 @@ export function unknownCommand(args: readonly Buffer[]): Buffer {
     if (shown.length >= MAX_SHOWN) break;
     shown += `'${arg.toString("latin1", 0, MAX_SHOWN - shown.length)}' `;
   }
-  const text = `ERR unknown command '${name}', with args beginning with: ${shown}`;
+  return latin1Error(`ERR unknown command '${name}', with args beginning with: ${shown}`);
+}
+
+/** A client's bytes are shown as they came. */
+function latin1Error(text: string): Buffer {
   return Buffer.from(`-${text.replace(/[\r\n]/g, " ")}\r\n`, "latin1");
 }

@@ -67,6 +67,8 @@ export type EvidenceKind =
 export interface Evidence {
   readonly kind: EvidenceKind;
   readonly node: NodeId;
-  /** The epoch the connection belonged to; evidence from an older epoch changes nothing but starts a probe. */
+  /**
+   * The epoch the connection belonged to; evidence from an older epoch changes nothing but starts a probe.
+   */
   readonly epoch: number;
 }

@@ -26,7 +26,9 @@ export class Handshake {
   private readonly steps: Step[] = [];
   private readonly replid: string | null;
 
-  /** @param replid the epoch's replication id for a connection to the master, null for one that only reads. */
+  /**
+   * @param replid the epoch's replication id for a connection to the master, null for one that only reads.
+   */
   constructor(profile: Profile, replid: string | null) {
     this.replid = replid;
     const requests: Buffer[] = [];

@@ -237,7 +237,8 @@ export class Lane implements Flushable, StreamHandler {
     this.firstUnsent = null;
     this.context.keeper.laneSent(this, this.taken);
     this.taken = 0;
-    // Written to the kernel at once is the common case; else what follows waits here, where it counts as unsent.
+    // Written to the kernel at once is the common case; else what follows waits here, where it counts as
+    // unsent.
     if (this.socket.writableLength > 0) this.waitForDrain();
     else if (this.congested) this.drained();
   }

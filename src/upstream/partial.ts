@@ -1,7 +1,10 @@
 import { encodeError } from "../resp/encode.ts";
 import { REPLY_BROKEN, REPLY_INCOMPLETE, type ReplyFramer } from "../resp/reply.ts";
 
-/** At least this much is taken at a time, so that a reply of many small elements is not looked at byte by byte. */
+/**
+ * At least this much is taken at a time, so that a reply of many small elements is not looked at byte by
+ * byte.
+ */
 const STEP_BYTES = 16 * 1024;
 
 /**
@@ -53,6 +56,7 @@ export class PartialReply {
       return null;
     }
     this.surplus = this.end - end;
+    if (end > this.maxBytes) this.tooLarge = true;
     const reply = this.tooLarge ? this.refusal() : this.buffer.subarray(0, end);
     this.active = false;
     this.buffer = Buffer.alloc(0);

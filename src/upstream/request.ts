@@ -1,7 +1,9 @@
 import type { Command, Kind, SPECIAL } from "../commands/command.ts";
 import type { Chunk } from "./chunk.ts";
 
-/** Where a request can be repeated or not is decided by this; SPECIAL commands are plain once they are sent. */
+/**
+ * Where a request can be repeated or not is decided by this; SPECIAL commands are plain once they are sent.
+ */
 export type PlainKind = Exclude<Kind, typeof SPECIAL>;
 
 /** What an error reply that says "did not run" says about the node. */
@@ -41,7 +43,10 @@ export interface RequestOwner {
   lost(request: Request, sent: boolean): void;
   /** The connection cannot be had because the server refuses: its error reply. The request did not run. */
   refused(request: Request, error: Buffer): void;
-  /** Nothing it has on the way may have an effect: all of it can be sent elsewhere without changing an order. */
+  /**
+   * Nothing it has on the way may have an effect: all of it can be sent elsewhere without changing an
+   * order.
+   */
   readonly movable: boolean;
   /** The private connection it owns is closed, for whatever reason; its requests come back through `lost`. */
   connectionGone(): void;

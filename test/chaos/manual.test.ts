@@ -1,6 +1,7 @@
 /**
  * Manual operations in random order at random moments, with load running throughout. A failing run prints its
- * seed; HOLDFAST_SEED=<seed> repeats the same operations and pauses (the servers' own timing stays theirs), and
+ * seed; HOLDFAST_SEED=<seed> repeats the same operations and pauses (the servers' own timing stays theirs),
+ * and
  * HOLDFAST_ROUNDS makes it longer.
  */
 import { afterEach, expect, it } from "vitest";

@@ -428,7 +428,8 @@ describe("logins and outages", () => {
     ];
     await until(async () => (await proxy.metric("holdfast_held")) === 3, { what: "all three being held" });
     expect(await seen.command("PROXY", "STATUS")).toContain("held_now");
-    // The same history again: the data set was empty, so an empty master is the same master with a new history.
+    // The same history again: the data set was empty, so an empty master is the same master with a new
+    // history.
     await group.master.restart(["--requirepass", SECRET]);
     const [first, second, third] = await within(Promise.all(answers), 10_000, "the answers after the outage");
     expect(first).toEqual(["OK", "OK", "v"]);

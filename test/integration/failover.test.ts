@@ -1,5 +1,6 @@
 /**
- * The master becomes another one by hand, under load. Clients are bare sockets without any reconnect logic: what
+ * The master becomes another one by hand, under load. Clients are bare sockets without any reconnect logic:
+ * what
  * they notice, a user would notice.
  */
 import { afterEach, describe, expect, it } from "vitest";
@@ -235,7 +236,8 @@ describe("planned by hand while the old master lives", () => {
     await setUp();
     const [r1, r2] = stage.group.replicas as [RedisServer, RedisServer];
     await randomPause();
-    // Redis drops what it has not sent to its replicas when it is demoted: a planned demotion pauses writes first.
+    // Redis drops what it has not sent to its replicas when it is demoted: a planned demotion pauses writes
+    // first.
     await stage.master.cli("CLIENT", "PAUSE", 5_000, "WRITE");
     await r1.untilCaughtUp(stage.master);
     await stage.master.replicaOf(r1);

@@ -436,7 +436,10 @@ describe("requests that the node refused without running them", () => {
   });
 });
 
-/** A pipeline that never waits for a reply and is fed bit by bit, so that something can happen in its middle. */
+/**
+ * A pipeline that never waits for a reply and is fed bit by bit, so that something can happen in its
+ * middle.
+ */
 class Stream {
   readonly rounds: number;
   readonly #client: RawClient;
@@ -486,7 +489,10 @@ class Stream {
   }
 }
 
-/** Passes everything on; a connection on which the big value is asked for ends after `cutAfter` bytes of replies. */
+/**
+ * Passes everything on; a connection on which the big value is asked for ends after `cutAfter` bytes of
+ * replies.
+ */
 class CuttingRelay {
   cutAfter = Number.POSITIVE_INFINITY;
   cuts = 0;

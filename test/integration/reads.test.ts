@@ -503,7 +503,8 @@ describe("a replica that is not what it was", () => {
     const report = await load.stop();
     expect(report.disconnectReasons).toEqual([]);
     expect(report.mismatches).toEqual([]);
-    // A write on its way to the promoted node when its connections were killed may be UNCERTAIN; a read never is.
+    // A write on its way to the promoted node when its connections were killed may be UNCERTAIN; a read
+    // never is.
     expect([...report.errors.keys()].filter((word) => word !== "UNCERTAIN")).toEqual([]);
     expect(report.kinds.reader.longestGapMs).toBeLessThan(1_000);
   });

@@ -209,7 +209,9 @@ export class Stage {
     return Number((await this.node(server)).requests);
   }
 
-  /** Ends everything; the proxy must end well, without a bug in its log, and without having dropped anybody. */
+  /**
+   * Ends everything; the proxy must end well, without a bug in its log, and without having dropped anybody.
+   */
   async close(): Promise<void> {
     const dropped = this.#clients.filter((client) => client.disconnected).map((one) => one.disconnectReason);
     try {

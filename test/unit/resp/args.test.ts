@@ -73,6 +73,16 @@ describe("an inline command is split as Redis does it", () => {
     );
   });
 
+  it("is never run in part: a line with a NUL, which Redis never runs, is refused or kept whole", () => {
+    for (const line of ["SET k a\0b", "SET k a\0 b", "SET k \0", 'SET k "a"\0 b']) {
+      const kept = split(line)?.join(" ").replaceAll('"', "");
+      expect([line, kept ?? "refused"]).toEqual([
+        line,
+        kept === undefined ? "refused" : line.replaceAll('"', ""),
+      ]);
+    }
+  });
+
   it("does not share memory with the line", () => {
     const line = Buffer.from("GET key");
     const args = splitInline(line);
