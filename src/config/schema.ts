@@ -228,6 +228,12 @@ const upstream = group({
     max: "65536",
     doc: "Shared upstream connections at most, over all nodes.",
   }),
+  maxInFlight: count({
+    default: "16384",
+    min: "16",
+    max: "10000000",
+    doc: "Unanswered requests on one shared upstream connection, about; beyond it the feeding clients wait.",
+  }),
   maxPrivate: count({
     default: "1000",
     min: "0",

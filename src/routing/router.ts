@@ -106,6 +106,7 @@ export class Router implements LaneKeeper {
           requestTimeoutMs: config.upstream.requestTimeout,
           keepAliveMs: config.upstream.keepAlive,
           maxUnsentBytes: config.limits.maxUnsentBytes,
+          maxInFlight: config.upstream.maxInFlight,
           maxReplyBytes: config.limits.outputBufferBytes,
         },
         chunks: new ChunkPool(),

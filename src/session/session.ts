@@ -71,6 +71,9 @@ export type Blocked =
 /** From this size on a request goes through a lane of its own kind: nobody waits behind it. */
 const BULK_BYTES = 1024 * 1024;
 
+/** How long after a question that nobody answered it is asked again, ms. */
+const ASK_AGAIN_MS = 50;
+
 /** How long a client may take to read its last replies after the proxy has nothing more to say, ms. */
 const LINGER_MS = 10_000;
 
@@ -112,6 +115,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   private closeReason: CloseReason | null = null;
   /** The proxy is shutting down: the session ends when it has nothing more to do. */
   private draining = false;
+  /** It is its turn among those who wait for the master: nobody is before it. */
+  private isNext = false;
   /** Requests that begin before this position of the input waited too long already. */
   private expiredBefore = 0;
   /** When the client last sent something, monotonic ms. */
@@ -338,7 +343,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     }
     if (lane === null) {
       // Others wait for the same master: nobody overtakes them while they are let go one by one.
-      if (!router.writable || (router.hold.releasing && this.heldSinceMs === 0)) return null;
+      const isNewcomer = !this.isNext && this.flight.count === 0;
+      if (!router.writable || (isNewcomer && router.hold.releasing)) return null;
       lane = router.masterLane(this.profile);
       if (lane === null) return null;
     }
@@ -412,6 +418,11 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     if (this.hold(this.input.arrivalOf(position) ?? this.router.nowMs())) return false;
     this.say(this.masterDown(`no room to wait for a master, hold.maxBytes (${config.hold.maxBytes} bytes)`));
     return true;
+  }
+
+  /** A question for the request at `start` found nobody: it is asked again, also without news of a master. */
+  waitToAsk(start: number): void {
+    if (!this.wait(start)) setTimeout(() => this.retry(), ASK_AGAIN_MS);
   }
 
   private waitedInVain(): Buffer {
@@ -581,7 +592,9 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   retry(): void {
     if (this.closed || this.blocked !== "hold") return;
     this.blocked = "no";
+    this.isNext = true;
     this.pump();
+    this.isNext = false;
     if (this.blocked === "no") this.endHold("released");
   }
 

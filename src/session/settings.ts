@@ -25,7 +25,7 @@ export function isAccepted(session: Session, frame: Frame, profile: Profile = se
       session.say(answer.error);
       return false;
     case "nobody":
-      session.wait(frame.start);
+      session.waitToAsk(frame.start);
       return false;
   }
 }
@@ -63,7 +63,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
       session.say(answer.error);
       return null;
     case "nobody":
-      session.wait(frame.start);
+      session.waitToAsk(frame.start);
       return null;
   }
 }

@@ -55,6 +55,8 @@ export interface LaneSettings {
   readonly keepAliveMs: number;
   /** Bytes that may wait to be written before the feeding sessions are paused. */
   readonly maxUnsentBytes: number;
+  /** Requests that may be unanswered before the feeding sessions are paused. */
+  readonly maxInFlight: number;
   /** Largest reply kept for a client; a larger one is replaced by an error. */
   readonly maxReplyBytes: number;
 }
@@ -94,7 +96,10 @@ export class Lane implements Flushable, StreamHandler {
   flushQueued = false;
   /** Requests not yet answered. */
   inFlight = 0;
-  /** More bytes wait to be written than the settings allow; sessions must not feed it until `laneDrained`. */
+  /**
+   * More waits to be written, or to be answered, than the settings allow; sessions must not feed it until
+   * `laneDrained`.
+   */
   congested = false;
   /** A subscriber's or a monitor's connection: its owner looks at each frame whether it is a message. */
   carriesMessages = false;
@@ -240,7 +245,7 @@ export class Lane implements Flushable, StreamHandler {
     // Written to the kernel at once is the common case; else what follows waits here, where it counts as
     // unsent.
     if (this.socket.writableLength > 0) this.waitForDrain();
-    else if (this.congested) this.drained();
+    else this.relieve();
   }
 
   private waitForDrain(): void {
@@ -248,7 +253,7 @@ export class Lane implements Flushable, StreamHandler {
     this.socket.write(NOTHING, () => {
       this.awaitingDrain = false;
       this.flush();
-      if (this.congested && this.unsentBytes() * 2 < this.context.settings.maxUnsentBytes) this.drained();
+      this.relieve();
     });
   }
 
@@ -262,8 +267,21 @@ export class Lane implements Flushable, StreamHandler {
 
   /** Call after pushing: sets `congested` when too much waits. */
   checkCongestion(): void {
-    if (!this.awaitingDrain && this.state === "open") return;
-    if (this.unsentBytes() > this.context.settings.maxUnsentBytes) this.congested = true;
+    const { maxInFlight, maxUnsentBytes } = this.context.settings;
+    if (this.inFlight >= maxInFlight) this.congested = true;
+    else if (this.isBehind && this.unsentBytes() > maxUnsentBytes) this.congested = true;
+  }
+
+  /** What it takes cannot be written in this turn. */
+  private get isBehind(): boolean {
+    return this.awaitingDrain || this.state !== "open";
+  }
+
+  /** Ends the congestion when half of what is allowed is left. */
+  private relieve(): void {
+    const { maxInFlight, maxUnsentBytes } = this.context.settings;
+    if (!this.congested || this.inFlight * 2 > maxInFlight) return;
+    if (!this.isBehind || this.unsentBytes() * 2 < maxUnsentBytes) this.drained();
   }
 
   waitUntilDrained(waiter: LaneWaiter): void {
@@ -333,6 +351,7 @@ export class Lane implements Flushable, StreamHandler {
       pos = replyEnd;
     }
     if (runOwner !== null) runOwner.emit(buf, runStart, pos);
+    if (this.congested) this.relieve();
     if (this.retiring && this.inFlight === 0) this.destroy();
   }
 

@@ -229,8 +229,12 @@ describe("a server with a password", () => {
     const lost = await proxy.metric("holdfast_upstream_lost_total");
     const many = Array.from({ length: 40 }, (_, i) => `k${i}`);
     const refused: string[] = [];
+    const long = "x".repeat(20_000);
     for (let round = 0; round < 20; round++) {
-      attacker.send(encodeCommand(["GET", "x".repeat(20_000)]));
+      attacker.send(encodeCommand(["GET", long]));
+      attacker.send(encodeCommand(["AUTH", "default", long]));
+      attacker.send(encodeCommand(["HELLO", 3, "AUTH", "default", long]));
+      attacker.send(encodeCommand(["BLPOP", ...many, 1]));
       const sets = bystander.pipeline(Array.from({ length: 20 }, () => ["SET", "k", "v"]));
       attacker.send(encodeCommand(["DEL", ...many]));
       for (const reply of await root.pipeline(Array.from({ length: 20 }, () => ["SET", "k", "v"])))

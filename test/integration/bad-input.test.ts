@@ -186,6 +186,71 @@ describe("what a client sends", () => {
     );
   });
 
+  it("WATCH … EXEC and FIN: every reply, then the end", async () => {
+    const commands = [
+      ["SET", "half", "1"],
+      ["WATCH", "half"],
+      ["MULTI"],
+      ["INCR", "half"],
+      ["EXEC"],
+      ["UNWATCH"],
+    ];
+    for (const port of [redis.port, proxy.port]) {
+      const socket = await bytesTo(port);
+      void socket.send(Buffer.concat([...commands, ["PING"]].map((one) => encodeCommand(one))));
+      socket.end();
+      expect(await socket.untilEnded()).toBe("+OK\r\n+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n:2\r\n+OK\r\n+PONG\r\n");
+    }
+  });
+
+  it.each([
+    ["at once", [["BLPOP", "never", "0"]]],
+    [
+      "behind a write",
+      [
+        ["SET", "a", "1"],
+        ["BLPOP", "never", "0"],
+      ],
+    ],
+    [
+      "behind a watched transaction",
+      [["WATCH", "a"], ["MULTI"], ["PING"], ["EXEC"], ["BLPOP", "never", "0"]],
+    ],
+    [
+      "in a stream's read",
+      [
+        ["SET", "a", "1"],
+        ["XREAD", "BLOCK", "0", "STREAMS", "never", "$"],
+      ],
+    ],
+    [
+      "in a subscription",
+      [
+        ["SET", "a", "1"],
+        ["SUBSCRIBE", "c"],
+      ],
+    ],
+  ] as const)(
+    "a client that sends FIN and waits %s is let go, on the server too",
+    async (_name, commands) => {
+      const before = await proxy.metric("holdfast_clients");
+      const socket = await bytesTo(proxy.port);
+      void socket.send(Buffer.concat(commands.map((one) => encodeCommand(one))));
+      socket.end();
+      await socket.untilEnded(2_000);
+      await until(async () => (await proxy.metric("holdfast_clients")) === before, {
+        deadlineMs: 2_000,
+        what: "the client being forgotten",
+      });
+      const privates = async () =>
+        (await proxy.metrics()).get('holdfast_upstream_connections{kind="private"}');
+      await until(async () => (await privates()) === 0, {
+        deadlineMs: 2_000,
+        what: "its private connection being closed",
+      });
+    },
+  );
+
   it("a client that sends half a command and FIN is let go", async () => {
     const before = await proxy.metric("holdfast_clients");
     const socket = await bytesTo(proxy.port);

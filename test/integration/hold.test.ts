@@ -279,11 +279,13 @@ describe("when a master is there again", () => {
     expect(longestMs).toBeLessThan(1_000);
     figure(`release of 500 × ${depth}: slowest of ${reads} reads meanwhile ${longestMs.toFixed(0)} ms`);
     const accounts = await stage.expectBalancedAccounts();
-    expect(accounts.held, "a session is held, not each of its requests").toBeLessThanOrEqual(501);
+    // The newcomer waits its turn, and so may the reader whose replica became the master.
+    expect(accounts.held, "a session is held, not each of its requests").toBeLessThanOrEqual(502);
   });
 
   it("another switch during the release: more delay, no lost order, exact accounts (46)", async () => {
-    await setUp();
+    // So that the release takes many turns.
+    await setUp({ config: { limits: { maxPipeline: 8 } } });
     const [r1, r2] = stage.group.replicas as [RedisServer, RedisServer];
     const clients = await stage.clients(100);
     const depth = 400;

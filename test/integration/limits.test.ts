@@ -80,6 +80,9 @@ describe("small limits", () => {
 
   it("limits.maxClients: one more is told so and closed, and there is room again when one leaves", async () => {
     const proxy = get();
+    await until(async () => (await proxy.metric("holdfast_clients")) === 0, {
+      what: "nobody being connected",
+    });
     const clients = await Promise.all(Array.from({ length: 5 }, () => clientOf(proxy)));
     for (const client of clients) expect(await client.command("PING")).toBe("PONG");
     const sixth = await bytesTo(proxy.port);
@@ -228,7 +231,7 @@ describe("small limits", () => {
 
 describe("clients that do not read, or send without end", () => {
   const get = proxyWith({
-    limits: { outputBufferBytes: "8mb", maxUnsentBytes: "256kb" },
+    limits: { outputBufferBytes: "8mb", maxUnsentBytes: "256kb", maxPipeline: 200 },
     upstream: { maxPrivate: 10 },
   });
 
@@ -357,6 +360,28 @@ describe("clients that do not read, or send without end", () => {
 });
 
 describe("holding", () => {
+  it("a client is held once for an outage, however many requests it has waiting [8, 45]", async () => {
+    const master = await startRedis();
+    cleanups.push(() => master.close());
+    const proxy = await startProxy({ nodes: [master.address] });
+    cleanups.push(() => proxy.kill());
+    const clients = await Promise.all(Array.from({ length: 5 }, () => clientOf(proxy)));
+    for (const client of clients) expect(await client.command("SET", "n", "0")).toBe("OK");
+    await master.kill("SIGSTOP");
+    await until(async () => (await proxy.metric("holdfast_writable")) === 0, {
+      what: "the outage being seen",
+    });
+    const replies = clients.map((client) =>
+      client.pipeline(Array.from({ length: 200 }, () => ["INCR", "n"])),
+    );
+    await until(async () => (await proxy.metric("holdfast_held")) === 5, { what: "all being held" });
+    await master.kill("SIGCONT");
+    const numbers = (await Promise.all(replies)).flat().map(Number);
+    expect(numbers.sort((a, b) => a - b)).toEqual(Array.from({ length: 1_000 }, (_, i) => i + 1));
+    const { hold } = await proxy.status<{ hold: Record<string, number> }>();
+    expect(hold).toMatchObject({ held: 5, released: 5, expired: 0, left: 0, failed: 0, now: 0, bytes: 0 });
+  });
+
   it("hold.maxBytesPerClient pauses reading, hold.maxBytes refuses by name, and all that was taken is answered in order [8, 43, 45]", {
     timeout: 40_000,
   }, async () => {
@@ -376,9 +401,6 @@ describe("holding", () => {
     const small = await clientOf(proxy);
     expect(await small.command("SET", "x", "1")).toBe("OK");
     await master.kill("SIGSTOP");
-    cleanups.push(() => {
-      if (master.running) return master.kill("SIGCONT");
-    });
     await until(async () => (await proxy.metric("holdfast_writable")) === 0, {
       what: "the outage being seen",
     });
@@ -419,7 +441,9 @@ describe("holding", () => {
     await master.kill("SIGCONT");
     const ok = "+OK\r\n".length;
     await until(() => writer.received >= count * ok, { deadlineMs: 15_000, what: "every write answered" });
-    expect(writer.text()).toBe("+OK\r\n".repeat(count));
+    const answers = new Map<string, number>();
+    for (const line of writer.text().trim().split("\r\n")) answers.set(line, (answers.get(line) ?? 0) + 1);
+    expect(answers).toEqual(new Map([["+OK", count]]));
     for (const filler of fillers) {
       await until(() => filler.text().split("\r\n").length === 21, { what: "every filler answered" });
       expect(filler.ended).toBe(false);
