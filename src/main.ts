@@ -42,6 +42,7 @@ class Holdfast {
   private readonly failovers: Failovers;
   private readonly http: HttpServer | null;
   private readonly startedAtMs = systemClock.nowMs();
+  private stopping = false;
   private forgetTimer: NodeJS.Timeout | null = null;
 
   constructor(config: Config, log: Log) {
@@ -114,6 +115,7 @@ class Holdfast {
       problems: () =>
         this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`),
       failovers: () => this.failovers.records,
+      isStopping: () => this.stopping,
       uptimeSeconds: () => (systemClock.nowMs() - this.startedAtMs) / 1000,
     });
   }
@@ -209,6 +211,7 @@ class Holdfast {
 
   /** Finishes what was accepted, within the deadline, then ends everything. */
   async close(): Promise<void> {
+    this.stopping = true;
     await this.clients.close(this.config.limits.drainTime);
     await this.http?.close();
     this.destroy();

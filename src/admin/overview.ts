@@ -16,6 +16,8 @@ export interface OverviewSources {
   problems(): readonly string[];
   failovers(): readonly FailoverRecord[];
   uptimeSeconds(): number;
+  /** It was told to end and lets the clients have their replies. */
+  isStopping(): boolean;
 }
 
 export class Overview {
@@ -28,8 +30,11 @@ export class Overview {
   /** Whether writes can be routed now, and why not. */
   ready(): { readonly ready: boolean; readonly reason: string } {
     const { master, holdCause } = this.from.epoch();
-    if (master === null) return { ready: false, reason: "no master has been found yet" };
-    if (holdCause !== null) return { ready: false, reason: `writes are held: ${holdCause}` };
+    if (this.from.isStopping()) return { ready: false, reason: "the proxy is stopping" };
+    const problems = this.from.problems().map((problem) => `; ${problem}`);
+    if (master === null) return { ready: false, reason: `no master has been found yet${problems.join("")}` };
+    if (holdCause !== null)
+      return { ready: false, reason: `writes are held: ${holdCause}${problems.join("")}` };
     return { ready: true, reason: `writes go to ${master}` };
   }
 

@@ -47,6 +47,9 @@ const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ["wait", "wait"],
   ["waitaof", "wait"],
   ["proxy", "proxy"],
+  // Redis closes a connection on which it hears these (server.c, securityWarningCommand).
+  ["post", "forbidden"],
+  ["host:", "forbidden"],
   ["replicaof", "refused"],
   ["slaveof", "refused"],
   ["failover", "refused"],

@@ -33,7 +33,8 @@ export type Handler =
   | "script" // SCRIPT DEBUG changes the connection, the rest are plain
   | "wait"
   | "proxy"
-  | "refused";
+  | "refused"
+  | "forbidden"; // what a browser says to a port it mistakes for a web server's
 
 export interface Command {
   /** Lower case. */

@@ -78,6 +78,14 @@ export class CommandTable {
  */
 const OWN_COMMANDS: readonly CommandFacts[] = [
   ...builtinFacts().filter((fact) => classify(fact).handler !== "none"),
+  ...["post", "host:"].map((name) => ({
+    name,
+    arity: -1,
+    writes: false,
+    readsOnly: false,
+    blocks: false,
+    subcommands: null,
+  })),
   { name: "proxy", arity: -2, writes: false, readsOnly: false, blocks: false, subcommands: null },
 ];
 

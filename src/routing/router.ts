@@ -76,6 +76,7 @@ export class Router implements LaneKeeper {
   private readonly targets = new Map<NodeId, ReadTarget>();
   private readable: ReadTarget[] = [];
   private readonly waiting = new Set<() => void>();
+  private questions = 0;
   private readonly options: RouterOptions;
 
   constructor(options: RouterOptions) {
@@ -220,13 +221,12 @@ export class Router implements LaneKeeper {
   // Questions
 
   /** Whether a server accepts connections of this profile: its user, its database, its protocol. */
-  accepts(profile: Profile, answer: (answer: Answer) => void): void {
+  accepts(profile: Profile, question: readonly string[], answer: (answer: Answer) => void): void {
     const lane = this.laneForQuestion(profile);
     if (lane === null) return answer({ kind: "nobody" });
-    ask(lane, ["PING"], (reply) => {
+    ask(lane, question, (reply) => {
       if (reply === null) return answer({ kind: "nobody" });
-      // A user without the right to PING is a user all the same.
-      const accepted = reply[0] !== 45 || reply.toString("latin1", 0, 7) === "-NOPERM";
+      const accepted = reply[0] !== 45 || isBeyondLogin(reply, question);
       profile.accepted ||= accepted;
       answer(accepted ? { kind: "yes" } : { kind: "no", error: reply });
     });
@@ -245,12 +245,17 @@ export class Router implements LaneKeeper {
 
   private laneForQuestion(profile: Profile): Lane | null {
     if (this.writable) return this.masterLane(profile);
-    const target = this.readable[0];
-    return target === undefined ? null : this.readLane(profile, target);
+    const node = this.nodeForQuestion();
+    return node === null ? null : this.pool.reader(profile, node, this.epoch.number);
   }
 
+  /** Whoever may know: also a master that is not to be written now; before there is one, any node. */
   private nodeForQuestion(): NodeId | null {
-    return this.writable ? this.epoch.master : (this.readable[0]?.node ?? null);
+    if (this.writable) return this.epoch.master;
+    const readable = this.readable[0];
+    if (readable !== undefined) return readable.node;
+    const { nodes } = this.config;
+    return this.epoch.master ?? nodes[this.questions++ % nodes.length] ?? null;
   }
 
   get identityOfNobody() {
@@ -286,6 +291,15 @@ export class Router implements LaneKeeper {
   private evidence(kind: EvidenceKind, node: NodeId, epoch: number): void {
     this.options.onEvidence({ kind, node, epoch });
   }
+}
+
+/**
+ * An error that only a client gets whom the server has let in: without the right to PING it is a user all the
+ * same, and servers before 6 know no HELLO.
+ */
+function isBeyondLogin(error: Buffer, question: readonly string[]): boolean {
+  const text = error.toString("latin1", 0, 24);
+  return text.startsWith("-NOPERM") || (question[0] === "HELLO" && text.startsWith("-ERR unknown command"));
 }
 
 /** A read of a session that has nothing else on the way there, and that was not moved before. */

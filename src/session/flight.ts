@@ -37,6 +37,8 @@ export interface FlightHost {
   onConnectionGone(): void;
   /** WATCH lost its connection before it was answered. */
   onWatchLost(): void;
+  /** A request was lost several times in a row: it is sent again after a pause. */
+  onLostAgain(pauseMs: number): void;
   /** Whether a frame is a message and not a reply. */
   isMessage(buf: Buffer, start: number, end: number): boolean;
 }
@@ -265,7 +267,11 @@ export class Flight implements RequestOwner {
     this.left(request);
     if (this.host.isClosed) return;
     if (outcomeOfLoss(request.kind, sent) === "send-again") {
-      this.notRun(request);
+      if (sent && ++request.losses > MAX_LOSSES) this.deliver(request, LOST_TOO_OFTEN);
+      else if (this.notRun(request) && request.losses > QUICK_LOSSES) {
+        this.host.onLostAgain(Math.min(MAX_PAUSE_MS, 10 * 2 ** request.losses));
+      }
+      this.host.onProgress();
       return;
     }
     this.router.counters.uncertain++;
@@ -319,6 +325,15 @@ export class Flight implements RequestOwner {
     this.host.onConnectionGone();
   }
 }
+
+/** Connections on which a read may be lost without a pause before the next, and at all. */
+const QUICK_LOSSES = 2;
+const MAX_LOSSES = 10;
+const MAX_PAUSE_MS = 1_000;
+
+const LOST_TOO_OFTEN = encodeError(
+  `ERR proxy: ${MAX_LOSSES + 1} connections were lost over this command, no node answers it`,
+);
 
 const UNCERTAIN = encodeError(
   "UNCERTAIN proxy: the connection to the master was lost before it answered: the command may or may not have run",

@@ -66,6 +66,7 @@ export type Blocked =
   | "lane" // the connection it feeds does not drain
   | "output" // the client does not take its replies
   | "hold" // there is no node for the next request
+  | "pause" // what it asks was lost again and again: not at once once more
   | "answer"; // a server is asked something on the session's behalf
 
 /** From this size on a request goes through a lane of its own kind: nobody waits behind it. */
@@ -93,6 +94,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   /** Null as long as the client never subscribed. */
   subscriptions: Subscriptions | null = null;
   monitor: Command | null = null;
+  /** A call waits on the private connection for as long as it likes. */
+  inBlockingCall = false;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
   answer: Answer | null = null;
   /** Credentials that HELLO … AUTH has proven, until the rest of that HELLO is done. */
@@ -145,6 +148,11 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
 
   get isClosed(): boolean {
     return this.closed;
+  }
+
+  /** The client will send nothing more; it may still take replies. */
+  get hasLeft(): boolean {
+    return this.ended;
   }
 
   get isBlocked(): boolean {
@@ -213,7 +221,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   private isOver(): boolean {
-    return this.ended || this.closeReason !== null || (this.draining && this.input.isEmpty);
+    return this.ended || this.closeReason !== null || this.draining;
   }
 
   /**
@@ -272,8 +280,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
 
   /** Whether a command goes straight to a lane that is shared. */
   private isPlain(command: Command): boolean {
-    const isUsual = this.transaction === null && this.privateLane === null && !this.hasStream;
-    return isUsual && command.kind !== SPECIAL;
+    if (command.kind === SPECIAL || !this.profile.accepted) return false;
+    return this.transaction === null && this.privateLane === null && !this.hasStream;
   }
 
   /** A whole frame that is large, special, or has no way. @returns false when it must wait. */
@@ -446,6 +454,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
         return;
       case "output":
       case "lane":
+      case "pause":
         return;
       case "drain":
         if (this.flight.count > 0) return;
@@ -508,6 +517,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     if (this.privateLane === null) return;
     const { handler } = request.command;
     if (handler === "exec" || handler === "unwatch") this.watching = false;
+    if (request.bond === "private") this.inBlockingCall = false;
     this.releasePrivate();
   }
 
@@ -525,6 +535,14 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     if (this.monitor !== null && isMonitorLine(buf, start, end)) return true;
     const isSubscriber = this.subscriptions !== null && this.subscriptions.size > 0;
     return (isSubscriber || this.protocol === 3) && isMessage(buf, start, end);
+  }
+
+  onLostAgain(pauseMs: number): void {
+    if (this.blocked === "hold") return;
+    this.blocked = "pause";
+    setTimeout(() => {
+      if (this.blocked === "pause") this.goOn();
+    }, pauseMs);
   }
 
   onConnectionGone(): void {
@@ -656,8 +674,12 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   onEnd(): void {
     this.ended = true;
     // A client that left while it waits is not waited for: its requests are dropped.
-    if (this.blocked === "hold" || this.privateLane !== null || this.hasStream) this.destroy("client");
-    else this.router.turn.wakeLater(this);
+    if (this.blocked !== "hold" && !this.inBlockingCall && !this.hasStream) {
+      this.router.turn.wakeLater(this);
+      return;
+    }
+    this.output.flush();
+    this.destroy("client");
   }
 
   onClose(): void {

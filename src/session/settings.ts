@@ -1,6 +1,6 @@
 /** The commands by which a client says who it is and how it wants to be spoken to. */
 import { WRITE } from "../commands/command.ts";
-import { encodeError, encodeValue, OK, type Protocol, RESET, type Value } from "../resp/encode.ts";
+import { encodeError, encodeValue, OK, PONG, type Protocol, RESET, type Value } from "../resp/encode.ts";
 import type { Identity, Profile } from "../upstream/profile.ts";
 import type { Session } from "./session.ts";
 import type { Frame } from "./special.ts";
@@ -15,19 +15,28 @@ export function isAccepted(session: Session, frame: Frame, profile: Profile = se
   if (answer === null) {
     if (!session.isDrained()) return false;
     session.block("answer");
-    session.router.accepts(profile, (found) => session.answered(found));
+    // A server that wants a login refuses HELLO with words of its own.
+    const question = frame.command.handler === "hello" && profile.protocol === 2 ? ["HELLO", "2"] : ["PING"];
+    session.router.accepts(profile, question, (found) => session.answered(found));
     return false;
   }
   switch (answer.kind) {
     case "yes":
       return true;
     case "no":
-      session.say(answer.error);
+      session.say(frame.command.handler === "exec" ? abortOf(answer.error) : answer.error);
       return false;
     case "nobody":
-      session.waitToAsk(frame.start);
+      // Health checks are answered while nobody can be asked.
+      if (frame.command.name === "ping" && frame.args.length === 1) session.say(PONG);
+      else session.waitToAsk(frame.start);
       return false;
   }
+}
+
+/** EXEC that is refused says so in its own way (server.c, rejectCommand). */
+function abortOf(error: Buffer): Buffer {
+  return Buffer.concat([Buffer.from("-EXECABORT Transaction discarded because of: "), error.subarray(1)]);
 }
 
 function takeAnswer(session: Session) {
@@ -41,10 +50,18 @@ export function isDone(session: Session): boolean {
   return !session.isBlocked;
 }
 
+/** A server closes a connection without a login that sends more (networking.c, processMultibulkBuffer). */
+const MAX_CREDENTIAL_BYTES = 16_384;
+const WRONG_PASS = encodeError("WRONGPASS invalid username-password pair or user is disabled.");
+
 /** Checks credentials with a server. Null: see `isAccepted`. */
 function proveIdentity(session: Session, frame: Frame, credentials: readonly Buffer[]): Identity | null {
   const answer = takeAnswer(session);
   if (answer === null) {
+    if (credentials.some((one) => one.length > MAX_CREDENTIAL_BYTES)) {
+      session.say(WRONG_PASS);
+      return null;
+    }
     if (!session.isDrained()) return null;
     session.block("answer");
     session.router.checkCredentials(
@@ -194,7 +211,6 @@ export function reset(session: Session): true {
 }
 
 export function client(session: Session, frame: Frame): boolean {
-  if (!isAccepted(session, frame)) return isDone(session);
   const { args } = frame;
   const word = args[1]!.toString("latin1", 0, 32).toUpperCase();
   switch (word) {

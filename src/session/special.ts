@@ -11,7 +11,7 @@ import type { Bond, PlainKind } from "../upstream/request.ts";
 import type { Session } from "./session.ts";
 import { auth, client, hello, isAccepted, isDone, reset, select } from "./settings.ts";
 import { Subscriptions } from "./subscriptions.ts";
-import { Transaction, wrongArity, wrongArityText } from "./transaction.ts";
+import { commandProblem, Transaction, wrongArity, wrongArityText } from "./transaction.ts";
 
 /** One command as it lies in a buffer. */
 export interface Frame {
@@ -34,11 +34,32 @@ export function special(
   owned: boolean,
 ): boolean {
   const frame: Frame = { command, buf, start, end, owned, args: requestArgs(buf, start) };
+  if (!session.profile.accepted && wantsLogin(frame)) {
+    const problem = commandProblem(command, frame.args);
+    if (problem !== null) return say(session, problem);
+    if (!isAccepted(session, frame)) return isDone(session);
+  }
   if (session.transaction !== null) return inTransaction(session, session.transaction, frame);
   if (session.hasStream) return inStream(session, frame);
-  if (command.kind !== SPECIAL) return onPrivate(session, frame, command.kind);
+  if (command.kind !== SPECIAL) return sendPlain(session, frame, command.kind);
   if (!arityFits(command.arity, frame.args.length)) return say(session, wrongArity(command.name));
   return handle(session, frame);
+}
+
+/** Commands that a client may send before it is known whether the server wants a login from it. */
+function wantsLogin(frame: Frame): boolean {
+  switch (frame.command.handler) {
+    case "hello":
+    case "auth":
+    case "quit":
+    case "reset":
+    case "forbidden":
+      return false;
+    case "proxy":
+      return !/^(?:HELP|STATUS)$/i.test(frame.args[1]?.toString("latin1", 0, 16) ?? "");
+    default:
+      return true;
+  }
 }
 
 function handle(session: Session, frame: Frame): boolean {
@@ -58,7 +79,7 @@ function handle(session: Session, frame: Frame): boolean {
     case "client":
       return client(session, frame);
     case "multi":
-      return multi(session, frame);
+      return multi(session);
     case "exec":
       return say(session, encodeError("ERR EXEC without MULTI"));
     case "discard":
@@ -85,6 +106,9 @@ function handle(session: Session, frame: Frame): boolean {
       return proxy(session, frame);
     case "refused":
       return refused(session, frame);
+    case "forbidden":
+      session.finish("protocol-error");
+      return true;
   }
 }
 
@@ -156,9 +180,17 @@ function onPrivate(session: Session, frame: Frame, kind: PlainKind): boolean {
 
 /** The connection cannot be shared until the reply is there; what follows waits for it. */
 function blocking(session: Session, frame: Frame): boolean {
+  if (session.hasLeft) return leave(session);
   const result = sendPrivate(session, frame, frame.command.plainKind, "private");
   if (result !== null) return result;
+  session.inBlockingCall = true;
   session.block("drain");
+  return true;
+}
+
+/** A client that has said all it will say is not kept for what it would wait for. */
+function leave(session: Session): true {
+  session.finish("client");
   return true;
 }
 
@@ -171,7 +203,6 @@ function watch(session: Session, frame: Frame): boolean {
 
 function unwatch(session: Session, frame: Frame): boolean {
   if (!session.watching) {
-    if (!isAccepted(session, frame)) return isDone(session);
     session.watchLost = false;
     return say(session, OK);
   }
@@ -182,6 +213,7 @@ function unwatch(session: Session, frame: Frame): boolean {
 }
 
 function subscribe(session: Session, frame: Frame): boolean {
+  if (session.hasLeft) return leave(session);
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;
@@ -194,6 +226,7 @@ function subscribe(session: Session, frame: Frame): boolean {
 }
 
 function monitor(session: Session, frame: Frame): boolean {
+  if (session.hasLeft) return leave(session);
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;
@@ -259,8 +292,7 @@ function isScriptDebug(args: readonly Buffer[]): boolean {
 
 // Transactions
 
-function multi(session: Session, frame: Frame): boolean {
-  if (!isAccepted(session, frame)) return isDone(session);
+function multi(session: Session): boolean {
   session.transaction = new Transaction(session.context.limits.maxRequestBytes);
   return say(session, OK);
 }
@@ -278,6 +310,8 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
       return discard(session);
     case "quit":
       return quit(session);
+    case "forbidden":
+      return handle(session, frame);
     case "reset":
       return reset(session);
     case "multi":
@@ -329,7 +363,7 @@ function wrongWords(session: Session, transaction: Transaction, command: Command
 
 function queue(session: Session, transaction: Transaction, frame: Frame): true {
   const { command, args, buf, start, end } = frame;
-  const refusal = transaction.refusal(command, args.length, () => args, end - start);
+  const refusal = transaction.refusal(command, args, end - start);
   if (refusal !== null) {
     transaction.spoilt = true;
     return say(session, refusal);

@@ -28,10 +28,8 @@ export class Transaction {
   }
 
   /** Why a command cannot be queued, as an error reply; null = it can. */
-  refusal(command: Command, argc: number, args: () => Buffer[], bytes: number): Buffer | null {
-    if (!command.known) return unknownCommand(args());
-    if (!arityFits(command.arity, argc)) return wrongArity(command.name);
-    const problem = command.subcommands === null ? null : subcommandProblem(command, argc, args());
+  refusal(command: Command, args: readonly Buffer[], bytes: number): Buffer | null {
+    const problem = commandProblem(command, args);
     if (problem !== null) return problem;
     if (this.bytes + bytes > this.maxBytes) {
       return encodeError(
@@ -56,6 +54,13 @@ export class Transaction {
 
 const MULTI = encodeRequest(["MULTI"]);
 const EXEC = encodeRequest(["EXEC"]);
+
+/** What Redis finds wrong with a command before it looks at anything else; null = nothing. */
+export function commandProblem(command: Command, args: readonly Buffer[]): Buffer | null {
+  if (!command.known) return unknownCommand(args);
+  if (!arityFits(command.arity, args.length)) return wrongArity(command.name);
+  return command.subcommands === null ? null : subcommandProblem(command, args.length, args);
+}
 
 export function wrongArity(name: string): Buffer {
   return encodeError(`ERR ${wrongArityText(name)}`);

@@ -32,14 +32,14 @@ export class Handshake {
   constructor(profile: Profile, replid: string | null) {
     this.replid = replid;
     const requests: Buffer[] = [];
-    const say = (step: Step, ...args: string[]): void => {
+    const say = (step: Step, ...args: (string | Buffer)[]): void => {
       this.steps.push(step);
       requests.push(encodeRequest(args));
     };
     const { username, password } = profile.identity;
     if (password !== null) {
-      if (username === null) say("must", "AUTH", password);
-      else say("must", "AUTH", username, password);
+      const credentials = username === null ? [password] : [username, password];
+      say("must", "AUTH", ...credentials.map((text) => Buffer.from(text, "latin1")));
     }
     if (profile.protocol === 3) say("must", "HELLO", "3");
     say("may", "CLIENT", "SETNAME", "holdfast");

@@ -2,7 +2,10 @@ import type { Protocol } from "../resp/encode.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import type { Lane } from "./lane.ts";
 
-/** Credentials a client proved to know; null user and password = a client that did not authenticate. */
+/**
+ * Credentials a client proved to know, their bytes as latin1 text; null user and password = a client that did
+ * not authenticate.
+ */
 export interface Identity {
   readonly username: string | null;
   readonly password: string | null;

@@ -77,6 +77,8 @@ export class Request {
   /** The refusal it is sent again for, and the epoch it came in. */
   refusal: Buffer | null = null;
   refusedInEpoch = -1;
+  /** Connections that were lost while it was unanswered. */
+  losses = 0;
   /** Times it was refused as not run. */
   refusals = 0;
   bond: Bond = "none";

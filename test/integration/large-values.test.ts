@@ -54,7 +54,10 @@ function expectedHash(megabytes: number): string {
   return hash.digest("hex");
 }
 
-/** SET of a value of so many megabytes, made while it is sent: the test must not need more memory than the proxy. */
+/**
+ * SET of a value of so many megabytes, made while it is sent: the test must not need more memory than
+ * the proxy.
+ */
 async function sendSet(socket: ByteSocket, key: string, megabytes: number): Promise<void> {
   await socket.send(`*3\r\n$3\r\nSET\r\n$${key.length}\r\n${key}\r\n$${megabytes * MB}\r\n`);
   for (let i = 0; i < megabytes; i++) await socket.send(megabyte(i));

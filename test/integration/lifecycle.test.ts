@@ -370,6 +370,7 @@ describe("what others build on", () => {
     expect(failover?.get("uncertain")).toBe(0);
     expect(Number(failover?.get("hold_ms"))).toBeGreaterThan(0);
     expect(String(failover?.get("at"))).toMatch(/^\d{4}-\d\d-\d\dT/);
+    await until(() => proxy.logged("switch").length > 0, { what: "the line in the log" });
     expect(proxy.logged("switch")).toHaveLength(1);
     const status = (await client.command("PROXY", "STATUS")) as Map<string, Reply>;
     expect(status.get("master")).toBe(group.replica(0).address);

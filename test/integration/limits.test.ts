@@ -1,7 +1,7 @@
 /**
  * Every bound is named in the configuration; whoever hits it is told which it was, and nobody else notices.
  */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { ByteSocket, forgetPeak, memoryOf, quantile } from "../support/bytes.ts";
 import type { RawClient } from "../support/client.ts";
 import { type ConfigObject, type ProxyProcess, startProxy } from "../support/proxy.ts";
@@ -78,11 +78,14 @@ describe("small limits", () => {
     upstream: { maxLanes: 3, maxPrivate: 2 },
   });
 
-  it("limits.maxClients: one more is told so and closed, and there is room again when one leaves", async () => {
-    const proxy = get();
-    await until(async () => (await proxy.metric("holdfast_clients")) === 0, {
+  beforeEach(async () => {
+    await until(async () => (await get().metric("holdfast_clients")) === 0, {
       what: "nobody being connected",
     });
+  });
+
+  it("limits.maxClients: one more is told so and closed, and there is room again when one leaves", async () => {
+    const proxy = get();
     const clients = await Promise.all(Array.from({ length: 5 }, () => clientOf(proxy)));
     for (const client of clients) expect(await client.command("PING")).toBe("PONG");
     const sixth = await bytesTo(proxy.port);

@@ -63,6 +63,7 @@ const SPECIALS: Readonly<Record<string, string[]>> = {
   script: ["script"],
   wait: ["wait"],
   proxy: ["proxy"],
+  forbidden: ["post", "host:"],
   refused: words("replicaof slaveof failover shutdown sync psync replconf"),
 };
 
@@ -81,7 +82,7 @@ describe("the built-in table", () => {
 
   it("has exactly the commands of Redis 7.0 and PROXY, each classified here", () => {
     const classified = [...READS, ...MASTER_READS, ...WRITES, "info", ...SPECIAL_NAMES];
-    expect(classified.toSorted()).toEqual([...BUILTIN.keys(), "proxy"].toSorted());
+    expect(classified.toSorted()).toEqual([...BUILTIN.keys(), "proxy", "post", "host:"].toSorted());
     expect(table.size).toBe(classified.length);
   });
 

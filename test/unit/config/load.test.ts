@@ -37,6 +37,7 @@ describe("values", () => {
         requestTimeout: 0,
         retireTimeout: 1_000,
         maxLanes: 1_024,
+        maxInFlight: 16_384,
         maxPrivate: 1_000,
         keepAlive: 10_000,
       },

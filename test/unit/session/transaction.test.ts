@@ -26,7 +26,7 @@ function refusalOf(known: CommandTable, transaction: Transaction, words: readonl
   const frame = frameOf(...words);
   const args = requestArgs(frame, 0);
   const found = known.lookup(args[0]!, 0, args[0]!.length);
-  const error = transaction.refusal(found, words.length, () => args, frame.length);
+  const error = transaction.refusal(found, args, frame.length);
   return error?.toString("latin1") ?? null;
 }
 
