@@ -11,7 +11,7 @@
 
 import { Redis } from "ioredis";
 import type { Clock } from "../clock.ts";
-import { splitNodeId } from "./address.ts";
+import { addressOf } from "../config/address.ts";
 import type { NodeId } from "./epoch.ts";
 import type { NodeProbe, ProbeEvents, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
 import { parseReport, type ReportBase } from "./report.ts";
@@ -110,7 +110,7 @@ class IoredisProbe implements NodeProbe {
 
   #dial(): Connection {
     const redis = new Redis({
-      ...splitNodeId(this.#node),
+      ...addressOf(this.#node),
       lazyConnect: true,
       // One connection per object, no queue, no repetition: what fails is reported at once.
       retryStrategy: null,

@@ -4,7 +4,7 @@
  * node until it makes sense.
  */
 
-import type { HostPort } from "./address.ts";
+import type { Address } from "../config/address.ts";
 import type { NodeId } from "./epoch.ts";
 
 export type Role = "master" | "replica";
@@ -53,7 +53,7 @@ export interface NodeReport extends ReportBase {
    */
   readonly appliedOffset: number;
   /** Replicas: the master it follows, as it names it. */
-  readonly masterAddress: HostPort | null;
+  readonly masterAddress: Address | null;
   /** Replicas: master_link_status is up, which it is only after the synchronisation. False for masters. */
   readonly linkUp: boolean;
   readonly syncInProgress: boolean;
@@ -169,7 +169,7 @@ function readSecondId(fields: Fields): { replid2: string | null; secondReplOffse
   return { replid2, secondReplOffset: offset };
 }
 
-function readMasterAddress(fields: Fields): HostPort {
+function readMasterAddress(fields: Fields): Address {
   const host = clip(need(fields, "master_host"));
   return { host, port: integer(need(fields, "master_port"), "master_port", 0) };
 }

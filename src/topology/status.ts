@@ -2,7 +2,7 @@
  * PURE. What is known of each node, for status pages, PROXY NODES and metrics.
  */
 
-import type { HostPort } from "./address.ts";
+import type { Address } from "../config/address.ts";
 import type { NodeId } from "./epoch.ts";
 import type { AttachedReplica, FailoverState, Role } from "./report.ts";
 import type { Belief, Contact, FitVerdict, NodeView } from "./rules/model.ts";
@@ -40,7 +40,7 @@ export interface NodeWord {
   readonly secondReplOffset: number | null;
   readonly masterReplOffset: number;
   readonly appliedOffset: number;
-  readonly masterAddress: HostPort | null;
+  readonly masterAddress: Address | null;
   readonly linkUp: boolean;
   readonly syncInProgress: boolean;
   readonly loading: boolean;

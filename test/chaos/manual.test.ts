@@ -192,7 +192,11 @@ async function run(names: readonly string[]) {
       await chaos.pause(200);
       await OPERATIONS[name]!(chaos);
       await stage.untilMaster(group.master);
-      for (const replica of group.replicas) await replica.untilLinkUp();
+      for (const replica of group.replicas) {
+        await replica.untilLinkUp();
+        // A link that is up may be waiting for the first acknowledgement: what is lost then, Redis loses.
+        await replica.untilCaughtUp(group.master);
+      }
       await stage.untilReadable(2);
       for (const kind of ["writer", "ownReader", "reader", "pipeliner", "transaction"] as const) {
         await progress(chaos, kind, 3);

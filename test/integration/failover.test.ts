@@ -135,6 +135,7 @@ describe("the master dies and a replica is promoted by hand", () => {
       await master.restart(["--replicaof", `127.0.0.1 ${next.port}`]);
       await stage.untilReadable(2);
       expect(await stage.node(master)).toMatchObject({ role: "replica", fit: 1 });
+      for (const replica of [master, other]) await replica.untilCaughtUp(next);
       const sent = await stage.sentTo(master);
       await until(async () => (await stage.sentTo(master)) > sent + 10, { what: "reads of the old master" });
       [master, next, other] = [next, other, master];
@@ -298,7 +299,8 @@ describe("planned by hand while the old master lives", () => {
     expect(await stage.number("switches")).toBe(3);
     for (const record of await stage.failovers())
       expect(record).toMatchObject({ lost_bytes: 0, uncertain: 0 });
-    expect(stage.proxy.logged("problem"), "alarms").toEqual([]);
+    const alarms = stage.proxy.logged("problem").filter(({ kind }) => kind !== "stalled");
+    expect(alarms).toEqual([]);
     expect(report.kinds.reader.longestGapMs).toBeLessThan(READ_GAP_MS);
     // How long the servers themselves take is theirs.
     expect(median(firstWritesMs)).toBeLessThan(FIRST_WRITE_MS);

@@ -308,7 +308,8 @@ describe("requests that the node refused without running them", () => {
   });
 
   it("a long mixed pipeline keeps its order through REPLICAOF in its middle, reply by reply (9, 15)", async () => {
-    await setUp();
+    // Rare probes: the refusals are to tell.
+    await setUp({ config: { probe: { interval: "1s" } } });
     const client = await stage.client();
     const stream = new Stream(client, 20_000, (i) => [
       ["INCR", "n"],

@@ -86,7 +86,7 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
     ...["src/routing/", "src/upstream/", "src/resp/", "src/commands/", "src/topology/epoch.ts"],
     ...["src/metrics.ts", "src/net.ts", "src/turn.ts", "src/config/schema.ts"],
   ],
-  "src/topology/": ["src/clock.ts", "ioredis"],
+  "src/topology/": ["src/clock.ts", "src/config/address.ts", "ioredis"],
   "src/admin/": [
     "src/resp/",
     "src/topology/epoch.ts",

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { announcedAddress, parseNodeId, splitNodeId, toNodeId } from "../../../src/topology/address.ts";
+import { addressOf } from "../../../src/config/address.ts";
+import { announcedAddress, parseNodeId, toNodeId } from "../../../src/topology/address.ts";
 import { discover, mentioned } from "../../../src/topology/discovery.ts";
 import type { NodeId } from "../../../src/topology/epoch.ts";
 import { lineageOf } from "../../../src/topology/rules/lineage.ts";
@@ -12,7 +13,7 @@ describe("an address", () => {
   it.each(["127.0.0.1:6380", "redis-1.local:6379", "[::1]:6379"])("%s survives being taken apart", (text) => {
     const id = parseNodeId(text);
     expect(id).toBe(text);
-    const { host, port } = splitNodeId(id!);
+    const { host, port } = addressOf(id!);
     expect(toNodeId(host, port)).toBe(text);
   });
 
