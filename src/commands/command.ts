@@ -30,6 +30,7 @@ export type Handler =
   | "monitor"
   | "blocking" // always blocks its connection
   | "xread" // blocks its connection with the option BLOCK
+  | "scan" // its cursor belongs to one node
   | "script" // SCRIPT DEBUG changes the connection, the rest are plain
   | "wait"
   | "proxy"

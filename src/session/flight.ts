@@ -18,7 +18,7 @@ import {
 import type { Router } from "../routing/router.ts";
 import { type Chunk, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
-import { type Bond, type PlainKind, Request, type RequestOwner } from "../upstream/request.ts";
+import { type Bond, type PlainKind, Request, type RequestOwner, type Rewrite } from "../upstream/request.ts";
 import type { Output } from "./output.ts";
 
 /** The session a flight belongs to. */
@@ -52,6 +52,7 @@ export interface Sending {
   readonly bond?: Bond;
   /** All its replies are the client's; takes it back when the server refuses it. */
   readonly undo?: () => void;
+  readonly rewrite?: Rewrite;
 }
 
 export class Flight implements RequestOwner {
@@ -111,6 +112,7 @@ export class Flight implements RequestOwner {
     const request = new Request(this, what.command, what.kind, NO_CHUNK, 0, 0, what.replies ?? 1);
     request.bond = what.bond ?? "none";
     request.undo = what.undo ?? null;
+    request.rewrite = what.rewrite ?? null;
     request.passesAll = request.undo !== null;
     const { buf, start, end, owned } = frame;
     if (owned && end - start > LARGE_BYTES) lane.pushWhole(request, buf, start, end);
@@ -248,7 +250,8 @@ export class Flight implements RequestOwner {
       if (first !== undefined && first.order < request.order && request.kind !== WRITE)
         return this.keep(request);
       if (buf[start] === 45) request.undo?.();
-      this.deliver(request, Buffer.from(buf.subarray(start, end)));
+      const reply = Buffer.from(buf.subarray(start, end));
+      this.deliver(request, request.rewrite === null ? reply : request.rewrite.replyFor(reply));
       if (request.kind === WRITE) this.lastWriteMs = nowMs;
       if (request.command.handler !== "none") this.host.onSpecialDone(request);
       this.host.onProgress();

@@ -8,6 +8,7 @@ import { requestArgs } from "../resp/args.ts";
 import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind } from "../upstream/request.ts";
+import { ScanCall } from "./scan.ts";
 import type { Session } from "./session.ts";
 import { auth, client, hello, isAccepted, isDone, reset, select } from "./settings.ts";
 import { Subscriptions } from "./subscriptions.ts";
@@ -98,6 +99,8 @@ function handle(session: Session, frame: Frame): boolean {
       return hasBlockOption(frame.args)
         ? blocking(session, frame)
         : sendPlain(session, frame, frame.command.plainKind);
+    case "scan":
+      return scan(session, frame);
     case "script":
       return isScriptDebug(frame.args) ? unsupported(session, frame) : sendPlain(session, frame, WRITE);
     case "wait":
@@ -148,6 +151,22 @@ function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
   const lane = session.route(kind);
   if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
   session.send({ command: frame.command, kind }, lane, frame);
+  return true;
+}
+
+function scan(session: Session, frame: Frame): boolean {
+  const { command } = frame;
+  if (session.privateLane !== null && !session.mayUse(session.privateLane)) return false;
+  const lane = session.privateLane ?? session.route(command.plainKind);
+  if (lane === null) return session.noWay(command, frame.buf, frame.start);
+  const rewrite = new ScanCall(frame.args);
+  const buf = rewrite.requestFor(lane.target.replid ?? "");
+  session.send({ command, kind: command.plainKind, rewrite }, lane, {
+    buf,
+    start: 0,
+    end: buf.length,
+    owned: true,
+  });
   return true;
 }
 
@@ -323,6 +342,11 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
     case "xread":
     case "unwatch":
       return queue(session, transaction, frame);
+    case "scan": {
+      // Within a transaction the cursor comes back as the server's own.
+      const buf = new ScanCall(args).requestFor(session.router.epoch.history?.replid ?? "");
+      return queue(session, transaction, { ...frame, buf, start: 0, end: buf.length });
+    }
     case "script":
       if (!isScriptDebug(frame.args)) return queue(session, transaction, frame);
       break;

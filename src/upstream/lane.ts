@@ -226,6 +226,12 @@ export class Lane implements Flushable, StreamHandler {
     const { chunk, start, end } = request;
     request.replies = request.replyCount;
     request.queueRefusal = null;
+    if (request.rewrite !== null) {
+      const bytes = request.rewrite.requestFor(this.target.replid ?? "");
+      this.pushCopy(request, bytes, 0, bytes.length);
+      this.context.chunks.release(chunk);
+      return;
+    }
     if (end - start > LARGE_BYTES) return this.pushWhole(request, chunk.buffer, start, end);
     this.pushCopy(request, chunk.buffer, start, end);
     this.context.chunks.release(chunk);
@@ -357,7 +363,11 @@ export class Lane implements Flushable, StreamHandler {
 
   private exceptional(request: Request): boolean {
     return (
-      request.replies > 1 || request.owner.exceptional || this.handshake !== null || this.carriesMessages
+      request.replies > 1 ||
+      request.rewrite !== null ||
+      request.owner.exceptional ||
+      this.handshake !== null ||
+      this.carriesMessages
     );
   }
 

@@ -16,6 +16,14 @@ export type NotRunCause = "not-master" | "loading" | "link-down";
  */
 export type Bond = "none" | "watch" | "watched" | "private";
 
+/** A request that depends on the node it is sent to. */
+export interface Rewrite {
+  /** The request for the node whose history this is. */
+  requestFor(replid: string): Buffer;
+  /** The reply as the client is to see it. */
+  replyFor(reply: Buffer): Buffer;
+}
+
 /** Who sent a request and gets its reply. */
 export interface RequestOwner {
   /** Reply bytes, valid during the call only. */
@@ -88,6 +96,8 @@ export class Request {
   passesAll = false;
   /** Of these, replies the client got already before the request had to be sent again. */
   passed = 0;
+  /** It reads otherwise for each node, and so does its reply. */
+  rewrite: Rewrite | null = null;
   /** What to take back when the server refuses it. */
   undo: (() => void) | null = null;
   /** Sent away from a silent node once already. */

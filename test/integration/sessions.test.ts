@@ -1,0 +1,109 @@
+import { afterEach, expect, it } from "vitest";
+import type { RawClient } from "../support/client.ts";
+import type { Reply } from "../support/resp.ts";
+import { Stage } from "../support/stage.ts";
+import { until } from "../support/wait.ts";
+
+let stage: Stage;
+afterEach(() => stage.close());
+
+/** The master is killed and the first replica promoted. */
+async function switchOver(): Promise<void> {
+  await stage.master.kill("SIGKILL");
+  await stage.untilCause("connection-lost");
+  await stage.replica(0).promote();
+  await until(async () => (await stage.status()).writable === 1, { what: "the switch" });
+}
+
+async function scanOn(
+  client: RawClient,
+  cursor: string,
+  seen: Set<Reply>,
+  key: string | null,
+): Promise<string> {
+  const args = key === null ? ["SCAN", cursor, "COUNT", "50"] : ["HSCAN", key, cursor, "COUNT", "50"];
+  const [next, items] = (await client.command(...args)) as [string, Reply[]];
+  for (const item of items) seen.add(item);
+  return next;
+}
+
+it.each([null, "hash"])(
+  "an iteration in progress completes over a switch, nothing missed (29): key %s",
+  async (key) => {
+    stage = await Stage.open();
+    const client = await stage.client();
+    const names = Array.from({ length: 3_000 }, (_, i) => `element:${i}`);
+    if (key === null) await client.command("MSET", ...names.flatMap((name) => [name, "x"]));
+    else await client.command("HSET", key, ...names.flatMap((name) => [name, "x"]));
+    await stage.replica(0).untilCaughtUp(stage.master);
+    const seen = new Set<Reply>();
+    let cursor = await scanOn(client, "0", seen, key);
+    for (let i = 0; i < 10; i++) cursor = await scanOn(client, cursor, seen, key);
+    expect(cursor).not.toBe("0");
+    expect(seen.size).toBeLessThan(names.length);
+    await switchOver();
+    while (cursor !== "0") cursor = await scanOn(client, cursor, seen, key);
+    for (const name of names) expect(seen).toContain(name);
+    expect(client.disconnected).toBe(false);
+  },
+);
+
+it("subscribers of all kinds go on over a switch without a second confirmation (24, 25)", async () => {
+  stage = await Stage.open();
+  const resp2 = await stage.client();
+  const resp3 = await stage.client({ protocol: 3 });
+  resp2.send("SUBSCRIBE a b\r\nPSUBSCRIBE p*\r\n");
+  const confirmed = [await resp2.reply(), await resp2.reply(), await resp2.reply()];
+  expect(confirmed).toEqual([
+    ["subscribe", "a", 1],
+    ["subscribe", "b", 2],
+    ["psubscribe", "p*", 3],
+  ]);
+  resp3.send("SUBSCRIBE a\r\n");
+  await until(() => resp3.pushes.length === 1, { what: "the confirmation" });
+  await switchOver();
+  const subscribers = async () => (await stage.replica(0).cli("PUBSUB", "NUMSUB", "a")) as Reply[];
+  await until(async () => (await subscribers())[1] === 2, { what: "both being subscribed again" });
+  const publisher = await stage.client();
+  expect(await publisher.command("PUBLISH", "a", "1")).toBe(2);
+  expect(await publisher.command("PUBLISH", "pq", "2")).toBe(1);
+  expect(await resp2.reply()).toEqual(["message", "a", "1"]);
+  expect(await resp2.reply()).toEqual(["pmessage", "p*", "pq", "2"]);
+  await until(() => resp3.pushes.length === 2, { what: "the message" });
+  expect(resp3.pushes[1]).toEqual(["message", "a", "1"]);
+  // Its other commands go on as well.
+  expect(await resp3.command("SET", "k", "v")).toBe("OK");
+  expect(resp2.unclaimed + resp3.unclaimed).toBe(0);
+  expect([resp2.disconnected, resp3.disconnected]).toEqual([false, false]);
+});
+
+it("MONITOR goes on over a switch (27)", async () => {
+  stage = await Stage.open();
+  const monitor = await stage.client();
+  expect(await monitor.command("MONITOR")).toBe("OK");
+  await switchOver();
+  const monitored = async () => (await stage.replica(0).cli("CLIENT", "LIST")) as string;
+  await until(async () => / cmd=monitor/.test(await monitored()), { what: "monitoring the new master" });
+  await (await stage.client()).command("SET", "seen", "1");
+  const line = await until(async () => {
+    const text = String(await monitor.reply());
+    return text.includes('"seen"') ? text : null;
+  });
+  expect(line).toMatch(/^\d+\.\d+ \[0 .*\] "SET" "seen" "1"$/i);
+  expect(monitor.disconnected).toBe(false);
+});
+
+it("keys watched over a switch: EXEC is null, and the next transaction works (20)", async () => {
+  stage = await Stage.open();
+  const client = await stage.client();
+  expect(await client.command("WATCH", "w")).toBe("OK");
+  expect(await client.command("GET", "w")).toBeNull();
+  await switchOver();
+  expect(await client.command("MULTI")).toBe("OK");
+  expect(await client.command("SET", "w", "1")).toBe("QUEUED");
+  expect(await client.command("EXEC")).toBeNull();
+  expect(await client.command("GET", "w")).toBeNull();
+  const again = await client.pipeline([["WATCH", "w"], ["MULTI"], ["SET", "w", "2"], ["EXEC"]]);
+  expect(again).toEqual(["OK", "OK", "QUEUED", ["OK"]]);
+  expect(client.disconnected).toBe(false);
+});
