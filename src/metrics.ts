@@ -81,6 +81,8 @@ export class Counters {
   uncertain = 0;
   /** Reads sent again because their connection was lost. */
   resentReads = 0;
+  /** Calls that were waiting when their connection was lost, and were issued again. */
+  blockingReissued = 0;
   /** Writes sent again because they provably did not run. */
   resentWrites = 0;
 
@@ -285,6 +287,12 @@ const HOLD_ROWS: readonly MetricRow[] = [
     "class",
     "Requests sent again after their connection was lost: reads, and writes that provably did not run.",
     (counters) => ({ read: counters.resentReads, write: counters.resentWrites }),
+  ),
+  single(
+    "counter",
+    "blocking_reissued_total",
+    "Calls that were waiting when their connection was lost, and were issued again.",
+    (from) => from.counters.blockingReissued,
   ),
 ];
 

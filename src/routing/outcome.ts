@@ -3,7 +3,7 @@
  * guess: a request is sent again only when it provably did not run or cannot matter (law 4).
  */
 import { isRepeatable } from "../commands/command.ts";
-import type { NotRunCause, PlainKind, Request } from "../upstream/request.ts";
+import type { Bond, NotRunCause, PlainKind, Request } from "../upstream/request.ts";
 
 /**
  * Error replies a server gives before it runs anything (Redis server.c, processCommand), with their exact
@@ -13,6 +13,10 @@ const NOT_RUN_TEXTS: readonly (readonly [string, NotRunCause])[] = [
   ["-READONLY You can't write against a read only replica.\r\n", "not-master"],
   ["-READONLY You can't write against a read only slave.\r\n", "not-master"],
   ["-READONLY Can not run script with write flag on readonly replica\r\n", "not-master"],
+  [
+    "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)\r\n",
+    "not-master",
+  ],
   ["-LOADING Redis is loading the dataset in memory\r\n", "loading"],
   ["-LOADING Valkey is loading the dataset in memory\r\n", "loading"],
   ["-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n", "link-down"],
@@ -59,9 +63,14 @@ export function refusalCause(request: Request, buf: Buffer, start: number, end: 
 /** What to do with a request whose connection died before its reply. */
 export type LossOutcome = "send-again" | "unknown";
 
-/** @param sent whether any byte of it may have reached the node. */
-export function outcomeOfLoss(kind: PlainKind, sent: boolean): LossOutcome {
-  return !sent || isRepeatable(kind) ? "send-again" : "unknown";
+/**
+ * A call that waits is issued again: most likely it was still waiting. What it may have popped at the very
+ * instant of the crash is lost with the connection either way.
+ *
+ * @param sent whether any byte of it may have reached the node.
+ */
+export function outcomeOfLoss(kind: PlainKind, sent: boolean, bond: Bond): LossOutcome {
+  return !sent || isRepeatable(kind) || bond === "blocking" ? "send-again" : "unknown";
 }
 
 /**

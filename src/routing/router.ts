@@ -243,6 +243,26 @@ export class Router implements LaneKeeper {
     });
   }
 
+  /** Asks the master several things. @param answer gets the replies in order; null = it could not be asked. */
+  askMaster(
+    profile: Profile,
+    questions: readonly (readonly (string | Buffer)[])[],
+    answer: (replies: Buffer[] | null) => void,
+  ): void {
+    const lane = this.writable ? this.masterLane(profile) : null;
+    if (lane === null) return answer(null);
+    const replies: Buffer[] = [];
+    let lost = false;
+    for (const question of questions) {
+      ask(lane, question, (reply) => {
+        if (lost) return;
+        if (reply !== null) replies.push(reply);
+        lost = reply === null;
+        if (lost || replies.length === questions.length) answer(lost ? null : replies);
+      });
+    }
+  }
+
   private laneForQuestion(profile: Profile): Lane | null {
     if (this.writable) return this.masterLane(profile);
     const node = this.nodeForQuestion();

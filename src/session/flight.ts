@@ -35,6 +35,8 @@ export interface FlightHost {
   onSpecialDone(request: Request): void;
   /** The private connection is gone. */
   onConnectionGone(): void;
+  /** The node will not let the call wait there: the private connection is of no use any more. */
+  onBlockingRefused(): void;
   /** WATCH lost its connection before it was answered. */
   onWatchLost(): void;
   /** A request was lost several times in a row: it is sent again after a pause. */
@@ -263,13 +265,15 @@ export class Flight implements RequestOwner {
     // A node that refuses a "read" as a write knows better.
     if (cause === "not-master" && request.kind === 0) request.kind = WRITE;
     if (lane !== null) this.router.refusedBy(lane, cause);
+    if (request.bond === "blocking") this.host.onBlockingRefused();
     return this.notRun(request);
   }
 
   lost(request: Request, sent: boolean): void {
     this.left(request);
     if (this.host.isClosed) return;
-    if (outcomeOfLoss(request.kind, sent) === "send-again") {
+    if (outcomeOfLoss(request.kind, sent, request.bond) === "send-again") {
+      if (sent && request.bond === "blocking") this.router.counters.blockingReissued++;
       if (sent && ++request.losses > MAX_LOSSES) this.deliver(request, LOST_TOO_OFTEN);
       else if (this.notRun(request) && request.losses > QUICK_LOSSES) {
         this.host.onLostAgain(Math.min(MAX_PAUSE_MS, 10 * 2 ** request.losses));
@@ -297,7 +301,8 @@ export class Flight implements RequestOwner {
         this.host.onSpecialDone(request);
         break;
       case "none":
-      case "private": {
+      case "blocking":
+      case "stream": {
         const { counters } = this.router;
         if (request.kind === WRITE) counters.resentWrites++;
         else counters.resentReads++;

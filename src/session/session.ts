@@ -98,6 +98,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   inBlockingCall = false;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
   answer: Answer | null = null;
+  /** What `$` stands for in the XREAD that waits to be issued, in its order; null where the server must say. */
+  lastIds: (string | null)[] | null = null;
   /** Credentials that HELLO … AUTH has proven, until the rest of that HELLO is done. */
   provenIdentity: Identity | null = null;
   wakeQueued = false;
@@ -502,7 +504,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   wayFor(request: Request): Lane | null {
-    if (request.bond === "private") {
+    if (request.bond === "blocking" || request.bond === "stream") {
       const lane = this.openPrivate();
       if (typeof lane !== "string") return lane;
     } else {
@@ -517,7 +519,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     if (this.privateLane === null) return;
     const { handler } = request.command;
     if (handler === "exec" || handler === "unwatch") this.watching = false;
-    if (request.bond === "private") this.inBlockingCall = false;
+    if (request.bond === "blocking") this.inBlockingCall = false;
     this.releasePrivate();
   }
 
@@ -566,6 +568,10 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     lane.carriesMessages = true;
     for (const { bytes, replies } of this.subscriptions?.requests() ?? []) quietly(lane, bytes, replies);
     if (this.monitor !== null) quietly(lane, MONITOR, 1);
+  }
+
+  onBlockingRefused(): void {
+    if (!this.hasStream) this.dropPrivate();
   }
 
   onWatchLost(): void {

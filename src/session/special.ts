@@ -8,6 +8,7 @@ import { requestArgs } from "../resp/args.ts";
 import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind } from "../upstream/request.ts";
+import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
 import { ScanCall } from "./scan.ts";
 import type { Session } from "./session.ts";
 import { auth, client, hello, isAccepted, isDone, reset, select } from "./settings.ts";
@@ -96,7 +97,7 @@ function handle(session: Session, frame: Frame): boolean {
     case "blocking":
       return blocking(session, frame);
     case "xread":
-      return hasBlockOption(frame.args)
+      return blockIndex(frame.args) > 0
         ? blocking(session, frame)
         : sendPlain(session, frame, frame.command.plainKind);
     case "scan":
@@ -200,11 +201,54 @@ function onPrivate(session: Session, frame: Frame, kind: PlainKind): boolean {
 /** The connection cannot be shared until the reply is there; what follows waits for it. */
 function blocking(session: Session, frame: Frame): boolean {
   if (session.hasLeft) return leave(session);
-  const result = sendPrivate(session, frame, frame.command.plainKind, "private");
-  if (result !== null) return result;
+  const { command } = frame;
+  const args = command.name === "xread" ? withPinnedIds(session, frame) : frame.args;
+  if (args === null) return isDone(session);
+  const lane = privateLane(session, frame);
+  if (lane === "wait") return false;
+  session.lastIds = null;
+  if (lane === "answered") return true;
+  const rewrite = new BlockingCall(command.name, args, session.router.nowMs);
+  const buf = rewrite.requestFor("");
+  const whole = { buf, start: 0, end: buf.length, owned: true };
+  session.send({ command, kind: command.plainKind, bond: "blocking", rewrite }, lane, whole);
   session.inBlockingCall = true;
   session.block("drain");
   return true;
+}
+
+/** XREAD's arguments with the ids that `$` stands for now; null = they have to be asked for first. */
+function withPinnedIds(session: Session, frame: Frame): Buffer[] | null {
+  const dollars = dollarIds(frame.args);
+  if (dollars.length === 0) return frame.args;
+  const ids = session.lastIds;
+  if (ids === null) {
+    const keys = dollars.map(({ key }) => Buffer.from(frame.args[key]!));
+    askLastIds(session, frame, keys);
+    return null;
+  }
+  const args = [...frame.args];
+  for (const [i, { id }] of dollars.entries()) {
+    const last = ids[i];
+    if (typeof last === "string") args[id] = Buffer.from(last);
+  }
+  return args;
+}
+
+function askLastIds(session: Session, frame: Frame, keys: readonly Buffer[]): void {
+  const { answer } = session;
+  session.answer = null;
+  if (answer?.kind === "nobody") {
+    session.waitToAsk(frame.start);
+    return;
+  }
+  if (!session.isDrained()) return;
+  session.block("answer");
+  const questions = keys.map((key) => ["XINFO", "STREAM", key]);
+  session.router.askMaster(session.profile, questions, (replies) => {
+    session.lastIds = replies === null ? null : replies.map(lastIdOf);
+    session.answered({ kind: replies === null ? "nobody" : "yes" });
+  });
 }
 
 /** A client that has said all it will say is not kept for what it would wait for. */
@@ -240,7 +284,7 @@ function subscribe(session: Session, frame: Frame): boolean {
   session.subscriptions ??= new Subscriptions();
   const { command } = frame;
   const { replies, undo } = session.subscriptions.apply(command.name, frame.args);
-  session.send({ command, kind: MASTER_READ, replies, bond: "private", undo }, lane, frame);
+  session.send({ command, kind: MASTER_READ, replies, bond: "stream", undo }, lane, frame);
   return true;
 }
 
@@ -255,7 +299,7 @@ function monitor(session: Session, frame: Frame): boolean {
   const undo = (): void => {
     session.monitor = null;
   };
-  session.send({ command, kind: MASTER_READ, bond: "private", undo }, lane, frame);
+  session.send({ command, kind: MASTER_READ, bond: "stream", undo }, lane, frame);
   return true;
 }
 
@@ -294,15 +338,6 @@ function inStream(session: Session, frame: Frame): boolean {
     default:
       return handle(session, frame);
   }
-}
-
-function hasBlockOption(args: readonly Buffer[]): boolean {
-  for (const arg of args.slice(1)) {
-    const word = arg.length <= 8 ? arg.toString("latin1").toUpperCase() : "";
-    if (word === "BLOCK") return true;
-    if (word === "STREAMS") return false;
-  }
-  return false;
 }
 
 function isScriptDebug(args: readonly Buffer[]): boolean {

@@ -11,10 +11,10 @@ export type NotRunCause = "not-master" | "loading" | "link-down";
 
 /**
  * What ties a request to its private connection: it cannot be repeated on a shared one.
- * watch: WATCH itself; watched: the EXEC of watched keys; private: it may only run on such a connection
- * (it blocks it, or turns it into a stream of messages).
+ * watch: WATCH itself; watched: the EXEC of watched keys; blocking: it waits there for as long as it likes;
+ * stream: it turns the connection into a stream of messages.
  */
-export type Bond = "none" | "watch" | "watched" | "private";
+export type Bond = "none" | "watch" | "watched" | "blocking" | "stream";
 
 /** A request that depends on the node it is sent to. */
 export interface Rewrite {

@@ -107,3 +107,73 @@ it("keys watched over a switch: EXEC is null, and the next transaction works (20
   expect(again).toEqual(["OK", "OK", "QUEUED", ["OK"]]);
   expect(client.disconnected).toBe(false);
 });
+
+it.each([
+  ["BLPOP", ["BLPOP", "q", "0"], ["RPUSH", "q", "job"], ["q", "job"]],
+  ["BRPOP with a time-out", ["BRPOP", "q", "20"], ["RPUSH", "q", "job"], ["q", "job"]],
+  ["BLMOVE", ["BLMOVE", "q", "done", "LEFT", "RIGHT", "0"], ["RPUSH", "q", "job"], "job"],
+  ["BLMPOP", ["BLMPOP", "20", "1", "q", "LEFT"], ["RPUSH", "q", "job"], ["q", ["job"]]],
+  ["BZPOPMIN", ["BZPOPMIN", "z", "0"], ["ZADD", "z", "1", "m"], ["z", "m", "1"]],
+  [
+    "XREAD from $",
+    ["XREAD", "BLOCK", "0", "STREAMS", "s", "$"],
+    ["XADD", "s", "99-1", "f", "v"],
+    [["s", [["99-1", ["f", "v"]]]]],
+  ],
+] as const)("%s waits on over a switch and gets what comes (21, 23)", async (_name, call, push, reply) => {
+  stage = await Stage.open();
+  const waiting = await stage.client();
+  const answer = waiting.command(...call);
+  const blocked = async () => (await stage.master.info("clients")).get("blocked_clients");
+  await until(async () => (await blocked()) === "1", { what: "the call waiting" });
+  await switchOver();
+  await (await stage.client()).command(...push);
+  expect(await answer).toEqual(reply);
+  expect(waiting.disconnected).toBe(false);
+  expect(await stage.proxy.metric("holdfast_blocking_reissued_total")).toBe(1);
+  expect(await waiting.command("PING")).toBe("PONG");
+});
+
+it("XREAD from $ misses nothing that is added while there is no way to the master (23)", async () => {
+  stage = await Stage.open();
+  const waiting = await stage.client();
+  const first = await stage.client();
+  await first.command("XADD", "s", "5-1", "f", "old");
+  const answer = waiting.command("XREAD", "BLOCK", "0", "STREAMS", "s", "$");
+  const blocked = async () => (await stage.master.info("clients")).get("blocked_clients");
+  await until(async () => (await blocked()) === "1", { what: "the call waiting" });
+  await stage.replica(0).untilCaughtUp(stage.master);
+  await stage.master.kill("SIGKILL");
+  await stage.untilCause("connection-lost");
+  await stage.replica(0).promote();
+  // Added behind the proxy's back, before the call can be issued again.
+  await stage.replica(0).cli("XADD", "s", "6-1", "f", "new");
+  expect(await answer).toEqual([["s", [["6-1", ["f", "new"]]]]]);
+});
+
+it("the time-out of a waiting call goes on over a switch (21)", async () => {
+  stage = await Stage.open();
+  const waiting = await stage.client();
+  const from = performance.now();
+  const answer = waiting.command("BLPOP", "q", "3");
+  const blocked = async () => (await stage.master.info("clients")).get("blocked_clients");
+  await until(async () => (await blocked()) === "1", { what: "the call waiting" });
+  await switchOver();
+  expect(await answer).toBeNull();
+  expect(performance.now() - from).toBeGreaterThan(2_900);
+  expect(performance.now() - from).toBeLessThan(4_500);
+});
+
+it("a call that a demotion unblocks waits on at the new master (21)", async () => {
+  stage = await Stage.open();
+  const waiting = await stage.client();
+  const answer = waiting.command("BLPOP", "q", "0");
+  const blocked = async () => (await stage.master.info("clients")).get("blocked_clients");
+  await until(async () => (await blocked()) === "1", { what: "the call waiting" });
+  await stage.master.replicaOf(stage.replica(0));
+  await stage.replica(0).promote();
+  await until(async () => (await stage.status()).epoch === 2, { what: "the switch" });
+  await (await stage.client()).command("RPUSH", "q", "job");
+  expect(await answer).toEqual(["q", "job"]);
+  expect(waiting.disconnected).toBe(false);
+});
