@@ -243,7 +243,9 @@ export class Router implements LaneKeeper {
     });
   }
 
-  /** Asks the master several things. @param answer gets the replies in order; null = it could not be asked. */
+  /**
+   * Asks the master several things. @param answer gets the replies in order; null = it could not be asked.
+   */
   askMaster(
     profile: Profile,
     questions: readonly (readonly (string | Buffer)[])[],

@@ -83,7 +83,8 @@ export function blockIndex(args: readonly Buffer[]): number {
 
 /**
  * The streams that XREAD asks from `$` on, "what comes from now": which argument is the key and which the id.
- * `$` must become the id it stands for when the call is issued first, else what is added during a switch would
+ * `$` must become the id it stands for when the call is issued first, else what is added during a switch
+ * would
  * be left out.
  */
 export function dollarIds(args: readonly Buffer[]): { readonly key: number; readonly id: number }[] {

@@ -1,5 +1,6 @@
 /**
- * Cursors of SCAN, HSCAN, SSCAN and ZSCAN. A cursor only means something to the process that gave it: its order
+ * Cursors of SCAN, HSCAN, SSCAN and ZSCAN. A cursor only means something to the process that gave it: its
+ * order
  * of keys depends on a random seed of its own (dict.c). So each cursor carries a mark of the history it
  * belongs to, and one that comes back after a switch starts the iteration anew: a client may get elements
  * twice, which SCAN allows, but misses none (redis.io, "Scan guarantees").

@@ -98,7 +98,9 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   inBlockingCall = false;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
   answer: Answer | null = null;
-  /** What `$` stands for in the XREAD that waits to be issued, in its order; null where the server must say. */
+  /**
+   * What `$` stands for in the XREAD that waits to be issued, in its order; null where the server must say.
+   */
   lastIds: (string | null)[] | null = null;
   /** Credentials that HELLO … AUTH has proven, until the rest of that HELLO is done. */
   provenIdentity: Identity | null = null;

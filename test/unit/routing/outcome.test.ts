@@ -83,7 +83,7 @@ const NEAR_MISSES: readonly string[] = [
   "-LOADING the level, please wait\r\n",
   "-MASTERDOWN proxy: not run: no master within hold.maxTime (30000 ms)\r\n",
   "-NOREPLICAS Not enough good replicas to write.\r\n",
-  "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)\r\n",
+  "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n",
   "-ERR unknown command 'foo', with args beginning with: \r\n",
   `-READONLY You can't write against a read only replica.${" ".repeat(200)}\r\n`,
 ];
