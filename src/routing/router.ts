@@ -70,6 +70,8 @@ export class Router implements LaneKeeper {
   writable = false;
   /** Changes whenever sessions must choose anew where they read. */
   version = 0;
+  /** The time, at most a tick old: for what happens at every read and need not be exact. */
+  coarseMs: number;
   /** What a server said of itself; null until one was seen. */
   facts: ServerFacts | null = null;
 
@@ -77,6 +79,7 @@ export class Router implements LaneKeeper {
   private readable: ReadTarget[] = [];
   private readonly waiting = new Set<() => void>();
   private questions = 0;
+  private ticker: NodeJS.Timeout | null = null;
   private readonly options: RouterOptions;
 
   constructor(options: RouterOptions) {
@@ -86,6 +89,7 @@ export class Router implements LaneKeeper {
     this.counters = counters;
     this.turn = turn;
     this.nowMs = nowMs;
+    this.coarseMs = nowMs();
     this.hold = new Hold(
       { maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes },
       counters,
@@ -120,9 +124,14 @@ export class Router implements LaneKeeper {
 
   start(): void {
     this.pool.start();
+    this.ticker = setInterval(() => {
+      this.coarseMs = this.nowMs();
+    }, TICK_MS);
+    this.ticker.unref();
   }
 
   destroy(): void {
+    if (this.ticker !== null) clearInterval(this.ticker);
     this.hold.destroy();
     this.pool.destroy();
   }
@@ -323,6 +332,9 @@ function isBeyondLogin(error: Buffer, question: readonly string[]): boolean {
   const text = error.toString("latin1", 0, 24);
   return text.startsWith("-NOPERM") || (question[0] === "HELLO" && text.startsWith("-ERR unknown command"));
 }
+
+/** How old `coarseMs` may be, ms. */
+const TICK_MS = 20;
 
 /** A read of a session that has nothing else on the way there, and that was not moved before. */
 function isMovable(request: Request): boolean {

@@ -126,7 +126,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   private isNext = false;
   /** Requests that begin before this position of the input waited too long already. */
   private expiredBefore = 0;
-  /** When the client last sent something, monotonic ms. */
+  /** When the client last sent something, monotonic ms, coarse. */
   private activeMs: number;
   private lingerTimer: NodeJS.Timeout | null = null;
 
@@ -143,7 +143,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     this.reading = new Reading(router, this.flight, id);
     this.profile = router.profiles.get(router.identityOfNobody, 0, 2);
     this.profile.users++;
-    this.activeMs = router.nowMs();
+    this.activeMs = router.coarseMs;
   }
 
   get protocol(): Protocol {
@@ -168,7 +168,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   onData(buf: Buffer, end: number): void {
     if (this.closed || this.closeReason !== null) return;
     this.router.counters.bytesIn += end;
-    this.activeMs = this.router.nowMs();
+    this.activeMs = this.router.coarseMs;
     if (this.input.isEmpty && this.blocked === "no" && !this.flight.hasAgain) {
       const used = this.consume(buf, 0, end, false);
       if (used < end && !this.closed) this.keep(buf, used, end);
