@@ -30,6 +30,8 @@ export type Handler =
   | "monitor"
   | "blocking" // always blocks its connection
   | "xread" // blocks its connection with the option BLOCK
+  | "eval" // brings a script's body
+  | "evalsha" // names a script that the server may not have
   | "scan" // its cursor belongs to one node
   | "script" // SCRIPT DEBUG changes the connection, the rest are plain
   | "wait"

@@ -366,6 +366,12 @@ const limits = group({
     max: "1h",
     doc: "After SIGTERM, how long clients may still get their replies before they are closed.",
   }),
+  scriptBytes: size({
+    default: "16mb",
+    min: "0",
+    max: "1gb",
+    doc: "Bodies of scripts kept, to give them to a master that lacks one; the least recently used go first.",
+  }),
   maxUnsentBytes: size({
     default: "1mb",
     min: "16kb",

@@ -15,6 +15,7 @@ interface Timeout {
 const LEAST_MS = 1;
 
 export class BlockingCall implements Rewrite {
+  readonly replies = 1;
   private readonly args: readonly Buffer[];
   private readonly timeout: Timeout | null;
   /** Null: it waits for ever, or its time-out is the server's to refuse. */

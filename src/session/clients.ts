@@ -5,6 +5,7 @@ import { Listener, type StreamHandler } from "../net.ts";
 import { encodeError } from "../resp/encode.ts";
 import type { Router } from "../routing/router.ts";
 import { OutputSlab } from "./output.ts";
+import { Scripts } from "./scripts.ts";
 import { Session, type SessionContext } from "./session.ts";
 
 /** How often idle clients are looked for, ms. */
@@ -34,6 +35,7 @@ export class Clients {
     this.context = {
       router,
       table,
+      scripts: new Scripts(limits.scriptBytes),
       admin,
       onFault,
       slab: new OutputSlab(),

@@ -16,10 +16,11 @@ import {
   refusalCause,
 } from "../routing/outcome.ts";
 import type { Router } from "../routing/router.ts";
-import { type Chunk, NO_CHUNK } from "../upstream/chunk.ts";
+import { Chunk, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
 import { type Bond, type PlainKind, Request, type RequestOwner, type Rewrite } from "../upstream/request.ts";
 import type { Output } from "./output.ts";
+import { isNoScript } from "./scripts.ts";
 
 /** The session a flight belongs to. */
 export interface FlightHost {
@@ -55,6 +56,7 @@ export interface Sending {
   /** All its replies are the client's; takes it back when the server refuses it. */
   readonly undo?: () => void;
   readonly rewrite?: Rewrite;
+  readonly repair?: () => Buffer | null;
 }
 
 export class Flight implements RequestOwner {
@@ -115,6 +117,7 @@ export class Flight implements RequestOwner {
     request.bond = what.bond ?? "none";
     request.undo = what.undo ?? null;
     request.rewrite = what.rewrite ?? null;
+    request.repair = what.repair ?? null;
     request.passesAll = request.undo !== null;
     const { buf, start, end, owned } = frame;
     if (owned && end - start > LARGE_BYTES) lane.pushWhole(request, buf, start, end);
@@ -246,6 +249,11 @@ export class Flight implements RequestOwner {
     this.left(request);
     if (this.host.isClosed) return false;
     const cause = buf[start] === 45 ? refusalCause(request, buf, start, end) : null;
+    const repaired = request.repair !== null && isNoScript(buf, start, end) ? withScript(request) : null;
+    if (repaired !== null) {
+      this.keep(repaired);
+      return false;
+    }
     if (cause === null || isRefusedTooOften(request)) {
       // A reply to a read behind a request that is sent again would show the state before that one.
       const first = this.again[0];
@@ -346,6 +354,18 @@ const LOST_TOO_OFTEN = encodeError(
 const UNCERTAIN = encodeError(
   "UNCERTAIN proxy: the connection to the master was lost before it answered: the command may or may not have run",
 );
+
+/** The same request with the script before it; null when the script is not known. */
+function withScript(request: Request): Request | null {
+  const bytes = request.repair?.() ?? null;
+  if (bytes === null) return null;
+  const { owner, command, kind, bond, order, trailer } = request;
+  const repaired = new Request(owner, command, kind, new Chunk(bytes, false), 0, bytes.length, 2);
+  repaired.bond = bond;
+  repaired.order = order;
+  repaired.trailer = trailer;
+  return repaired;
+}
 
 function attach(request: Request, bytes: Buffer): void {
   request.trailer = request.trailer === null ? bytes : Buffer.concat([request.trailer, bytes]);

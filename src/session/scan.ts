@@ -19,6 +19,7 @@ const MARKS = 0x7fff;
 
 /** One call of the SCAN family on its way. */
 export class ScanCall implements Rewrite {
+  readonly replies = 1;
   private readonly args: readonly Buffer[];
   private readonly index: number;
   private mark = 0;

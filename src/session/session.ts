@@ -34,6 +34,7 @@ import { Flight, type FlightHost, type Sending } from "./flight.ts";
 import { Input } from "./input.ts";
 import { Output, type OutputOwner, type OutputSettings, type OutputSlab } from "./output.ts";
 import { Reading } from "./reading.ts";
+import type { Scripts } from "./scripts.ts";
 import { special } from "./special.ts";
 import { isMessage, isMonitorLine, type Subscriptions } from "./subscriptions.ts";
 import type { Transaction } from "./transaction.ts";
@@ -42,6 +43,7 @@ import type { Transaction } from "./transaction.ts";
 export interface SessionContext {
   readonly router: Router;
   readonly table: CommandTable;
+  readonly scripts: Scripts;
   readonly slab: OutputSlab;
   readonly output: OutputSettings;
   readonly limits: RequestLimits;

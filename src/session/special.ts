@@ -10,6 +10,7 @@ import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind } from "../upstream/request.ts";
 import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
 import { ScanCall } from "./scan.ts";
+import { ScriptCall } from "./scripts.ts";
 import type { Session } from "./session.ts";
 import { auth, client, hello, isAccepted, isDone, reset, select } from "./settings.ts";
 import { Subscriptions } from "./subscriptions.ts";
@@ -100,9 +101,15 @@ function handle(session: Session, frame: Frame): boolean {
       return blockIndex(frame.args) > 0
         ? blocking(session, frame)
         : sendPlain(session, frame, frame.command.plainKind);
+    case "eval":
+      rememberScript(session, frame.args[1]);
+      return sendPlain(session, frame, frame.command.plainKind);
+    case "evalsha":
+      return evalsha(session, frame);
     case "scan":
       return scan(session, frame);
     case "script":
+      noteScriptCommand(session, frame.args);
       return isScriptDebug(frame.args) ? unsupported(session, frame) : sendPlain(session, frame, WRITE);
     case "wait":
       return unsupported(session, frame);
@@ -157,17 +164,45 @@ function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
 
 function scan(session: Session, frame: Frame): boolean {
   const { command } = frame;
-  if (session.privateLane !== null && !session.mayUse(session.privateLane)) return false;
-  const lane = session.privateLane ?? session.route(command.plainKind);
+  const lane = laneFor(session, command.plainKind);
   if (lane === null) return session.noWay(command, frame.buf, frame.start);
   const rewrite = new ScanCall(frame.args);
   const buf = rewrite.requestFor(lane.target.replid ?? "");
-  session.send({ command, kind: command.plainKind, rewrite }, lane, {
-    buf,
-    start: 0,
-    end: buf.length,
-    owned: true,
-  });
+  const whole = { buf, start: 0, end: buf.length, owned: true };
+  session.send({ command, kind: command.plainKind, rewrite }, lane, whole);
+  return true;
+}
+
+/** Where a command goes that is plain but for what becomes of its reply; null = it has no way now. */
+function laneFor(session: Session, kind: PlainKind): Lane | null {
+  if (session.privateLane === null) return session.route(kind);
+  return session.mayUse(session.privateLane) ? session.privateLane : null;
+}
+
+// Scripts
+
+function rememberScript(session: Session, body: Buffer | undefined): void {
+  if (body !== undefined) session.context.scripts.remember(body);
+}
+
+function noteScriptCommand(session: Session, args: readonly Buffer[]): void {
+  const word = args[1]?.toString("latin1", 0, 16).toUpperCase();
+  if (word === "LOAD") rememberScript(session, args[2]);
+  else if (word === "FLUSH") session.context.scripts.clear();
+}
+
+function evalsha(session: Session, frame: Frame): boolean {
+  const { command } = frame;
+  const lane = laneFor(session, command.plainKind);
+  if (lane === null) return session.noWay(command, frame.buf, frame.start);
+  const name = Buffer.from(frame.args[1] ?? "");
+  const load = (): Buffer | null => session.context.scripts.loadRequest(name);
+  const rewrite = new ScriptCall(frame.buf.subarray(frame.start, frame.end), name, load);
+  const buf = rewrite.firstFor(lane.scripts);
+  const { replies } = rewrite;
+  const whole = { buf, start: 0, end: buf.length, owned: true };
+  const repair = (): Buffer | null => rewrite.repaired();
+  session.send({ command, kind: command.plainKind, replies, rewrite, repair }, lane, whole);
   return true;
 }
 
@@ -377,12 +412,21 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
     case "xread":
     case "unwatch":
       return queue(session, transaction, frame);
+    case "eval":
+      rememberScript(session, args[1]);
+      return queue(session, transaction, frame);
+    case "evalsha": {
+      const load = session.context.scripts.loadRequest(args[1] ?? Buffer.alloc(0));
+      if (load !== null) transaction.needScript(load);
+      return queue(session, transaction, frame);
+    }
     case "scan": {
       // Within a transaction the cursor comes back as the server's own.
       const buf = new ScanCall(args).requestFor(session.router.epoch.history?.replid ?? "");
       return queue(session, transaction, { ...frame, buf, start: 0, end: buf.length });
     }
     case "script":
+      noteScriptCommand(session, args);
       if (!isScriptDebug(frame.args)) return queue(session, transaction, frame);
       break;
     case "refused":
@@ -446,14 +490,14 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
     return say(session, encodeNullArray(session.protocol));
   }
   const kind = transaction.isRepeatable ? MASTER_READ : WRITE;
-  const lane = laneForTransaction(session, kind);
+  const lane = laneFor(session, kind);
   if (lane === null) {
     if (!session.noWay(frame.command, frame.buf, frame.start)) return false;
     discardQuietly(session);
     return true;
   }
   const buf = transaction.unit();
-  const replies = transaction.size + 2;
+  const { replies } = transaction;
   const bond = session.watching ? "watched" : "none";
   session.transaction = null;
   session.router.counters.requests.transaction++;
@@ -461,11 +505,6 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
   session.send({ command: frame.command, kind, replies, bond }, lane, unit);
   if (session.privateLane !== null) session.block("drain");
   return true;
-}
-
-function laneForTransaction(session: Session, kind: PlainKind): Lane | null {
-  if (session.privateLane === null) return session.route(kind);
-  return session.mayUse(session.privateLane) ? session.privateLane : null;
 }
 
 function discardQuietly(session: Session): void {

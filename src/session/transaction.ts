@@ -9,17 +9,14 @@ export class Transaction {
   /** A command was refused when it was queued: EXEC answers EXECABORT. */
   spoilt = false;
   private readonly frames: Buffer[] = [];
+  /** Requests that go out before the unit, to be sure of what it needs. */
+  private readonly before: Buffer[] = [];
   private bytes = 0;
   private repeatable = true;
   private readonly maxBytes: number;
 
   constructor(maxBytes: number) {
     this.maxBytes = maxBytes;
-  }
-
-  /** Commands queued. */
-  get size(): number {
-    return this.frames.length;
   }
 
   /** Whether all it does can be done twice without harm. */
@@ -46,9 +43,20 @@ export class Transaction {
     this.repeatable &&= isRepeatable(command.plainKind);
   }
 
+  /** The server is to have this script before the unit runs: inside, its lack could not be repaired. */
+  needScript(loadRequest: Buffer): void {
+    this.before.push(loadRequest);
+    this.bytes += loadRequest.length;
+  }
+
+  /** Replies that the unit gets. */
+  get replies(): number {
+    return this.before.length + this.frames.length + 2;
+  }
+
   /** The unit that is sent: MULTI, the commands, EXEC. */
   unit(): Buffer {
-    return Buffer.concat([MULTI, ...this.frames, EXEC]);
+    return Buffer.concat([...this.before, MULTI, ...this.frames, EXEC]);
   }
 }
 

@@ -94,6 +94,8 @@ const TIMEOUT_CHECK_MS = 100;
 export class Lane implements Flushable, StreamHandler {
   readonly target: LaneTarget;
   flushQueued = false;
+  /** Names of scripts that this connection's server was given through it. */
+  readonly scripts = new Set<string>();
   /** Requests not yet answered. */
   inFlight = 0;
   /**
@@ -224,14 +226,16 @@ export class Lane implements Flushable, StreamHandler {
   /** Takes a request that was in another lane before; its bytes move here. */
   pushAgain(request: Request): void {
     const { chunk, start, end } = request;
-    request.replies = request.replyCount;
     request.queueRefusal = null;
     if (request.rewrite !== null) {
       const bytes = request.rewrite.requestFor(this.target.replid ?? "");
+      request.replyCount = request.rewrite.replies;
+      request.replies = request.replyCount;
       this.pushCopy(request, bytes, 0, bytes.length);
       this.context.chunks.release(chunk);
       return;
     }
+    request.replies = request.replyCount;
     if (end - start > LARGE_BYTES) return this.pushWhole(request, chunk.buffer, start, end);
     this.pushCopy(request, chunk.buffer, start, end);
     this.context.chunks.release(chunk);

@@ -18,6 +18,8 @@ export type Bond = "none" | "watch" | "watched" | "blocking" | "stream";
 
 /** A request that depends on the node it is sent to. */
 export interface Rewrite {
+  /** Replies it gets as `requestFor` made it last; all but the last are not the client's. */
+  readonly replies: number;
   /** The request for the node whose history this is. */
   requestFor(replid: string): Buffer;
   /** The reply as the client is to see it. */
@@ -71,7 +73,7 @@ export class Request {
   start: number;
   end: number;
   /** Replies it gets; all but the last are not the client's (a transaction is one request). */
-  readonly replyCount: number;
+  replyCount: number;
   /** Replies still to come. */
   replies: number;
   /** Next in the lane's order. */
@@ -98,6 +100,8 @@ export class Request {
   passed = 0;
   /** It reads otherwise for each node, and so does its reply. */
   rewrite: Rewrite | null = null;
+  /** For a script that the server turns out not to have: what to send instead; null = nothing helps. */
+  repair: (() => Buffer | null) | null = null;
   /** What to take back when the server refuses it. */
   undo: (() => void) | null = null;
   /** Sent away from a silent node once already. */

@@ -177,3 +177,30 @@ it("a call that a demotion unblocks waits on at the new master (21)", async () =
   expect(await answer).toEqual(["q", "job"]);
   expect(waiting.disconnected).toBe(false);
 });
+
+it("EVALSHA works on a master that never saw the script, alone, in a pipeline and in MULTI (30)", async () => {
+  stage = await Stage.open();
+  const body = "return redis.call('INCR', KEYS[1])";
+  const client = await stage.client();
+  const other = await stage.client({ protocol: 3 });
+  const sha = (await client.command("SCRIPT", "LOAD", body)) as string;
+  expect(await client.command("EVAL", "return 'twice'", "0")).toBe("twice");
+  await switchOver();
+  expect(await stage.replica(0).cli("SCRIPT", "EXISTS", sha)).toEqual([0]);
+  const replies = await client.pipeline([
+    ["SET", "n", "10"],
+    ["EVALSHA", sha, "1", "n"],
+    ["GET", "n"],
+    ["EVALSHA", "0".repeat(40), "0"],
+    ["INCR", "n"],
+  ]);
+  expect(replies.slice(0, 3)).toEqual(["OK", 11, "11"]);
+  expect(String((replies[3] as Error).message)).toMatch(/^NOSCRIPT /);
+  expect(replies[4]).toBe(12);
+  await stage.replica(0).cli("SCRIPT", "FLUSH");
+  const unit = [["MULTI"], ["EVALSHA", sha, "1", "n"], ["GET", "n"], ["EXEC"]];
+  expect(await other.pipeline(unit)).toEqual(["OK", "QUEUED", "QUEUED", [13, "13"]]);
+  // What a client flushes stays flushed.
+  expect(await client.command("SCRIPT", "FLUSH")).toBe("OK");
+  expect(String(((await client.command("EVALSHA", sha, "1", "n")) as Error).message)).toMatch(/^NOSCRIPT /);
+});

@@ -29,10 +29,10 @@ const READS = words(`
   zrangebyscore zrank zrevrange zrevrangebylex zrevrangebyscore zrevrank zscore zunion`);
 
 const MASTER_READS = words(`
-  dbsize eval_ro evalsha_ro fcall_ro lastsave memory object pfcount pubsub role time touch xinfo`);
+  dbsize fcall_ro lastsave memory object pfcount pubsub role time touch xinfo`);
 
 const WRITES = words(`
-  acl append asking bgrewriteaof bgsave bitfield bitop cluster config copy debug decr decrby del eval evalsha
+  acl append asking bgrewriteaof bgsave bitfield bitop cluster config copy debug decr decrby del
   expire expireat fcall flushall flushdb function geoadd georadius georadiusbymember geosearchstore getdel
   getex getset hdel hincrby hincrbyfloat hmset hset hsetnx incr incrby incrbyfloat latency linsert lmove lmpop
   lpop lpush lpushx lrem lset ltrim migrate module move mset msetnx persist pexpire pexpireat pfadd pfdebug
@@ -59,6 +59,8 @@ const SPECIALS: Readonly<Record<string, string[]>> = {
   monitor: ["monitor"],
   blocking: words("blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin"),
   xread: ["xread", "xreadgroup"],
+  eval: ["eval", "eval_ro"],
+  evalsha: ["evalsha", "evalsha_ro"],
   scan: words("scan hscan sscan zscan"),
   script: ["script"],
   wait: ["wait"],

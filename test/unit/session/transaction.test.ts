@@ -142,7 +142,7 @@ describe("a transaction's unit", () => {
     const transaction = new Transaction(ROOMY);
     add(transaction, "set", "k", "a\r\nb\0\xff");
     add(transaction, "GET", "k");
-    expect(transaction.size).toBe(2);
+    expect(transaction.replies).toBe(4);
     const words = decodeAll(transaction.unit()) as string[][];
     expect(words.map((args) => args[0])).toEqual(["MULTI", "set", "GET", "EXEC"]);
     const expected = [
@@ -156,8 +156,8 @@ describe("a transaction's unit", () => {
 
   it("is MULTI and EXEC when nothing was queued", () => {
     const transaction = new Transaction(ROOMY);
-    expect([transaction.size, transaction.unit().toString()]).toEqual([
-      0,
+    expect([transaction.replies, transaction.unit().toString()]).toEqual([
+      2,
       "*1\r\n$5\r\nMULTI\r\n*1\r\n$4\r\nEXEC\r\n",
     ]);
   });

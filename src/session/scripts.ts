@@ -1,0 +1,111 @@
+/**
+ * Bodies of scripts that clients have sent, so that a master that does not have one can be given it: the
+ * cache
+ * of scripts is a server's own, it is not replicated (since Redis 7.0) and gone after a switch.
+ */
+import { createHash } from "node:crypto";
+import { encodeRequest } from "../resp/encode.ts";
+import type { Rewrite } from "../upstream/request.ts";
+
+/** Names noted for one connection at most; beyond it they are given anew. */
+const MAX_NOTED = 10_000;
+
+/**
+ * EVALSHA on its way. The body goes before it through each connection once, so that nothing that the client
+ * has sent behind it can overtake it because the server lacked the script.
+ */
+export class ScriptCall implements Rewrite {
+  replies = 1;
+  private readonly frame: Buffer;
+  private readonly name: string;
+  private readonly load: () => Buffer | null;
+
+  /** @param frame the request as the client sent it; copied. @param load gives the script to a server. */
+  constructor(frame: Buffer, name: Buffer, load: () => Buffer | null) {
+    this.frame = Buffer.from(frame);
+    this.name = name.toString("latin1").toLowerCase();
+    this.load = load;
+  }
+
+  /** The request for a connection whose server was given these scripts. */
+  firstFor(given: Set<string>): Buffer {
+    if (given.has(this.name)) return this.frame;
+    if (given.size >= MAX_NOTED) given.clear();
+    const bytes = this.requestFor();
+    if (this.replies > 1) given.add(this.name);
+    return bytes;
+  }
+
+  requestFor(): Buffer {
+    const load = this.load();
+    this.replies = load === null ? 1 : 2;
+    return load === null ? this.frame : Buffer.concat([load, this.frame]);
+  }
+
+  /** What to send when the server lacks the script all the same; null = nobody has sent it. */
+  repaired(): Buffer | null {
+    const bytes = this.requestFor();
+    return this.replies > 1 ? bytes : null;
+  }
+
+  replyFor(reply: Buffer): Buffer {
+    return reply;
+  }
+}
+
+/** What a server answers to EVALSHA of a script it does not have (script.c). */
+const NOSCRIPT = "-NOSCRIPT No matching script. Please use EVAL.\r\n";
+
+/** Names of scripts are SHA1 digests in lower case hex. */
+const SHA1_DIGITS = 40;
+
+export class Scripts {
+  /** Oldest use first. */
+  private readonly bodies = new Map<string, Buffer>();
+  private bytes = 0;
+  private readonly maxBytes: number;
+
+  /** @param maxBytes of all bodies together; the least recently used ones go first. */
+  constructor(maxBytes: number) {
+    this.maxBytes = maxBytes;
+  }
+
+  /** Remembers a body that a client sent. */
+  remember(body: Buffer): void {
+    if (body.length > this.maxBytes) return;
+    const name = createHash("sha1").update(body).digest("hex");
+    if (this.touch(name) !== null) return;
+    this.bodies.set(name, Buffer.from(body));
+    this.bytes += body.length;
+    for (const [oldest, old] of this.bodies) {
+      if (this.bytes <= this.maxBytes) break;
+      this.bodies.delete(oldest);
+      this.bytes -= old.length;
+    }
+  }
+
+  /** The request that gives a server the script; null when it is not known. */
+  loadRequest(name: Buffer): Buffer | null {
+    if (name.length !== SHA1_DIGITS) return null;
+    const body = this.touch(name.toString("latin1").toLowerCase());
+    return body === null ? null : encodeRequest(["SCRIPT", "LOAD", body]);
+  }
+
+  private touch(name: string): Buffer | null {
+    const body = this.bodies.get(name);
+    if (body === undefined) return null;
+    this.bodies.delete(name);
+    this.bodies.set(name, body);
+    return body;
+  }
+
+  /** A client has flushed the scripts: what was forgotten on purpose is not brought back. */
+  clear(): void {
+    this.bodies.clear();
+    this.bytes = 0;
+  }
+}
+
+export function isNoScript(buf: Buffer, start: number, end: number): boolean {
+  return end - start === NOSCRIPT.length && buf.toString("latin1", start, end) === NOSCRIPT;
+}
