@@ -17,6 +17,9 @@ const UNKNOWN: Command = {
 /** Most commands accepted from a server's COMMAND (Redis with all its modules has some 600). */
 const MAX_COMMANDS = 10_000;
 
+/** Longest name of a command that is known. */
+const MAX_NAME_BYTES = 64;
+
 /** Finds a command by its name's bytes as they stand in a request, in any case, without making a string. */
 export class CommandTable {
   private slots: (Command | undefined)[] = [];
@@ -32,6 +35,7 @@ export class CommandTable {
   }
 
   lookup(buf: Uint8Array, start: number, end: number): Command {
+    if (end - start > MAX_NAME_BYTES) return UNKNOWN;
     let slot = hashBytes(buf, start, end) & this.mask;
     for (;;) {
       const command = this.slots[slot];

@@ -35,7 +35,7 @@ export interface FlightHost {
   /** A command with a handler of its own was answered. */
   onSpecialDone(request: Request): void;
   /** The private connection is gone. */
-  onConnectionGone(): void;
+  onConnectionGone(lane: Lane): void;
   /** The node will not let the call wait there: the private connection is of no use any more. */
   onBlockingRefused(): void;
   /** WATCH lost its connection before it was answered. */
@@ -43,7 +43,7 @@ export interface FlightHost {
   /** A request was lost several times in a row: it is sent again after a pause. */
   onLostAgain(pauseMs: number): void;
   /** Whether a frame is a message and not a reply. */
-  isMessage(buf: Buffer, start: number, end: number): boolean;
+  isMessage(buf: Buffer, start: number, end: number, next: Request | null): boolean;
 }
 
 /** What is sent, apart from its bytes. */
@@ -167,7 +167,14 @@ export class Flight implements RequestOwner {
   refuseAgain(error: () => Buffer): void {
     const refused = this.again;
     this.again = [];
-    for (const request of refused) this.deliver(request, error());
+    for (const request of [...refused].reverse()) request.undo?.();
+    for (const request of refused) this.answerInstead(request, error());
+  }
+
+  /** What the proxy says in the place of a server. */
+  private answerInstead(request: Request, error: Buffer): void {
+    this.deliver(request, error);
+    if (request.command.handler !== "none") this.host.onSpecialDone(request);
   }
 
   clear(): void {
@@ -227,8 +234,8 @@ export class Flight implements RequestOwner {
     this.moved = false;
   }
 
-  takesMessage(buf: Buffer, start: number, end: number): boolean {
-    if (!this.host.isMessage(buf, start, end)) return false;
+  takesMessage(buf: Buffer, start: number, end: number, next: Request | null): boolean {
+    if (!this.host.isMessage(buf, start, end, next)) return false;
     this.emit(buf, start, end);
     return true;
   }
@@ -282,8 +289,10 @@ export class Flight implements RequestOwner {
     if (this.host.isClosed) return;
     if (outcomeOfLoss(request.kind, sent, request.bond) === "send-again") {
       if (sent && request.bond === "blocking") this.router.counters.blockingReissued++;
-      if (sent && ++request.losses > MAX_LOSSES) this.deliver(request, LOST_TOO_OFTEN);
-      else if (this.notRun(request) && request.losses > QUICK_LOSSES) {
+      if (sent && ++request.losses > MAX_LOSSES) {
+        request.undo?.();
+        this.answerInstead(request, LOST_TOO_OFTEN);
+      } else if (this.notRun(request) && request.losses > QUICK_LOSSES) {
         this.host.onLostAgain(Math.min(MAX_PAUSE_MS, 10 * 2 ** request.losses));
       }
       this.host.onProgress();
@@ -291,8 +300,7 @@ export class Flight implements RequestOwner {
     }
     this.router.counters.uncertain++;
     this.router.counters.proxyErrors++;
-    this.deliver(request, UNCERTAIN);
-    if (request.command.handler !== "none") this.host.onSpecialDone(request);
+    this.answerInstead(request, UNCERTAIN);
     this.host.onProgress();
   }
 
@@ -332,13 +340,13 @@ export class Flight implements RequestOwner {
   refused(request: Request, error: Buffer): void {
     this.left(request);
     if (this.host.isClosed) return;
-    this.deliver(request, error);
-    if (request.command.handler !== "none") this.host.onSpecialDone(request);
+    request.undo?.();
+    this.answerInstead(request, error);
     this.host.onProgress();
   }
 
-  connectionGone(): void {
-    this.host.onConnectionGone();
+  connectionGone(lane: Lane): void {
+    this.host.onConnectionGone(lane);
   }
 }
 

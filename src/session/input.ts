@@ -91,6 +91,8 @@ export class Input {
     this.start = 0;
     this.end = 0;
     this.lent = false;
+    // Nothing waits any more: what comes next has not waited at all.
+    this.marks = null;
   }
 
   clear(): void {

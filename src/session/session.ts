@@ -13,6 +13,7 @@ import type { CommandTable } from "../commands/table.ts";
 import type { CloseReason, HoldOutcome } from "../metrics.ts";
 import type { StreamHandler } from "../net.ts";
 import { splitInline } from "../resp/args.ts";
+import { GREATER } from "../resp/bytes.ts";
 import { encodeError, encodeRequest, PONG, type Protocol } from "../resp/encode.ts";
 import {
   BROKEN,
@@ -77,6 +78,9 @@ const BULK_BYTES = 1024 * 1024;
 /** How long after a question that nobody answered it is asked again, ms. */
 const ASK_AGAIN_MS = 50;
 
+/** Longest pause before a stream of messages is asked for again that was refused, ms. */
+const MAX_RESTORE_PAUSE_MS = 1_000;
+
 /** How long a client may take to read its last replies after the proxy has nothing more to say, ms. */
 const LINGER_MS = 10_000;
 
@@ -107,6 +111,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   /** Credentials that HELLO … AUTH has proven, until the rest of that HELLO is done. */
   provenIdentity: Identity | null = null;
   wakeQueued = false;
+  /** Pause before the stream is restored, after a connection that was not let in, ms. */
+  private restorePauseMs = 0;
   /** Since when the oldest waiting request has waited, monotonic ms; 0 = not held. */
   heldSinceMs = 0;
 
@@ -211,8 +217,10 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   /** Goes on: what has to be sent again first, then the input. */
   private pump(): void {
     if (!this.flight.sendAgain()) {
-      if (this.blocked === "no") this.block("drain");
-      return;
+      if (this.blocked === "no" && this.flight.count > 0) this.block("drain");
+      if (this.blocked !== "no") return;
+      this.endHold("failed");
+      this.flight.refuseAgain(() => (this.draining ? this.waitedInVain() : this.noRoom()));
     }
     const { input } = this;
     if (!input.isEmpty && this.closeReason === null) {
@@ -430,8 +438,13 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
       return true;
     }
     if (this.hold(this.input.arrivalOf(position) ?? this.router.nowMs())) return false;
-    this.say(this.masterDown(`no room to wait for a master, hold.maxBytes (${config.hold.maxBytes} bytes)`));
+    this.say(this.noRoom());
     return true;
+  }
+
+  private noRoom(): Buffer {
+    const most = this.router.config.hold.maxBytes;
+    return this.masterDown(`no room to wait for a master, hold.maxBytes (${most} bytes)`);
   }
 
   /** A question for the request at `start` found nobody: it is asked again, also without news of a master. */
@@ -474,8 +487,11 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
       case "no":
         break;
     }
+    const { answer } = this;
     this.blocked = "no";
     this.pump();
+    // Whoever asked had no need of it any more: nobody else may take it for an answer to another question.
+    if (this.answer === answer) this.answer = null;
   }
 
   laneDrained(): void {
@@ -515,15 +531,15 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
       const lane = this.route(request.kind);
       if (lane !== null) return lane;
     }
-    if (this.blocked === "no") this.hold(this.router.nowMs());
+    if (this.blocked === "no" && !this.draining) this.hold(this.router.nowMs());
     return null;
   }
 
   onSpecialDone(request: Request): void {
+    if (request.bond === "blocking") this.inBlockingCall = false;
     if (this.privateLane === null) return;
     const { handler } = request.command;
     if (handler === "exec" || handler === "unwatch") this.watching = false;
-    if (request.bond === "blocking") this.inBlockingCall = false;
     this.releasePrivate();
   }
 
@@ -537,10 +553,12 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     if (!this.watching && !this.hasStream && this.flight.count === 0) this.dropPrivate();
   }
 
-  isMessage(buf: Buffer, start: number, end: number): boolean {
+  isMessage(buf: Buffer, start: number, end: number, next: Request | null): boolean {
     if (this.monitor !== null && isMonitorLine(buf, start, end)) return true;
-    const isSubscriber = this.subscriptions !== null && this.subscriptions.size > 0;
-    return (isSubscriber || this.protocol === 3) && isMessage(buf, start, end);
+    if (this.protocol === 3) return buf[start] === GREATER && isMessage(buf, start, end);
+    // Until an UNSUBSCRIBE is confirmed messages go on.
+    const isSubscriber = (this.subscriptions?.size ?? 0) > 0 || next?.passesAll === true;
+    return isSubscriber && isMessage(buf, start, end);
   }
 
   onLostAgain(pauseMs: number): void {
@@ -551,13 +569,20 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     }, pauseMs);
   }
 
-  onConnectionGone(): void {
-    const lane = this.privateLane;
-    if (lane === null || this.closed) return;
+  onConnectionGone(lane: Lane): void {
+    if (lane !== this.privateLane || this.closed) return;
     this.privateLane = null;
     if (this.watching) this.watchLost = true;
     this.watching = false;
-    if (this.hasStream) this.restoreStream();
+    if (!this.hasStream) return;
+    if (lane.wasOpen) {
+      this.restorePauseMs = 0;
+      this.restoreStream();
+      return;
+    }
+    // It was not let in, or nobody listens: not at once once more.
+    this.restorePauseMs = Math.min(MAX_RESTORE_PAUSE_MS, Math.max(ASK_AGAIN_MS, 2 * this.restorePauseMs));
+    setTimeout(() => this.restoreStream(), this.restorePauseMs);
   }
 
   /**
@@ -575,7 +600,9 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   onBlockingRefused(): void {
-    if (!this.hasStream) this.dropPrivate();
+    if (this.hasStream) return;
+    if (this.watching) this.watchLost = true;
+    this.dropPrivate();
   }
 
   onWatchLost(): void {

@@ -155,6 +155,7 @@ function unsupported(session: Session, frame: Frame): true {
 
 /** A special command that turns out to be a plain request. */
 function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
+  if (session.privateLane !== null) session.releasePrivate();
   if (session.privateLane !== null) return onPrivate(session, frame, kind);
   const lane = session.route(kind);
   if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
@@ -318,8 +319,9 @@ function subscribe(session: Session, frame: Frame): boolean {
   lane.carriesMessages = true;
   session.subscriptions ??= new Subscriptions();
   const { command } = frame;
-  const { replies, undo } = session.subscriptions.apply(command.name, frame.args);
-  session.send({ command, kind: MASTER_READ, replies, bond: "stream", undo }, lane, frame);
+  const { replies, undo, bytes } = session.subscriptions.apply(command.name, frame.args);
+  const what = bytes === null ? frame : { buf: bytes, start: 0, end: bytes.length, owned: true };
+  session.send({ command, kind: MASTER_READ, replies, bond: "stream", undo }, lane, what);
   return true;
 }
 

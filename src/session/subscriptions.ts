@@ -32,6 +32,8 @@ export interface Change {
   readonly replies: number;
   /** Takes it back: the server refused it. */
   readonly undo: () => void;
+  /** What to send instead; null = the request as it is. */
+  readonly bytes: Buffer | null;
 }
 
 export class Subscriptions {
@@ -48,20 +50,23 @@ export class Subscriptions {
   /** Applies (P|S)(UN)SUBSCRIBE. @param args the command's name first. */
   apply(name: string, args: readonly Buffer[]): Change {
     const how = FAMILIES.get(name);
-    if (how === undefined) return { replies: 1, undo: () => {} };
+    if (how === undefined) return { replies: 1, undo: () => {}, bytes: null };
     const set = this.names[how.family];
-    const before = [...set];
-    const given = args.slice(1).map((arg) => arg.toString("latin1"));
-    // Without names everything of the family ends, confirmed one by one; nothing is confirmed as well.
-    const replies = Math.max(1, given.length === 0 ? set.size : given.length);
-    if (how.adds) for (const one of given) set.add(one);
-    else if (given.length === 0) set.clear();
-    else for (const one of given) set.delete(one);
+    const named = args.slice(1).map((arg) => arg.toString("latin1"));
+    // Without names everything of the family ends.
+    const given = named.length === 0 && !how.adds ? [...set] : named;
+    const changed = given.filter((one) => set.has(one) !== how.adds);
+    for (const one of given) how.adds ? set.add(one) : set.delete(one);
     const undo = (): void => {
-      set.clear();
-      for (const one of before) set.add(one);
+      for (const one of changed) how.adds ? set.delete(one) : set.add(one);
     };
-    return { replies, undo };
+    // Named one by one, so that a server that never heard of them confirms as many when it is sent again.
+    const bytes =
+      named.length === 0 && given.length > 0
+        ? encodeRequest([name, ...given.map((one) => Buffer.from(one, "latin1"))])
+        : null;
+    // Nothing is confirmed as well.
+    return { replies: Math.max(1, given.length), undo, bytes };
   }
 
   /** The requests that subscribe to everything again, and the confirmations each of them brings. */

@@ -110,6 +110,8 @@ export class Lane implements Flushable, StreamHandler {
   private owner: RequestOwner | null;
   private state: LaneState = "connecting";
   private retiring = false;
+  /** Nobody cares any more for what arrives, nor that it ends. */
+  private dropped = false;
   private readonly context: LaneContext;
   private readonly socket: Socket;
   private handshake: Handshake | null;
@@ -148,7 +150,12 @@ export class Lane implements Flushable, StreamHandler {
   }
 
   get isRetiring(): boolean {
-    return this.retiring && this.state !== "closed";
+    return this.retiring;
+  }
+
+  /** The server has let it in. */
+  get wasOpen(): boolean {
+    return this.handshake === null;
   }
 
   get isClosed(): boolean {
@@ -307,7 +314,7 @@ export class Lane implements Flushable, StreamHandler {
   // Receiving
 
   onData(buf: Buffer, end: number): void {
-    if (this.state === "closed") return;
+    if (this.state === "closed" || this.dropped) return;
     let pos = 0;
     while (this.partial.active && pos < end) {
       pos = this.partial.append(buf, pos, end);
@@ -378,7 +385,7 @@ export class Lane implements Flushable, StreamHandler {
   private unusualReply(buf: Buffer, start: number, end: number, nowMs: number): void {
     if (this.handshake !== null) return this.onHandshakeReply(buf.subarray(start, end));
     const { owner } = this;
-    if (this.carriesMessages && owner?.takesMessage(buf, start, end) === true) return;
+    if (this.carriesMessages && owner?.takesMessage(buf, start, end, this.first) === true) return;
     // A push nobody asked for on a shared connection is dropped: it belongs to no request.
     if (buf[start] === GREATER && owner === null) return;
     const request = this.first;
@@ -452,7 +459,7 @@ export class Lane implements Flushable, StreamHandler {
 
   private checkTimeout(): void {
     const oldest = this.first;
-    if (oldest === null) return;
+    if (oldest === null || oldest.bond === "blocking") return;
     if (this.context.nowMs() - oldest.sinceMs > this.context.settings.requestTimeoutMs) this.fail("timeout");
   }
 
@@ -465,6 +472,7 @@ export class Lane implements Flushable, StreamHandler {
       one.owner.refused(one, error);
       one = next;
     }
+    this.drained();
   }
 
   onEnd(): void {
@@ -482,6 +490,7 @@ export class Lane implements Flushable, StreamHandler {
 
   /** The connection is of no use any more: every request goes back to its owner, in order. */
   fail(why: LaneLoss): void {
+    if (this.dropped) return this.destroy();
     if (this.state === "closed") return;
     const unsent = this.firstUnsent;
     const request = this.end();
@@ -507,7 +516,7 @@ export class Lane implements Flushable, StreamHandler {
     this.inFlight = 0;
     this.stopTimer();
     this.socket.destroy();
-    this.owner?.connectionGone();
+    this.owner?.connectionGone(this);
     return request;
   }
 
@@ -518,6 +527,8 @@ export class Lane implements Flushable, StreamHandler {
   retire(timeoutMs: number): void {
     if (this.state === "closed" || this.retiring) return;
     this.retiring = true;
+    // Nothing more may be written to it: its session must not find it any more.
+    this.owner?.connectionGone(this);
     this.giveBackUnsent();
     if (this.inFlight === 0) return this.destroy();
     this.stopTimer();
@@ -552,11 +563,13 @@ export class Lane implements Flushable, StreamHandler {
     if (this.state === "closed") return;
     this.end();
     this.context.keeper.laneClosed(this);
+    this.drained();
   }
 
   /** Its owner has no more use for it: it ends without telling, once it is not in the middle of something. */
   drop(): void {
     this.owner = null;
+    this.dropped = true;
     setImmediate(() => this.destroy());
   }
 
@@ -565,17 +578,32 @@ export class Lane implements Flushable, StreamHandler {
    * still come, are dropped. For a node that has gone silent, whose connection may yet be alive.
    */
   giveBack(movable: (request: Request) => boolean): void {
-    for (let one = this.first; one !== null; one = one.next) {
-      if (one.owner === NOBODY || !movable(one)) continue;
-      const owner = one.owner;
-      const copy = new Request(owner, one.command, one.kind, one.chunk, one.start, one.end, one.replyCount);
-      copy.trailer = one.trailer;
-      copy.moved = true;
-      one.chunk.refs++;
-      one.trailer = null;
-      one.owner = NOBODY;
-      owner.lost(copy, true);
+    let before: Request | null = null;
+    for (let one = this.first; one !== null; ) {
+      const next: Request | null = one.next;
+      if (one.owner !== NOBODY && movable(one)) {
+        before = this.substitute(one, before);
+        one.moved = true;
+        one.owner.lost(one, true);
+      } else before = one;
+      one = next;
     }
+  }
+
+  /** Puts a request of nobody's in the place of one whose reply is not waited for here any more. */
+  private substitute(one: Request, before: Request | null): Request {
+    const { command, kind, chunk, start, end, replyCount } = one;
+    const ghost = new Request(NOBODY, command, kind, chunk, start, end, replyCount);
+    ghost.replies = one.replies;
+    ghost.sinceMs = one.sinceMs;
+    ghost.next = one.next;
+    chunk.refs++;
+    one.next = null;
+    if (before === null) this.first = ghost;
+    else before.next = ghost;
+    if (this.last === one) this.last = ghost;
+    if (this.firstUnsent === one) this.firstUnsent = ghost;
+    return ghost;
   }
 
   private stopTimer(): void {

@@ -143,7 +143,8 @@ export class LanePool {
       master?.retire(this.settings.retireTimeoutMs);
       bulk?.retire(this.settings.retireTimeoutMs);
     }
-    for (const lane of this.privates) lane.retire(this.settings.retireTimeoutMs);
+    // A copy: whoever loses a stream of messages opens another connection at once.
+    for (const lane of [...this.privates]) lane.retire(this.settings.retireTimeoutMs);
   }
 
   /** Lanes of the former master that still wait for replies. */

@@ -1,5 +1,6 @@
 import type { Command, Kind, SPECIAL } from "../commands/command.ts";
 import type { Chunk } from "./chunk.ts";
+import type { Lane } from "./lane.ts";
 
 /**
  * Where a request can be repeated or not is decided by this; SPECIAL commands are plain once they are sent.
@@ -40,7 +41,7 @@ export interface RequestOwner {
    */
   readonly exceptional: boolean;
   /** On a connection that also carries messages: takes the frame if it is one. */
-  takesMessage(buf: Buffer, start: number, end: number): boolean;
+  takesMessage(buf: Buffer, start: number, end: number, next: Request | null): boolean;
   /** Any reply but the last (`request.replies > 1`): of a transaction, or a confirmation. */
   intermediate(request: Request, buf: Buffer, start: number, end: number): void;
   /**
@@ -58,8 +59,8 @@ export interface RequestOwner {
    * order.
    */
   readonly movable: boolean;
-  /** The private connection it owns is closed, for whatever reason; its requests come back through `lost`. */
-  connectionGone(): void;
+  /** The private connection takes nothing more, for whatever reason; requests come back through `lost`. */
+  connectionGone(lane: Lane): void;
 }
 
 /** One request on its way: the one object that is made per request. */
