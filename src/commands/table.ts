@@ -82,7 +82,7 @@ export class CommandTable {
  */
 const OWN_COMMANDS: readonly CommandFacts[] = [
   ...builtinFacts().filter((fact) => classify(fact).handler !== "none"),
-  ...["post", "host:"].map((name) => ({
+  ...["post", "host:", "waitaof"].map((name) => ({
     name,
     arity: -1,
     writes: false,

@@ -106,7 +106,14 @@ export class Hold {
     const to = Math.min(from + RELEASE_BATCH, sessions.length);
     for (let i = from; i < to; i++) {
       const session = sessions[i]!;
-      if (this.sessions.has(session)) session.retry();
+      try {
+        if (this.sessions.has(session)) session.retry();
+      } catch (error) {
+        // A bug, to be reported as one; the others are let go all the same.
+        setImmediate(() => {
+          throw error;
+        });
+      }
     }
     if (to < sessions.length) return void setImmediate(() => this.retryBatch(sessions, to));
     this.releasing = false;

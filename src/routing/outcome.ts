@@ -3,7 +3,7 @@
  * guess: a request is sent again only when it provably did not run or cannot matter (law 4).
  */
 import { isRepeatable } from "../commands/command.ts";
-import type { Bond, NotRunCause, PlainKind, Request } from "../upstream/request.ts";
+import type { NotRunCause, PlainKind, Request } from "../upstream/request.ts";
 
 /**
  * Error replies a server gives before it runs anything (Redis server.c, processCommand), with their exact
@@ -64,13 +64,14 @@ export function refusalCause(request: Request, buf: Buffer, start: number, end: 
 export type LossOutcome = "send-again" | "unknown";
 
 /**
- * A call that waits is issued again: most likely it was still waiting. What it may have popped at the very
- * instant of the crash is lost with the connection either way.
+ * A call that was waiting is issued again: it had not run. What it may have popped at the very instant of the
+ * crash is lost with the connection either way. One that was just sent may have run without waiting.
  *
  * @param sent whether any byte of it may have reached the node.
+ * @param wasWaiting it had been there long enough to have been answered, had there been anything for it.
  */
-export function outcomeOfLoss(kind: PlainKind, sent: boolean, bond: Bond): LossOutcome {
-  return !sent || isRepeatable(kind) || bond === "blocking" ? "send-again" : "unknown";
+export function outcomeOfLoss(kind: PlainKind, sent: boolean, wasWaiting: boolean): LossOutcome {
+  return !sent || isRepeatable(kind) || wasWaiting ? "send-again" : "unknown";
 }
 
 /**

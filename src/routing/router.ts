@@ -23,6 +23,11 @@ export interface ReadTarget {
   provenAtMs: number;
 }
 
+/** Who has something to do as soon as there is a master. */
+export interface WaitsForMaster {
+  onWritable(): void;
+}
+
 /** What a server said of itself in HELLO. */
 export interface ServerFacts {
   readonly server: string;
@@ -77,7 +82,7 @@ export class Router implements LaneKeeper {
 
   private readonly targets = new Map<NodeId, ReadTarget>();
   private readable: ReadTarget[] = [];
-  private readonly waiting = new Set<() => void>();
+  private readonly waiting = new Set<WaitsForMaster>();
   private questions = 0;
   private ticker: NodeJS.Timeout | null = null;
   private readonly options: RouterOptions;
@@ -153,12 +158,12 @@ export class Router implements LaneKeeper {
     if (!this.writable || this.waiting.size === 0) return;
     const waiting = [...this.waiting];
     this.waiting.clear();
-    for (const run of waiting) run();
+    for (const one of waiting) one.onWritable();
   }
 
-  /** Runs something once, as soon as there is a master (again); not at once. */
-  whenWritable(run: () => void): void {
-    this.waiting.add(run);
+  /** Tells somebody once when there is a master (again); not at once. */
+  whenWritable(one: WaitsForMaster): void {
+    this.waiting.add(one);
   }
 
   /** Lanes of the former master take nothing new; reads that wait there go elsewhere at once. */

@@ -2,7 +2,7 @@
  * Calls that wait on the server: BLPOP and its kin, XREAD and XREADGROUP with BLOCK. Over a switch they are
  * issued again with the time that is left of their own time-out.
  */
-import { encodeRequest } from "../resp/encode.ts";
+import { encodeNull, encodeNullArray, encodeRequest, type Protocol } from "../resp/encode.ts";
 import type { Rewrite } from "../upstream/request.ts";
 
 /** Where a command has its time-out and in which unit: seconds as a decimal fraction, or whole ms. */
@@ -19,7 +19,8 @@ export class BlockingCall implements Rewrite {
   private readonly args: readonly Buffer[];
   private readonly timeout: Timeout | null;
   /** Null: it waits for ever, or its time-out is the server's to refuse. */
-  private readonly deadlineMs: number | null;
+  readonly deadlineMs: number | null;
+  private readonly name: string;
   private readonly nowMs: () => number;
   private isFirst = true;
 
@@ -27,6 +28,7 @@ export class BlockingCall implements Rewrite {
   constructor(name: string, args: readonly Buffer[], nowMs: () => number) {
     this.args = args.map((arg) => Buffer.from(arg));
     this.nowMs = nowMs;
+    this.name = name;
     this.timeout = timeoutOf(name, args);
     const ms = this.timeout === null ? 0 : timeoutMs(args[this.timeout.index], this.timeout.unit);
     this.deadlineMs = ms > 0 ? nowMs() + ms : null;
@@ -42,6 +44,12 @@ export class BlockingCall implements Rewrite {
     const args = [...this.args];
     args[timeout.index] = Buffer.from(timeout.unit === "ms" ? String(leftMs) : (leftMs / 1000).toFixed(3));
     return encodeRequest(args);
+  }
+
+  /** Those that answer one element answer a null bulk string (t_list.c). */
+  nullReply(protocol: Protocol): Buffer {
+    const isOne = this.name === "blmove" || this.name === "brpoplpush";
+    return isOne ? encodeNull(protocol) : encodeNullArray(protocol);
   }
 
   replyFor(reply: Buffer): Buffer {

@@ -42,6 +42,8 @@ export interface FlightHost {
   onWatchLost(): void;
   /** A request was lost several times in a row: it is sent again after a pause. */
   onLostAgain(pauseMs: number): void;
+  /** A call that waited to be sent again was answered instead: what is behind it may go on. */
+  onGivenUp(): void;
   /** Whether a frame is a message and not a reply. */
   isMessage(buf: Buffer, start: number, end: number, next: Request | null): boolean;
 }
@@ -133,6 +135,7 @@ export class Flight implements RequestOwner {
       this.writes++;
       this.router.counters.requests.write++;
     } else this.router.counters.requests.read++;
+    if (request.bond === "blocking") request.sinceMs = this.router.nowMs();
     if (request.order < 0) request.order = this.nextOrder++;
     this.tail = request;
     this.host.onSent();
@@ -287,7 +290,7 @@ export class Flight implements RequestOwner {
   lost(request: Request, sent: boolean): void {
     this.left(request);
     if (this.host.isClosed) return;
-    if (outcomeOfLoss(request.kind, sent, request.bond) === "send-again") {
+    if (outcomeOfLoss(request.kind, sent, this.wasWaiting(request)) === "send-again") {
       if (sent && request.bond === "blocking") this.router.counters.blockingReissued++;
       if (sent && ++request.losses > MAX_LOSSES) {
         request.undo?.();
@@ -302,6 +305,12 @@ export class Flight implements RequestOwner {
     this.router.counters.proxyErrors++;
     this.answerInstead(request, UNCERTAIN);
     this.host.onProgress();
+  }
+
+  /** A blocking call that had not been answered within a probe interval had nothing to be answered with. */
+  private wasWaiting(request: Request): boolean {
+    const waitedMs = this.router.nowMs() - request.sinceMs;
+    return request.bond === "blocking" && waitedMs > this.router.config.probe.interval;
   }
 
   /** It did not run, or does not matter: sent again, as far as that is the same for the client. */
@@ -333,8 +342,24 @@ export class Flight implements RequestOwner {
     const at = this.again.findIndex((one) => one.order > request.order);
     if (at < 0) this.again.push(request);
     else this.again.splice(at, 0, request);
+    const deadlineMs = request.rewrite?.deadlineMs ?? null;
+    if (deadlineMs !== null) {
+      setTimeout(() => this.giveUpWaiting(request), Math.max(0, deadlineMs - this.router.nowMs()));
+    }
     this.host.onProgress();
     return true;
+  }
+
+  /**
+   * The time-out of a blocking call that waits for a master is over: its answer is what a server would say.
+   */
+  private giveUpWaiting(request: Request): void {
+    const at = this.again.indexOf(request);
+    if (at < 0 || this.host.isClosed) return;
+    this.again.splice(at, 1);
+    this.answerInstead(request, request.rewrite?.nullReply(this.host.protocol) ?? TIMED_OUT);
+    this.host.onProgress();
+    this.host.onGivenUp();
   }
 
   refused(request: Request, error: Buffer): void {
@@ -354,6 +379,8 @@ export class Flight implements RequestOwner {
 const QUICK_LOSSES = 2;
 const MAX_LOSSES = 10;
 const MAX_PAUSE_MS = 1_000;
+
+const TIMED_OUT = Buffer.from("*-1\r\n");
 
 const LOST_TOO_OFTEN = encodeError(
   `ERR proxy: ${MAX_LOSSES + 1} connections were lost over this command, no node answers it`,

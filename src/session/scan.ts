@@ -10,7 +10,7 @@
  */
 
 import { CR, DOLLAR, lengthEnd, readLength, STAR } from "../resp/bytes.ts";
-import { encodeRequest } from "../resp/encode.ts";
+import { encodeNullArray, encodeRequest, type Protocol } from "../resp/encode.ts";
 import type { Rewrite } from "../upstream/request.ts";
 
 const CURSOR_BITS = 48n;
@@ -36,6 +36,12 @@ export class ScanCall implements Rewrite {
     const cursor = args[this.index];
     if (cursor !== undefined) args[this.index] = cursorForServer(cursor, this.mark);
     return encodeRequest(args);
+  }
+
+  readonly deadlineMs = null;
+
+  nullReply(protocol: Protocol): Buffer {
+    return encodeNullArray(protocol);
   }
 
   replyFor(reply: Buffer): Buffer {

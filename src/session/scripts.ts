@@ -4,7 +4,7 @@
  * of scripts is a server's own, it is not replicated (since Redis 7.0) and gone after a switch.
  */
 import { createHash } from "node:crypto";
-import { encodeRequest } from "../resp/encode.ts";
+import { encodeNullArray, encodeRequest, type Protocol } from "../resp/encode.ts";
 import type { Rewrite } from "../upstream/request.ts";
 
 /** Names noted for one connection at most; beyond it they are given anew. */
@@ -46,6 +46,12 @@ export class ScriptCall implements Rewrite {
   repaired(): Buffer | null {
     const bytes = this.requestFor();
     return this.replies > 1 ? bytes : null;
+  }
+
+  readonly deadlineMs = null;
+
+  nullReply(protocol: Protocol): Buffer {
+    return encodeNullArray(protocol);
   }
 
   replyFor(reply: Buffer): Buffer {

@@ -211,7 +211,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     if (!this.paused) return;
     this.paused = false;
     this.router.counters.clientsPausedNow--;
-    if (!this.closed) this.socket.resume();
+    if (!this.socket.destroyed) this.socket.resume();
   }
 
   /** Goes on: what has to be sent again first, then the input. */
@@ -585,6 +585,10 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     setTimeout(() => this.restoreStream(), this.restorePauseMs);
   }
 
+  onWritable(): void {
+    this.restoreStream();
+  }
+
   /**
    * Subscribes, or monitors, on another connection as soon as there is a master; the client sees nothing of
    * it.
@@ -592,11 +596,16 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   private restoreStream(): void {
     if (this.closed || this.privateLane !== null || !this.hasStream) return;
     const lane = this.router.writable ? this.router.openPrivate(this.profile, this.flight) : null;
-    if (lane === null) return this.router.whenWritable(() => this.restoreStream());
+    if (lane === null) return this.router.whenWritable(this);
     this.privateLane = lane;
     lane.carriesMessages = true;
     for (const { bytes, replies } of this.subscriptions?.requests() ?? []) quietly(lane, bytes, replies);
     if (this.monitor !== null) quietly(lane, MONITOR, 1);
+  }
+
+  onGivenUp(): void {
+    if (this.blocked === "hold") this.retry();
+    else this.router.turn.wakeLater(this);
   }
 
   onBlockingRefused(): void {

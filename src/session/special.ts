@@ -253,10 +253,13 @@ function blocking(session: Session, frame: Frame): boolean {
   return true;
 }
 
+/** Streams of one XREAD whose last id is asked for at most; with more of them `$` stays what it is. */
+const MAX_PINNED = 128;
+
 /** XREAD's arguments with the ids that `$` stands for now; null = they have to be asked for first. */
 function withPinnedIds(session: Session, frame: Frame): Buffer[] | null {
   const dollars = dollarIds(frame.args);
-  if (dollars.length === 0) return frame.args;
+  if (dollars.length === 0 || dollars.length > MAX_PINNED) return frame.args;
   const ids = session.lastIds;
   if (ids === null) {
     const keys = dollars.map(({ key }) => Buffer.from(frame.args[key]!));

@@ -2,7 +2,7 @@
  * What a session has subscribed to, so that it can be subscribed again on another connection, and how to tell
  * a message from a reply on a connection that carries both.
  */
-import { CR, GREATER, lengthEnd, PLUS, readLength, STAR } from "../resp/bytes.ts";
+import { GREATER, lengthEnd, PLUS, readLength, STAR } from "../resp/bytes.ts";
 import { encodeRequest } from "../resp/encode.ts";
 
 type Family = "channels" | "patterns" | "shards";
@@ -102,6 +102,7 @@ export function isMessage(buf: Buffer, start: number, end: number): boolean {
  * (monitor.c).
  */
 export function isMonitorLine(buf: Buffer, start: number, end: number): boolean {
-  const first = buf[start + 1]!;
-  return buf[start] === PLUS && first >= 48 && first <= 57 && end > start + 3 && buf[start + 2] !== CR;
+  return (
+    buf[start] === PLUS && /^\+\d+\.\d+ \[/.test(buf.toString("latin1", start, Math.min(end, start + 32)))
+  );
 }

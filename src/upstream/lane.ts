@@ -531,6 +531,8 @@ export class Lane implements Flushable, StreamHandler {
     this.owner?.connectionGone(this);
     this.giveBackUnsent();
     if (this.inFlight === 0) return this.destroy();
+    // What waits there for something to come would wait for what comes elsewhere now.
+    if (this.first?.bond === "blocking") return this.fail("timeout");
     this.stopTimer();
     this.timer = setTimeout(() => this.fail("timeout"), timeoutMs);
   }

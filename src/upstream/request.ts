@@ -1,4 +1,5 @@
 import type { Command, Kind, SPECIAL } from "../commands/command.ts";
+import type { Protocol } from "../resp/encode.ts";
 import type { Chunk } from "./chunk.ts";
 import type { Lane } from "./lane.ts";
 
@@ -25,6 +26,10 @@ export interface Rewrite {
   requestFor(replid: string): Buffer;
   /** The reply as the client is to see it. */
   replyFor(reply: Buffer): Buffer;
+  /** When it stops waiting by its own word, monotonic ms; null = it does not wait, or for ever. */
+  readonly deadlineMs: number | null;
+  /** What it is answered then. */
+  nullReply(protocol: Protocol): Buffer;
 }
 
 /** Who sent a request and gets its reply. */

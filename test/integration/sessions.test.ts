@@ -2,10 +2,17 @@ import { afterEach, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
 import type { Reply } from "../support/resp.ts";
 import { Stage } from "../support/stage.ts";
-import { until } from "../support/wait.ts";
+import { sleep, until } from "../support/wait.ts";
 
 let stage: Stage;
 afterEach(() => stage.close());
+
+/** A call waits on the master, for long enough that it cannot have been answered. */
+async function untilWaiting(): Promise<void> {
+  const blocked = async () => (await stage.master.info("clients")).get("blocked_clients");
+  await until(async () => (await blocked()) === "1", { what: "the call waiting" });
+  await sleep(250);
+}
 
 /** The master is killed and the first replica promoted. */
 async function switchOver(): Promise<void> {
@@ -124,8 +131,7 @@ it.each([
   stage = await Stage.open();
   const waiting = await stage.client();
   const answer = waiting.command(...call);
-  const blocked = async () => (await stage.master.info("clients")).get("blocked_clients");
-  await until(async () => (await blocked()) === "1", { what: "the call waiting" });
+  await untilWaiting();
   await switchOver();
   await (await stage.client()).command(...push);
   expect(await answer).toEqual(reply);
@@ -140,8 +146,7 @@ it("XREAD from $ misses nothing that is added while there is no way to the maste
   const first = await stage.client();
   await first.command("XADD", "s", "5-1", "f", "old");
   const answer = waiting.command("XREAD", "BLOCK", "0", "STREAMS", "s", "$");
-  const blocked = async () => (await stage.master.info("clients")).get("blocked_clients");
-  await until(async () => (await blocked()) === "1", { what: "the call waiting" });
+  await untilWaiting();
   await stage.replica(0).untilCaughtUp(stage.master);
   await stage.master.kill("SIGKILL");
   await stage.untilCause("connection-lost");
@@ -156,8 +161,7 @@ it("the time-out of a waiting call goes on over a switch (21)", async () => {
   const waiting = await stage.client();
   const from = performance.now();
   const answer = waiting.command("BLPOP", "q", "3");
-  const blocked = async () => (await stage.master.info("clients")).get("blocked_clients");
-  await until(async () => (await blocked()) === "1", { what: "the call waiting" });
+  await untilWaiting();
   await switchOver();
   expect(await answer).toBeNull();
   expect(performance.now() - from).toBeGreaterThan(2_900);
@@ -168,8 +172,7 @@ it("a call that a demotion unblocks waits on at the new master (21)", async () =
   stage = await Stage.open();
   const waiting = await stage.client();
   const answer = waiting.command("BLPOP", "q", "0");
-  const blocked = async () => (await stage.master.info("clients")).get("blocked_clients");
-  await until(async () => (await blocked()) === "1", { what: "the call waiting" });
+  await untilWaiting();
   await stage.master.replicaOf(stage.replica(0));
   await stage.replica(0).promote();
   await until(async () => (await stage.status()).epoch === 2, { what: "the switch" });
@@ -203,4 +206,55 @@ it("EVALSHA works on a master that never saw the script, alone, in a pipeline an
   // What a client flushes stays flushed.
   expect(await client.command("SCRIPT", "FLUSH")).toBe("OK");
   expect(String(((await client.command("EVALSHA", sha, "1", "n")) as Error).message)).toMatch(/^NOSCRIPT /);
+});
+
+it("a waiting call on a master that lives on moves at once to the promoted one (21)", async () => {
+  stage = await Stage.open({ config: { upstream: { retireTimeout: "20s" } } });
+  const waiting = await stage.client();
+  const answer = waiting.command("BLPOP", "q", "0");
+  await untilWaiting();
+  await stage.replica(0).promote();
+  await until(async () => (await stage.status()).epoch === 2, { what: "the switch" });
+  await (await stage.client()).command("RPUSH", "q", "job");
+  expect(await answer).toEqual(["q", "job"]);
+});
+
+it("the time-out of a waiting call is its own also while there is no master (21)", async () => {
+  stage = await Stage.open();
+  const [resp2, resp3] = [await stage.client(), await stage.client({ protocol: 3 })];
+  const pop = resp2.command("BLPOP", "q", "2");
+  const move = resp3.command("BLMOVE", "q", "r", "LEFT", "LEFT", "2");
+  await sleep(500);
+  const from = performance.now();
+  await stage.master.kill("SIGKILL");
+  expect(await pop).toBeNull();
+  expect(await move).toBeNull();
+  expect(performance.now() - from).toBeLessThan(2_500);
+  expect(await resp2.command("PING")).toBe("PONG");
+});
+
+it("a call that was only just sent when the master died may have run: UNCERTAIN, not repeated (12, 22)", async () => {
+  stage = await Stage.open({ config: { probe: { interval: "1s", timeout: "1s" } } });
+  const client = await stage.client();
+  // With a connection of its own already, the call leaves at once.
+  expect(await client.command("WATCH", "w")).toBe("OK");
+  await stage.master.kill("SIGSTOP");
+  const answer = client.command("BLMOVE", "q", "r", "LEFT", "LEFT", "0");
+  await sleep(100);
+  await stage.master.kill("SIGKILL");
+  expect(String(((await answer) as Error).message)).toMatch(/^UNCERTAIN /);
+  expect(client.disconnected).toBe(false);
+});
+
+it("a subscriber of a master that lives on follows a promotion by hand, and the proxy goes on (24)", async () => {
+  stage = await Stage.open();
+  const subscribers = await stage.clients(20);
+  for (const client of subscribers)
+    expect(await client.command("SUBSCRIBE", "c")).toEqual(["subscribe", "c", 1]);
+  await stage.replica(0).promote();
+  await until(async () => (await stage.status()).epoch === 2, { what: "the switch" });
+  const subscribed = async () => (await stage.replica(0).cli("PUBSUB", "NUMSUB", "c")) as Reply[];
+  await until(async () => (await subscribed())[1] === 20, { what: "all being subscribed again" });
+  expect(await (await stage.client()).command("PUBLISH", "c", "m")).toBe(20);
+  for (const client of subscribers) expect(await client.reply()).toEqual(["message", "c", "m"]);
 });

@@ -63,7 +63,7 @@ const SPECIALS: Readonly<Record<string, string[]>> = {
   evalsha: ["evalsha", "evalsha_ro"],
   scan: words("scan hscan sscan zscan"),
   script: ["script"],
-  wait: ["wait"],
+  wait: ["wait", "waitaof"],
   proxy: ["proxy"],
   forbidden: ["post", "host:"],
   refused: words("replicaof slaveof failover shutdown sync psync replconf"),
@@ -84,7 +84,9 @@ describe("the built-in table", () => {
 
   it("has exactly the commands of Redis 7.0 and PROXY, each classified here", () => {
     const classified = [...READS, ...MASTER_READS, ...WRITES, "info", ...SPECIAL_NAMES];
-    expect(classified.toSorted()).toEqual([...BUILTIN.keys(), "proxy", "post", "host:"].toSorted());
+    expect(classified.toSorted()).toEqual(
+      [...BUILTIN.keys(), "proxy", "post", "host:", "waitaof"].toSorted(),
+    );
     expect(table.size).toBe(classified.length);
   });
 

@@ -142,18 +142,18 @@ describe("a request whose connection died", () => {
     ["a write", WRITE, true, "unknown"],
     ["a write", WRITE, false, "send-again"],
   ] as const)("%s (kind %i, sent: %s) → %s", (_, kind, sent, outcome) => {
-    expect(outcomeOfLoss(kind, sent, "none")).toBe(outcome);
+    expect(outcomeOfLoss(kind, sent, false)).toBe(outcome);
   });
 
   it("of a call that was waiting is that it waits on, also when it may have popped (21, 22)", () => {
-    expect(outcomeOfLoss(WRITE, true, "blocking")).toBe("send-again");
-    expect(outcomeOfLoss(WRITE, true, "watched")).toBe("unknown");
+    expect(outcomeOfLoss(WRITE, true, true)).toBe("send-again");
+    expect(outcomeOfLoss(WRITE, true, false)).toBe("unknown");
   });
 
   it("is never sent again when it was sent and may have an effect, whatever the command", () => {
     for (const name of ["set", "eval", "publish", "exec", "blpop", "xreadgroup", "nosuch"]) {
       const { plainKind } = command(name);
-      expect([name, isRepeatable(plainKind), outcomeOfLoss(plainKind, true, "none")]).toEqual([
+      expect([name, isRepeatable(plainKind), outcomeOfLoss(plainKind, true, false)]).toEqual([
         name,
         false,
         "unknown",
