@@ -17,7 +17,6 @@ export const CLOSE_REASONS = [
   "request-limit", // limits.maxRequestBytes or limits.maxRequestArgs
   "shutdown",
   "operator", // CLIENT KILL and the like
-  "upstream-lost", // a reply was already partly passed on and cannot be finished
 ] as const;
 export type CloseReason = (typeof CLOSE_REASONS)[number];
 

@@ -59,6 +59,18 @@ export interface Command {
   readonly known: boolean;
 }
 
+/** A request of the proxy's own, without effect: how the table sees its name does not matter. */
+export const OWN_REQUEST: Command = {
+  name: "",
+  kind: MASTER_READ,
+  handler: "none",
+  plainKind: MASTER_READ,
+  arity: -1,
+  subcommands: null,
+  script: false,
+  known: true,
+};
+
 /** Whether running it twice changes nothing, so that it may be sent again after a connection is lost. */
 export function isRepeatable(kind: Kind): boolean {
   return kind !== WRITE && kind !== SPECIAL;

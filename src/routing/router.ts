@@ -12,7 +12,7 @@ import { ask } from "../upstream/ask.ts";
 import { ChunkPool } from "../upstream/chunk.ts";
 import type { Lane, LaneKeeper, LaneLoss } from "../upstream/lane.ts";
 import { LanePool } from "../upstream/pool.ts";
-import { ANONYMOUS, type Profile, Profiles } from "../upstream/profile.ts";
+import { type Profile, Profiles } from "../upstream/profile.ts";
 import type { NotRunCause, Request, RequestOwner } from "../upstream/request.ts";
 import { Hold } from "./hold.ts";
 
@@ -292,10 +292,6 @@ export class Router implements LaneKeeper {
     if (readable !== undefined) return readable.node;
     const { nodes } = this.config;
     return this.epoch.master ?? nodes[this.questions++ % nodes.length] ?? null;
-  }
-
-  get identityOfNobody() {
-    return ANONYMOUS;
   }
 
   // What the lanes report

@@ -165,8 +165,9 @@ export class Output implements Flushable {
   private writePieces(): void {
     this.closePiece();
     if (this.pieces === null) return;
+    const pieces = this.pieces.map((piece) => this.take(piece));
     this.socket.cork();
-    for (const piece of this.pieces) this.socket.write(this.take(piece));
+    for (const piece of pieces) this.socket.write(piece);
     this.socket.uncork();
   }
 

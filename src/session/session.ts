@@ -8,7 +8,7 @@
  * What cannot go on stays in the input, unparsed: a held session queues behind itself.
  */
 import type { Socket } from "node:net";
-import { type Command, MASTER_READ, PREFER_MASTER, READ, SPECIAL } from "../commands/command.ts";
+import { type Command, MASTER_READ, OWN_REQUEST, PREFER_MASTER, READ, SPECIAL } from "../commands/command.ts";
 import type { CommandTable } from "../commands/table.ts";
 import type { CloseReason, HoldOutcome } from "../metrics.ts";
 import type { StreamHandler } from "../net.ts";
@@ -29,7 +29,7 @@ import type { Answer, Router } from "../routing/router.ts";
 import type { Wakeable } from "../turn.ts";
 import { type Chunk, copyBytes, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane, type LaneWaiter } from "../upstream/lane.ts";
-import type { Identity, Profile } from "../upstream/profile.ts";
+import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
 import { NOBODY, type PlainKind, Request } from "../upstream/request.ts";
 import { Flight, type FlightHost, type Sending } from "./flight.ts";
 import { Input } from "./input.ts";
@@ -149,7 +149,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     this.output = new Output({ socket, slab, turn, settings: context.output, owner: this, counters });
     this.flight = new Flight(this, this.output, router);
     this.reading = new Reading(router, this.flight, id);
-    this.profile = router.profiles.get(router.identityOfNobody, 0, 2);
+    this.profile = router.profiles.get(ANONYMOUS, 0, 2);
     this.profile.users++;
     this.activeMs = router.coarseMs;
   }
@@ -781,20 +781,9 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
 
 const MONITOR = encodeRequest(["MONITOR"]);
 
-const QUIET: Command = {
-  name: "",
-  kind: MASTER_READ,
-  handler: "none",
-  plainKind: MASTER_READ,
-  arity: -1,
-  subcommands: null,
-  script: false,
-  known: true,
-};
-
 /** Sends what the client has asked for before; it does not see the replies again. */
 function quietly(lane: Lane, bytes: Buffer, replies: number): void {
-  const request = new Request(NOBODY, QUIET, MASTER_READ, NO_CHUNK, 0, 0, replies);
+  const request = new Request(NOBODY, OWN_REQUEST, MASTER_READ, NO_CHUNK, 0, 0, replies);
   lane.pushCopy(request, bytes, 0, bytes.length);
 }
 

@@ -1,7 +1,7 @@
 /** The commands by which a client says who it is and how it wants to be spoken to. */
 import { WRITE } from "../commands/command.ts";
 import { encodeError, encodeValue, OK, PONG, type Protocol, RESET, type Value } from "../resp/encode.ts";
-import type { Identity, Profile } from "../upstream/profile.ts";
+import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
 import type { Session } from "./session.ts";
 import type { Frame } from "./special.ts";
 
@@ -206,7 +206,7 @@ export function reset(session: Session): true {
   session.monitor = null;
   session.dropPrivate();
   session.name = "";
-  session.useProfile(session.router.profiles.get(session.router.identityOfNobody, 0, 2));
+  session.useProfile(session.router.profiles.get(ANONYMOUS, 0, 2));
   return say(session, RESET);
 }
 

@@ -1,20 +1,8 @@
-import type { Command } from "../commands/command.ts";
+import { MASTER_READ, OWN_REQUEST } from "../commands/command.ts";
 import { encodeRequest } from "../resp/encode.ts";
 import { Chunk } from "./chunk.ts";
 import type { Lane } from "./lane.ts";
 import { Request, type RequestOwner } from "./request.ts";
-
-/** A question of the proxy's own; nothing depends on how the table of commands sees it. */
-const QUESTION: Command = {
-  name: "",
-  kind: 2,
-  handler: "none",
-  plainKind: 2,
-  arity: -1,
-  subcommands: null,
-  script: false,
-  known: true,
-};
 
 class Question implements RequestOwner {
   readonly exceptional = false;
@@ -72,6 +60,6 @@ export function ask(
 ): void {
   const bytes = encodeRequest(args);
   const chunk = new Chunk(bytes, false);
-  const request = new Request(new Question(answer), QUESTION, 2, chunk, 0, bytes.length, 1);
+  const request = new Request(new Question(answer), OWN_REQUEST, MASTER_READ, chunk, 0, bytes.length, 1);
   lane.pushCopy(request, bytes, 0, bytes.length);
 }

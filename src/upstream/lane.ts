@@ -145,10 +145,6 @@ export class Lane implements Flushable, StreamHandler {
     this.socket = dial({ address: target.address, keepAliveMs, onConnect: () => this.onConnect() }, this);
   }
 
-  get isOpen(): boolean {
-    return this.state === "open";
-  }
-
   get isRetiring(): boolean {
     return this.retiring;
   }
