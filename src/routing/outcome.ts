@@ -57,7 +57,27 @@ export function isPreviousErrors(buf: Buffer, start: number, end: number): boole
 export function refusalCause(request: Request, buf: Buffer, start: number, end: number): NotRunCause | null {
   const cause = notRunCause(buf, start, end);
   if (cause !== null) return cause;
+  if (request.command.script && isScriptOnReplica(buf, start, end)) return "not-master";
   return request.queueRefusal !== null && isPreviousErrors(buf, start, end) ? request.queueRefusal : null;
+}
+
+/**
+ * A script that does not declare what it does is let in by a replica and refused at its first write, so
+ * nothing
+ * of it was written (script.c, scriptVerifyWriteCommandAllow; the second form is that of servers before 7).
+ */
+const SCRIPT_ON_REPLICA = [
+  /^-READONLY You can't write against a read only replica\. script: [^\r\n]{1,200}, on @user_\w+:\d+\.\r\n$/,
+  /^-ERR Error running script \(call to f_[0-9a-f]{40}\): [^\r\n]{1,64} -READONLY You can't write [^\r\n]+\r\n$/,
+];
+
+/** Longest text of these, bytes. */
+const LONGEST_OF_SCRIPT = 320;
+
+function isScriptOnReplica(buf: Buffer, start: number, end: number): boolean {
+  if (end - start > LONGEST_OF_SCRIPT) return false;
+  const text = buf.toString("latin1", start, end);
+  return SCRIPT_ON_REPLICA.some((form) => form.test(text));
 }
 
 /** What to do with a request whose connection died before its reply. */

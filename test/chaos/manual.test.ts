@@ -7,6 +7,7 @@
 import { afterEach, expect, it } from "vitest";
 import type { RedisServer } from "../support/redis.ts";
 import { calls, expectNoticedNothing, report as figure, Stage } from "../support/stage.ts";
+import { StatefulLoad } from "../support/stateful.ts";
 import { sleep, until } from "../support/wait.ts";
 import { type Kind, startWorkload, type Workload } from "../support/workload.ts";
 
@@ -173,6 +174,42 @@ async function progress({ load }: Chaos, kind: Kind, steps: number): Promise<voi
   await until(() => load.report().kinds[kind].count >= target, { what: `${steps} more steps of ${kind}` });
 }
 
+const LOOPS = [
+  "producer",
+  "consumer",
+  "publisher",
+  "subscriber2",
+  "subscriber3",
+  "watcher",
+  "scanner",
+  "script",
+];
+
+/** None of the sessions with state is stuck. */
+async function allGoOn(stateful: StatefulLoad, after: string): Promise<void> {
+  const before = new Map(stateful.steps);
+  const stuck = () => LOOPS.filter((name) => (stateful.steps.get(name) ?? 0) <= (before.get(name) ?? 0));
+  await until(() => stuck().length === 0, { what: `all going on after ${after}; stuck: ${stuck()}` });
+}
+
+async function auditStateful(
+  stateful: StatefulLoad,
+  master: RedisServer,
+  nothingLost: boolean,
+): Promise<void> {
+  // With two masters for a moment a job of the wrong one comes again, and its numbers were seen by nobody.
+  const known = nothingLost ? stateful.faults : stateful.faults.filter((text) => !text.includes("twice"));
+  expect(known).toEqual([]);
+  for (const [key, { acked, uncertain }] of [
+    ["watched", stateful.watched],
+    ["scripted", stateful.scripted],
+  ] as const) {
+    const final = Number(await master.cli("GET", key));
+    if (nothingLost) expect(final, key).toBeGreaterThanOrEqual(acked);
+    expect(final, key).toBeLessThanOrEqual(acked + uncertain);
+  }
+}
+
 /** Runs random ones of the named operations and returns what was seen, when everything is well again. */
 async function run(names: readonly string[]) {
   const random = randomFrom(SEED);
@@ -185,6 +222,7 @@ async function run(names: readonly string[]) {
     const pause = (mostMs = 300) => sleep(random() * mostMs);
     const chaos: Chaos = { stage, load, group, pause, chance: () => random() < 0.5 };
     await progress(chaos, "writer", 20);
+    const stateful = await new StatefulLoad(stage.proxy.port).start();
     load.resetGaps();
     for (let round = 0; round < ROUNDS; round++) {
       const name = names[Math.floor(random() * names.length)]!;
@@ -201,9 +239,12 @@ async function run(names: readonly string[]) {
       for (const kind of ["writer", "ownReader", "reader", "pipeliner", "transaction"] as const) {
         await progress(chaos, kind, 3);
       }
+      await allGoOn(stateful, name);
     }
+    await stateful.stop();
     const report = await load.stop();
     const audit = await load.audit(group.master.port);
+    await auditStateful(stateful, group.master, audit.lost === 0);
     const accounts = await stage.expectBalancedAccounts();
     const failovers = await stage.failovers();
     const reportedBytes = failovers.reduce((sum, { lost_bytes }) => sum + Number(lost_bytes ?? 0), 0);
@@ -215,9 +256,11 @@ async function run(names: readonly string[]) {
     expect(report.disconnectReasons).toEqual([]);
     expect([...report.errorTexts].filter(([word]) => word !== "UNCERTAIN")).toEqual([]);
     expect(audit.unexplained, audit.details.join("; ")).toBe(0);
-    expect(await stage.proxy.metric("holdfast_uncertain_total")).toBe(report.errors.get("UNCERTAIN") ?? 0);
+    expect(await stage.proxy.metric("holdfast_uncertain_total")).toBeGreaterThanOrEqual(
+      report.errors.get("UNCERTAIN") ?? 0,
+    );
     expect(report.kinds.reader.longestGapMs).toBeLessThan(2_500);
-    expect(accounts.expired + accounts.left + accounts.failed).toBe(0);
+    expect(accounts.expired + accounts.failed).toBe(0);
     return { report, audit, reportedBytes };
   } catch (error) {
     figure(`HOLDFAST_SEED=${SEED} HOLDFAST_ROUNDS=${ROUNDS} failed after ${done.join(", ")}`);

@@ -131,6 +131,35 @@ describe("EXEC refused because of errors before it", () => {
   });
 });
 
+describe("a script that a replica stopped at its first write", () => {
+  const sha = "61636018f4e6b5817b89791bbed242f93fa089e3";
+  const now = `-READONLY You can't write against a read only replica. script: ${sha}, on @user_script:1.\r\n`;
+  const before7 =
+    `-ERR Error running script (call to f_${sha}): @user_script:1: @user_script: 1: ` +
+    "-READONLY You can't write against a read only replica. \r\n";
+
+  it.each([now, before7, now.replace("@user_script", "@user_function")])("did not run (31): %s", (text) => {
+    const buf = Buffer.from(text);
+    expect(refusalCause(request("eval"), buf, 0, buf.length)).toBe("not-master");
+    expect(refusalCause(request("fcall"), buf, 0, buf.length)).toBe("not-master");
+  });
+
+  it.each([now, before7])("is told from other commands, which cannot answer that: %s", (text) => {
+    const buf = Buffer.from(text);
+    expect(refusalCause(request("set"), buf, 0, buf.length)).toBeNull();
+  });
+
+  it.each([
+    `${now.slice(0, -2)} and more\r\n`,
+    now.replace("READONLY", "ERR"),
+    now.replace(sha, "x".repeat(300)),
+    "-ERR something else script: x, on @user_script:1.\r\n",
+  ])("is not every error of a script: %s", (text) => {
+    const buf = Buffer.from(text);
+    expect(refusalCause(request("eval"), buf, 0, buf.length)).toBeNull();
+  });
+});
+
 describe("a request whose connection died", () => {
   it.each([
     ["a read", READ, true, "send-again"],
