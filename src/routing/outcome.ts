@@ -68,7 +68,7 @@ export function refusalCause(request: Request, buf: Buffer, start: number, end: 
  */
 const SCRIPT_ON_REPLICA = [
   /^-READONLY You can't write against a read only replica\. script: [^\r\n]{1,200}, on @user_\w+:\d+\.\r\n$/,
-  /^-ERR Error running script \(call to f_[0-9a-f]{40}\): [^\r\n]{1,64} -READONLY You can't write [^\r\n]+\r\n$/,
+  /^-ERR Error running script \(call to f_\w{40}\): [^\r\n]{1,64} -READONLY You can't write [^\r\n]+\r\n$/,
 ];
 
 /** Longest text of these, bytes. */
