@@ -75,6 +75,8 @@ export class Flight implements RequestOwner {
   private moved = false;
   private tail: Request | null = null;
   private again: Request[] = [];
+  /** When the blocking call in `again` has waited for as long as it wanted. */
+  private deadlineTimer: NodeJS.Timeout | null = null;
   private nextOrder = 0;
   private readonly host: FlightHost;
   private readonly output: Output;
@@ -171,7 +173,11 @@ export class Flight implements RequestOwner {
     const refused = this.again;
     this.again = [];
     for (const request of [...refused].reverse()) request.undo?.();
-    for (const request of refused) this.answerInstead(request, error());
+    for (const request of refused) {
+      // A call that waited on a connection that was lost may have got something at that instant.
+      const mayHaveRun = request.bond === "blocking" && request.losses > 0;
+      this.answerInstead(request, mayHaveRun ? UNCERTAIN : error());
+    }
   }
 
   /** What the proxy says in the place of a server. */
@@ -182,6 +188,7 @@ export class Flight implements RequestOwner {
 
   clear(): void {
     this.again = [];
+    if (this.deadlineTimer !== null) clearTimeout(this.deadlineTimer);
   }
 
   // Replies
@@ -344,7 +351,10 @@ export class Flight implements RequestOwner {
     else this.again.splice(at, 0, request);
     const deadlineMs = request.rewrite?.deadlineMs ?? null;
     if (deadlineMs !== null) {
-      setTimeout(() => this.giveUpWaiting(request), Math.max(0, deadlineMs - this.router.nowMs()));
+      // A session has one such call at a time: it takes nothing more until that is answered.
+      if (this.deadlineTimer !== null) clearTimeout(this.deadlineTimer);
+      const leftMs = Math.min(MAX_TIMER_MS, Math.max(0, deadlineMs - this.router.nowMs()));
+      this.deadlineTimer = setTimeout(() => this.giveUpWaiting(request), leftMs);
     }
     this.host.onProgress();
     return true;
@@ -355,7 +365,8 @@ export class Flight implements RequestOwner {
    */
   private giveUpWaiting(request: Request): void {
     const at = this.again.indexOf(request);
-    if (at < 0 || this.host.isClosed) return;
+    const isEarly = this.router.nowMs() < (request.rewrite?.deadlineMs ?? 0) - 1;
+    if (at < 0 || isEarly || this.host.isClosed) return;
     this.again.splice(at, 1);
     this.answerInstead(request, request.rewrite?.nullReply(this.host.protocol) ?? TIMED_OUT);
     this.host.onProgress();
@@ -379,6 +390,9 @@ export class Flight implements RequestOwner {
 const QUICK_LOSSES = 2;
 const MAX_LOSSES = 10;
 const MAX_PAUSE_MS = 1_000;
+
+/** Longest time a timer of Node's can wait, ms; a call that waits for longer outlives any hold. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
 const TIMED_OUT = Buffer.from("*-1\r\n");
 

@@ -258,3 +258,19 @@ it("a subscriber of a master that lives on follows a promotion by hand, and the 
   expect(await (await stage.client()).command("PUBLISH", "c", "m")).toBe(20);
   for (const client of subscribers) expect(await client.reply()).toEqual(["message", "c", "m"]);
 });
+
+it("a waiting call that finds no master within hold.maxTime may have popped: UNCERTAIN, connection open (22, 43)", async () => {
+  stage = await Stage.open({ config: { hold: { maxTime: "1s" } } });
+  const client = await stage.client();
+  const forEver = await stage.client();
+  const answers = [client.command("BLPOP", "q", "100000000"), forEver.command("BLPOP", "q", "0")];
+  await until(async () => (await stage.master.info("clients")).get("blocked_clients") === "2", {
+    what: "both waiting",
+  });
+  await sleep(250);
+  await stage.master.kill("SIGKILL");
+  for (const reply of await Promise.all(answers)) {
+    expect(String((reply as Error).message)).toMatch(/^UNCERTAIN /);
+  }
+  expect(await client.command("PING")).toBe("PONG");
+});
