@@ -349,15 +349,23 @@ export class Flight implements RequestOwner {
     const at = this.again.findIndex((one) => one.order > request.order);
     if (at < 0) this.again.push(request);
     else this.again.splice(at, 0, request);
-    const deadlineMs = request.rewrite?.deadlineMs ?? null;
-    if (deadlineMs !== null) {
-      // A session has one such call at a time: it takes nothing more until that is answered.
-      if (this.deadlineTimer !== null) clearTimeout(this.deadlineTimer);
-      const leftMs = Math.min(MAX_TIMER_MS, Math.max(0, deadlineMs - this.router.nowMs()));
-      this.deadlineTimer = setTimeout(() => this.giveUpWaiting(request), leftMs);
+    if (request.rewrite !== null && request.rewrite.deadlineMs !== null) {
+      this.giveUpAt(request, request.rewrite.deadlineMs);
     }
     this.host.onProgress();
     return true;
+  }
+
+  /** A session has one such call at a time: it takes nothing more until that is answered. */
+  private giveUpAt(request: Request, deadlineMs: number): void {
+    if (this.deadlineTimer !== null) clearTimeout(this.deadlineTimer);
+    // A timer may come a little early, and cannot be set as far ahead as a client may want.
+    const leftMs = deadlineMs - this.router.nowMs();
+    if (leftMs <= 0) this.deadlineTimer = setTimeout(() => this.giveUpWaiting(request), 0);
+    else {
+      const again = (): void => this.giveUpAt(request, deadlineMs);
+      this.deadlineTimer = setTimeout(again, Math.min(MAX_TIMER_MS, Math.ceil(leftMs)));
+    }
   }
 
   /**
@@ -365,8 +373,7 @@ export class Flight implements RequestOwner {
    */
   private giveUpWaiting(request: Request): void {
     const at = this.again.indexOf(request);
-    const isEarly = this.router.nowMs() < (request.rewrite?.deadlineMs ?? 0) - 1;
-    if (at < 0 || isEarly || this.host.isClosed) return;
+    if (at < 0 || this.host.isClosed) return;
     this.again.splice(at, 1);
     this.answerInstead(request, request.rewrite?.nullReply(this.host.protocol) ?? TIMED_OUT);
     this.host.onProgress();
