@@ -2,9 +2,11 @@
  * Where a request goes: the epoch, the lanes, the hold. The router is the data plane's end of the seam to
  * the control plane: epochs come down, evidence goes up.
  */
+import { WRITE } from "../commands/command.ts";
 import type { Address } from "../config/address.ts";
 import type { Config } from "../config/schema.ts";
 import type { Counters } from "../metrics.ts";
+import { MINUS } from "../resp/bytes.ts";
 import type { Value } from "../resp/encode.ts";
 import { type Epoch, type Evidence, type EvidenceKind, FIRST_EPOCH, type NodeId } from "../topology/epoch.ts";
 import type { Turn } from "../turn.ts";
@@ -240,7 +242,7 @@ export class Router implements LaneKeeper {
     if (lane === null) return answer({ kind: "nobody" });
     ask(lane, question, (reply) => {
       if (reply === null) return answer({ kind: "nobody" });
-      const accepted = reply[0] !== 45 || isBeyondLogin(reply, question);
+      const accepted = reply[0] !== MINUS || isBeyondLogin(reply, question);
       profile.accepted ||= accepted;
       answer(accepted ? { kind: "yes" } : { kind: "no", error: reply });
     });
@@ -253,7 +255,7 @@ export class Router implements LaneKeeper {
     if (lane === null) return answer({ kind: "nobody" });
     ask(lane, ["AUTH", ...args], (reply) => {
       if (reply === null) answer({ kind: "nobody" });
-      else answer(reply[0] === 45 ? { kind: "no", error: reply } : { kind: "yes" });
+      else answer(reply[0] === MINUS ? { kind: "no", error: reply } : { kind: "yes" });
     });
   }
 
@@ -339,5 +341,5 @@ const TICK_MS = 20;
 
 /** A read of a session that has nothing else on the way there, and that was not moved before. */
 function isMovable(request: Request): boolean {
-  return request.kind !== 1 && !request.moved && request.owner.movable;
+  return request.kind !== WRITE && !request.moved && request.owner.movable;
 }

@@ -6,7 +6,8 @@
  * behind them are kept until their turn; what the proxy itself has to say is attached to the request before
  * it.
  */
-import { type Command, WRITE } from "../commands/command.ts";
+import { type Command, READ, WRITE } from "../commands/command.ts";
+import { MINUS } from "../resp/bytes.ts";
 import { encodeError, encodeNullArray, OK, type Protocol } from "../resp/encode.ts";
 import {
   isOwnError,
@@ -176,13 +177,13 @@ export class Flight implements RequestOwner {
     for (const request of refused) {
       // A call that waited on a connection that was lost may have got something at that instant.
       const mayHaveRun = request.bond === "blocking" && request.losses > 0;
-      this.answerInstead(request, mayHaveRun ? UNCERTAIN : error());
+      this.answerWith(request, mayHaveRun ? UNCERTAIN : error());
     }
   }
 
-  /** What the proxy says in the place of a server. */
-  private answerInstead(request: Request, error: Buffer): void {
-    this.deliver(request, error);
+  /** The request is done with: a server's reply, or what the proxy says in its place. */
+  private answerWith(request: Request, reply: Buffer): void {
+    this.deliver(request, reply);
     if (request.command.handler !== "none") this.host.onSpecialDone(request);
   }
 
@@ -258,14 +259,14 @@ export class Flight implements RequestOwner {
       if (!this.host.isClosed) this.pass(request, Buffer.from(buf.subarray(start, end)));
       return;
     }
-    if (buf[start] === 45) request.queueRefusal ??= notRunCause(buf, start, end);
+    if (buf[start] === MINUS) request.queueRefusal ??= notRunCause(buf, start, end);
   }
 
   exception(request: Request, buf: Buffer, start: number, end: number, nowMs: number): boolean {
     const { lane } = this;
     this.left(request);
     if (this.host.isClosed) return false;
-    const cause = buf[start] === 45 ? refusalCause(request, buf, start, end) : null;
+    const cause = buf[start] === MINUS ? refusalCause(request, buf, start, end) : null;
     const repaired = request.repair !== null && isNoScript(buf, start, end) ? withScript(request) : null;
     if (repaired !== null) {
       this.keep(repaired);
@@ -276,11 +277,10 @@ export class Flight implements RequestOwner {
       const first = this.again[0];
       if (first !== undefined && first.order < request.order && request.kind !== WRITE)
         return this.keep(request);
-      if (buf[start] === 45) request.undo?.();
+      if (buf[start] === MINUS) request.undo?.();
       const reply = Buffer.from(buf.subarray(start, end));
-      this.deliver(request, request.rewrite === null ? reply : request.rewrite.replyFor(reply));
       if (request.kind === WRITE) this.lastWriteMs = nowMs;
-      if (request.command.handler !== "none") this.host.onSpecialDone(request);
+      this.answerWith(request, request.rewrite === null ? reply : request.rewrite.replyFor(reply));
       this.host.onProgress();
       return false;
     }
@@ -288,7 +288,7 @@ export class Flight implements RequestOwner {
     request.refusal = Buffer.from(buf.subarray(start, end));
     request.refusedInEpoch = this.router.epoch.number;
     // A node that refuses a "read" as a write knows better.
-    if (cause === "not-master" && request.kind === 0) request.kind = WRITE;
+    if (cause === "not-master" && request.kind === READ) request.kind = WRITE;
     if (lane !== null) this.router.refusedBy(lane, cause);
     if (request.bond === "blocking") this.host.onBlockingRefused();
     return this.notRun(request);
@@ -301,7 +301,7 @@ export class Flight implements RequestOwner {
       if (sent && request.bond === "blocking") this.router.counters.blockingReissued++;
       if (sent && ++request.losses > MAX_LOSSES) {
         request.undo?.();
-        this.answerInstead(request, LOST_TOO_OFTEN);
+        this.answerWith(request, LOST_TOO_OFTEN);
       } else if (this.notRun(request) && request.losses > QUICK_LOSSES) {
         this.host.onLostAgain(Math.min(MAX_PAUSE_MS, 10 * 2 ** request.losses));
       }
@@ -310,7 +310,7 @@ export class Flight implements RequestOwner {
     }
     this.router.counters.uncertain++;
     this.router.counters.proxyErrors++;
-    this.answerInstead(request, UNCERTAIN);
+    this.answerWith(request, UNCERTAIN);
     this.host.onProgress();
   }
 
@@ -375,7 +375,7 @@ export class Flight implements RequestOwner {
     const at = this.again.indexOf(request);
     if (at < 0 || this.host.isClosed) return;
     this.again.splice(at, 1);
-    this.answerInstead(request, request.rewrite?.nullReply(this.host.protocol) ?? TIMED_OUT);
+    this.answerWith(request, request.rewrite?.nullReply(this.host.protocol) ?? TIMED_OUT);
     this.host.onProgress();
     this.host.onGivenUp();
   }
@@ -384,7 +384,7 @@ export class Flight implements RequestOwner {
     this.left(request);
     if (this.host.isClosed) return;
     request.undo?.();
-    this.answerInstead(request, error);
+    this.answerWith(request, error);
     this.host.onProgress();
   }
 

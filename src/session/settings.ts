@@ -260,7 +260,8 @@ function arity(session: Session, subcommand: string): true {
   return say(session, encodeError(`ERR wrong number of arguments for 'client|${subcommand}' command`));
 }
 
-function say(session: Session, bytes: Buffer): true {
+/** A reply of the proxy's own; the command is taken. */
+export function say(session: Session, bytes: Buffer): true {
   session.say(bytes);
   return true;
 }

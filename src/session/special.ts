@@ -12,7 +12,7 @@ import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
 import { ScanCall } from "./scan.ts";
 import { ScriptCall } from "./scripts.ts";
 import type { Session } from "./session.ts";
-import { auth, client, hello, isAccepted, isDone, reset, select } from "./settings.ts";
+import { auth, client, hello, isAccepted, isDone, reset, say, select } from "./settings.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { commandProblem, Transaction, wrongArity, wrongArityText } from "./transaction.ts";
 
@@ -123,9 +123,9 @@ function handle(session: Session, frame: Frame): boolean {
   }
 }
 
-function say(session: Session, bytes: Buffer): true {
-  session.say(bytes);
-  return true;
+/** A frame that the proxy made itself. */
+function wholeOf(buf: Buffer) {
+  return { buf, start: 0, end: buf.length, owned: true };
 }
 
 function quit(session: Session): true {
@@ -169,8 +169,7 @@ function scan(session: Session, frame: Frame): boolean {
   if (lane === null) return session.noWay(command, frame.buf, frame.start);
   const rewrite = new ScanCall(frame.args);
   const buf = rewrite.requestFor(lane.target.replid ?? "");
-  const whole = { buf, start: 0, end: buf.length, owned: true };
-  session.send({ command, kind: command.plainKind, rewrite }, lane, whole);
+  session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(buf));
   return true;
 }
 
@@ -201,9 +200,8 @@ function evalsha(session: Session, frame: Frame): boolean {
   const rewrite = new ScriptCall(frame.buf.subarray(frame.start, frame.end), name, load);
   const buf = rewrite.firstFor(lane.scripts);
   const { replies } = rewrite;
-  const whole = { buf, start: 0, end: buf.length, owned: true };
   const repair = (): Buffer | null => rewrite.repaired();
-  session.send({ command, kind: command.plainKind, replies, rewrite, repair }, lane, whole);
+  session.send({ command, kind: command.plainKind, replies, rewrite, repair }, lane, wholeOf(buf));
   return true;
 }
 
@@ -246,8 +244,7 @@ function blocking(session: Session, frame: Frame): boolean {
   if (lane === "answered") return true;
   const rewrite = new BlockingCall(command.name, args, session.router.nowMs);
   const buf = rewrite.requestFor("");
-  const whole = { buf, start: 0, end: buf.length, owned: true };
-  session.send({ command, kind: command.plainKind, bond: "blocking", rewrite }, lane, whole);
+  session.send({ command, kind: command.plainKind, bond: "blocking", rewrite }, lane, wholeOf(buf));
   session.inBlockingCall = true;
   session.block("drain");
   return true;
@@ -323,7 +320,7 @@ function subscribe(session: Session, frame: Frame): boolean {
   session.subscriptions ??= new Subscriptions();
   const { command } = frame;
   const { replies, undo, bytes } = session.subscriptions.apply(command.name, frame.args);
-  const what = bytes === null ? frame : { buf: bytes, start: 0, end: bytes.length, owned: true };
+  const what = bytes === null ? frame : wholeOf(bytes);
   session.send({ command, kind: MASTER_READ, replies, bond: "stream", undo }, lane, what);
   return true;
 }
@@ -506,8 +503,7 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
   const bond = session.watching ? "watched" : "none";
   session.transaction = null;
   session.router.counters.requests.transaction++;
-  const unit = { buf, start: 0, end: buf.length, owned: true };
-  session.send({ command: frame.command, kind, replies, bond }, lane, unit);
+  session.send({ command: frame.command, kind, replies, bond }, lane, wholeOf(buf));
   if (session.privateLane !== null) session.block("drain");
   return true;
 }

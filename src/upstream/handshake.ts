@@ -1,3 +1,4 @@
+import { MINUS } from "../resp/bytes.ts";
 import { encodeRequest } from "../resp/encode.ts";
 import type { Profile } from "./profile.ts";
 
@@ -53,7 +54,7 @@ export class Handshake {
   /** @returns null while more replies are to come. */
   onReply(reply: Buffer): HandshakeResult | null {
     const step = this.steps.shift();
-    const isError = reply[0] === 45;
+    const isError = reply[0] === MINUS;
     if (step === "must" && isError) return refusal(reply);
     if (step === "role" && !isError) {
       const text = reply.toString("latin1");

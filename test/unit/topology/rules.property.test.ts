@@ -84,6 +84,17 @@ interface World {
   refused: Set<string>;
 }
 
+function newWorld(): World {
+  const unseen = { seed: true, contact: "never", detail: "", report: null } as const;
+  return {
+    belief: FIRST_BELIEF,
+    views: NAMES.map((name) => ({ id: at(name), ...unseen })),
+    nowMs: 0,
+    masters: new Map(),
+    refused: new Set(),
+  };
+}
+
 function play(world: World, action: Step): Decision | null {
   world.nowMs += 100;
   const moment = { nowMs: world.nowMs, maxLagMs: MAX_LAG_MS };
@@ -202,19 +213,7 @@ describe("whatever the nodes say, in whatever order,", () => {
   it("there is one master per epoch, epochs only go on, and only a rule makes a master (40, 41, 42)", () => {
     fc.assert(
       fc.property(fc.array(step, { minLength: 1, maxLength: 25 }), (steps) => {
-        const world: World = {
-          belief: FIRST_BELIEF,
-          views: NAMES.map((name) => ({
-            id: at(name),
-            seed: true,
-            contact: "never",
-            detail: "",
-            report: null,
-          })),
-          nowMs: 0,
-          masters: new Map(),
-          refused: new Set(),
-        };
+        const world = newWorld();
         for (const action of steps) {
           const before = world.belief;
           const decision = play(world, action);
@@ -240,19 +239,7 @@ describe("whatever the nodes say, in whatever order,", () => {
     const reasons = new Set<string>();
     const samples = fc.sample(fc.array(step, { minLength: 5, maxLength: 25 }), { numRuns: 4_000, seed: 7 });
     for (const steps of samples) {
-      const world: World = {
-        belief: FIRST_BELIEF,
-        views: NAMES.map((name) => ({
-          id: at(name),
-          seed: true,
-          contact: "never",
-          detail: "",
-          report: null,
-        })),
-        nowMs: 0,
-        masters: new Map(),
-        refused: new Set(),
-      };
+      const world = newWorld();
       for (const action of steps) {
         const decision = play(world, action);
         if (decision === null) continue;
