@@ -1,4 +1,4 @@
-import { MINUS } from "../resp/bytes.ts";
+import { COLON, MINUS } from "../resp/bytes.ts";
 import { encodeRequest } from "../resp/encode.ts";
 import type { Profile } from "./profile.ts";
 
@@ -9,7 +9,7 @@ import type { Profile } from "./profile.ts";
  * address may have been taken by a restarted, empty server in between.
  */
 
-type Step = "must" | "may" | "role";
+type Step = "must" | "may" | "role" | "id";
 
 /** How a handshake ended. */
 export type HandshakeResult =
@@ -24,13 +24,16 @@ export type HandshakeResult =
 export class Handshake {
   /** To be written when the connection is open. */
   readonly bytes: Buffer;
+  /** The connection's own number at the server (CLIENT ID); null = not asked, not told yet, or not allowed. */
+  serverId: number | null = null;
   private readonly steps: Step[] = [];
   private readonly replid: string | null;
 
   /**
    * @param replid the epoch's replication id for a connection to the master, null for one that only reads.
+   * @param wantsId whether somebody may have to name the connection to the server later.
    */
-  constructor(profile: Profile, replid: string | null) {
+  constructor(profile: Profile, replid: string | null, wantsId: boolean) {
     this.replid = replid;
     const requests: Buffer[] = [];
     const say = (step: Step, ...args: (string | Buffer)[]): void => {
@@ -46,6 +49,7 @@ export class Handshake {
     say("may", "CLIENT", "SETNAME", "holdfast");
     // A connection shared by many clients is the biggest one, the first that maxmemory-clients would evict.
     say("may", "CLIENT", "NO-EVICT", "ON");
+    if (wantsId) say("id", "CLIENT", "ID");
     if (profile.db !== 0) say("must", "SELECT", String(profile.db));
     if (replid !== null) say("role", "INFO", "replication");
     this.bytes = Buffer.concat(requests);
@@ -56,6 +60,7 @@ export class Handshake {
     const step = this.steps.shift();
     const isError = reply[0] === MINUS;
     if (step === "must" && isError) return refusal(reply);
+    if (step === "id" && reply[0] === COLON) this.serverId = Number(reply.toString("latin1", 1));
     if (step === "role" && !isError) {
       const text = reply.toString("latin1");
       if (!text.includes("role:master") || !text.includes(`master_replid:${this.replid}`)) {

@@ -105,6 +105,8 @@ export class Lane implements Flushable, StreamHandler {
   congested = false;
   /** A subscriber's or a monitor's connection: its owner looks at each frame whether it is a message. */
   carriesMessages = false;
+  /** A private connection's number at the server (CLIENT ID), once it is open. */
+  serverId: number | null = null;
 
   /** Who is told what belongs to no request, and when a private connection ends. */
   private owner: RequestOwner | null;
@@ -139,7 +141,8 @@ export class Lane implements Flushable, StreamHandler {
     this.context = context;
     this.chunk = context.chunks.take(0);
     this.partial = new PartialReply(this.framer, context.settings.maxReplyBytes);
-    this.handshake = new Handshake(target.profile, target.role === "master" ? target.replid : null);
+    const replid = target.role === "master" ? target.replid : null;
+    this.handshake = new Handshake(target.profile, replid, target.privateTo !== null);
     const { connectTimeoutMs, keepAliveMs } = context.settings;
     this.timer = setTimeout(() => this.fail("connect-failed"), connectTimeoutMs);
     this.socket = dial({ address: target.address, keepAliveMs, onConnect: () => this.onConnect() }, this);
@@ -444,6 +447,7 @@ export class Lane implements Flushable, StreamHandler {
   }
 
   private opened(): void {
+    this.serverId = this.handshake?.serverId ?? null;
     this.handshake = null;
     this.state = "open";
     this.stopTimer();

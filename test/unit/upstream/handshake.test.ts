@@ -9,7 +9,7 @@ const ALICE: Identity = { username: "alice", password: "se cret\r\n" };
 const PASSWORD_ONLY: Identity = { username: null, password: "pw" };
 
 function handshake(identity: Identity, db: number, protocol: Protocol, replid: string | null): Handshake {
-  return new Handshake(new Profile(identity, db, protocol), replid);
+  return new Handshake(new Profile(identity, db, protocol), replid, false);
 }
 
 /** What is said, one line a command. */
@@ -43,6 +43,21 @@ const MASTER_INFO = [
 ].join("\r\n");
 const OK = "+OK\r\n";
 const COMMON = ["CLIENT SETNAME holdfast", "CLIENT NO-EVICT ON"];
+
+describe("the connection's own number", () => {
+  it("is asked for only where somebody may have to name the connection, and never decides", () => {
+    const one = new Handshake(new Profile(ANONYMOUS, 0, 2), null, true);
+    expect(said(one)).toEqual([...COMMON, "CLIENT ID"]);
+    expect(outcome(one, OK, OK, ":4711\r\n")).toEqual({ kind: "accepted" });
+    expect(one.serverId).toBe(4711);
+  });
+
+  it("stays unknown when the user may not ask for it", () => {
+    const one = new Handshake(new Profile(ANONYMOUS, 0, 2), null, true);
+    expect(outcome(one, OK, OK, "-NOPERM\r\n")).toEqual({ kind: "accepted" });
+    expect(one.serverId).toBeNull();
+  });
+});
 
 describe("what is said on a new connection", () => {
   it.each([
