@@ -13,10 +13,12 @@ export const CLOSE_REASONS = [
   "client", // it closed, or its connection broke
   "protocol-error",
   "output-limit", // it did not take its replies: limits.outputBufferBytes
+  "subscriber-limit", // it did not take its messages: limits.subscriberBufferBytes
   "idle", // limits.idleTimeout
   "request-limit", // limits.maxRequestBytes or limits.maxRequestArgs
   "shutdown",
   "operator", // CLIENT KILL and the like
+  "access-revoked", // the server does not let its user read a channel any more
 ] as const;
 export type CloseReason = (typeof CLOSE_REASONS)[number];
 
@@ -84,6 +86,11 @@ export class Counters {
   blockingReissued = 0;
   /** Writes sent again because they provably did not run. */
   resentWrites = 0;
+
+  /** Times all subscriptions of a user were moved to another connection. */
+  subscriptionMoves = 0;
+  /** Time in which messages may have been missed because of these moves, ms. */
+  subscriptionGapMs = 0;
 
   readonly upstreamOpened: Record<UpstreamKind, number> = zeros(UPSTREAM_KINDS);
   /** Upstream connections that ended without our doing. */
@@ -295,6 +302,21 @@ const HOLD_ROWS: readonly MetricRow[] = [
   ),
 ];
 
+const SUBSCRIPTION_ROWS: readonly MetricRow[] = [
+  single(
+    "counter",
+    "subscription_moves_total",
+    "Times the subscriptions of a user's clients were moved to another upstream connection.",
+    (from) => from.counters.subscriptionMoves,
+  ),
+  single(
+    "counter",
+    "subscription_gap_ms_total",
+    "Milliseconds in which messages may have been missed because of these moves.",
+    (from) => from.counters.subscriptionGapMs,
+  ),
+];
+
 const UPSTREAM_ROWS: readonly MetricRow[] = [
   byLabel(
     "gauge",
@@ -391,7 +413,13 @@ const TOPOLOGY_ROWS: readonly MetricRow[] = [
   },
 ];
 
-const ROWS: readonly MetricRow[] = [...CLIENT_ROWS, ...HOLD_ROWS, ...UPSTREAM_ROWS, ...TOPOLOGY_ROWS];
+const ROWS: readonly MetricRow[] = [
+  ...CLIENT_ROWS,
+  ...HOLD_ROWS,
+  ...SUBSCRIPTION_ROWS,
+  ...UPSTREAM_ROWS,
+  ...TOPOLOGY_ROWS,
+];
 
 /**
  * Publishes the counters and the sources, and the usual metrics of a Node process (`holdfast_process_…`,

@@ -27,6 +27,7 @@ export type Handler =
   | "watch"
   | "unwatch"
   | "subscribe"
+  | "counting" // its reply counts connections of which many clients may share one
   | "monitor"
   | "blocking" // always blocks its connection
   | "xread" // blocks its connection with the option BLOCK

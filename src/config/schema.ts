@@ -292,6 +292,14 @@ const reads = group({
   }),
 });
 
+const pubsub = group({
+  from: choice({
+    values: ["master", "replica"],
+    default: "master",
+    doc: "Where subscriptions are: replica = a fit replica, and the master when there is none.",
+  }),
+});
+
 const hold = group({
   maxTime: duration({
     default: "30s",
@@ -352,6 +360,18 @@ const limits = group({
     min: "64kb",
     max: "64gb",
     doc: "Replies one client has not taken yet; beyond it the client is closed.",
+  }),
+  subscriberBufferBytes: size({
+    default: "32mb",
+    min: "64kb",
+    max: "64gb",
+    doc: "Messages and replies one subscriber has not taken yet; beyond it the client is closed.",
+  }),
+  subscriptionBytes: size({
+    default: "16mb",
+    min: "1kb",
+    max: "1gb",
+    doc: "Names one client is subscribed to, 128 bytes added for each; beyond it SUBSCRIBE is refused.",
   }),
   idleTimeout: duration({
     default: "0",
@@ -425,6 +445,7 @@ export const configSchema = z.strictObject({
   probe,
   failover,
   reads,
+  pubsub,
   hold,
   inFlight,
   limits,

@@ -7,12 +7,12 @@ import type { Address } from "../config/address.ts";
 import type { Config } from "../config/schema.ts";
 import type { Counters } from "../metrics.ts";
 import { MINUS } from "../resp/bytes.ts";
-import type { Value } from "../resp/encode.ts";
+import { encodeError, type Value } from "../resp/encode.ts";
 import { type Epoch, type Evidence, type EvidenceKind, FIRST_EPOCH, type NodeId } from "../topology/epoch.ts";
 import type { Turn } from "../turn.ts";
 import { ask } from "../upstream/ask.ts";
 import { ChunkPool } from "../upstream/chunk.ts";
-import type { Lane, LaneKeeper, LaneLoss } from "../upstream/lane.ts";
+import type { Lane, LaneKeeper, LaneLoss, LaneRole } from "../upstream/lane.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
 import type { NotRunCause, Request, RequestOwner } from "../upstream/request.ts";
@@ -28,6 +28,11 @@ export interface ReadTarget {
 /** Who has something to do as soon as there is a master. */
 export interface WaitsForMaster {
   onWritable(): void;
+}
+
+/** Who looks at the routing anew whenever it may have changed. */
+export interface RoutingObserver {
+  onRouting(): void;
 }
 
 /** What a server said of itself in HELLO. */
@@ -81,6 +86,8 @@ export class Router implements LaneKeeper {
   coarseMs: number;
   /** What a server said of itself; null until one was seen. */
   facts: ServerFacts | null = null;
+
+  readonly observers = new Set<RoutingObserver>();
 
   private readonly targets = new Map<NodeId, ReadTarget>();
   private readable: ReadTarget[] = [];
@@ -156,6 +163,7 @@ export class Router implements LaneKeeper {
       gone.push(epoch.master);
     }
     for (const node of gone) this.pool.giveBack(node, isMovable);
+    for (const observer of this.observers) observer.onRouting();
     this.hold.retryAll();
     if (!this.writable || this.waiting.size === 0) return;
     const waiting = [...this.waiting];
@@ -228,6 +236,23 @@ export class Router implements LaneKeeper {
 
   readLane(profile: Profile, target: ReadTarget): Lane | null {
     return profile.readers.get(target.node) ?? this.pool.reader(profile, target.node, this.epoch.number);
+  }
+
+  /** Whether a node may be read now. */
+  isReadableNode(node: NodeId): boolean {
+    return this.readable.some((target) => target.node === node);
+  }
+
+  /** A connection that is to carry messages; null when there may be no more private connections. */
+  openFeed(profile: Profile, node: NodeId, role: LaneRole, owner: RequestOwner): Lane | null {
+    return this.pool.openFeed({ profile, node, role, epoch: this.epoch, owner });
+  }
+
+  /** Why there can be no more private connections, as an error reply; null = there can. */
+  noPrivateRoom(): Buffer | null {
+    if (!this.pool.isPrivateFull) return null;
+    const most = this.config.upstream.maxPrivate;
+    return encodeError(`ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`);
   }
 
   openPrivate(profile: Profile, owner: RequestOwner): Lane | null {

@@ -4,6 +4,7 @@ import type { CommandTable } from "../commands/table.ts";
 import { Listener, type StreamHandler } from "../net.ts";
 import { encodeError } from "../resp/encode.ts";
 import type { Router } from "../routing/router.ts";
+import { Hubs } from "./hubs.ts";
 import { OutputSlab } from "./output.ts";
 import { Scripts } from "./scripts.ts";
 import { Session, type SessionContext } from "./session.ts";
@@ -18,6 +19,7 @@ export class Clients {
   private readonly listeners: Listener[];
   private readonly sessions = new Set<Session>();
   private readonly router: Router;
+  private readonly hubs: Hubs;
   private readonly context: SessionContext;
   private nextId = 1;
   private idleTimer: NodeJS.Timeout | null = null;
@@ -32,14 +34,20 @@ export class Clients {
     const { router, table, admin, onFault } = options;
     const { listen, limits, hold } = router.config;
     this.router = router;
+    this.hubs = new Hubs(router);
     this.context = {
       router,
       table,
       scripts: new Scripts(limits.scriptBytes),
+      hubs: this.hubs,
       admin,
       onFault,
       slab: new OutputSlab(),
-      output: { maxBytes: limits.outputBufferBytes, pauseBytes: limits.maxUnsentBytes },
+      output: {
+        maxBytes: limits.outputBufferBytes,
+        maxSubscriberBytes: limits.subscriberBufferBytes,
+        pauseBytes: limits.maxUnsentBytes,
+      },
       limits,
       maxPipeline: limits.maxPipeline,
       maxWaitingBytes: limits.maxUnsentBytes,
@@ -99,5 +107,6 @@ export class Clients {
     if (this.idleTimer !== null) clearInterval(this.idleTimer);
     for (const listener of this.listeners) listener.close();
     for (const session of this.sessions) session.destroy("shutdown");
+    this.hubs.destroy();
   }
 }

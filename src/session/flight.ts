@@ -46,7 +46,7 @@ export interface FlightHost {
   /** A call that waited to be sent again was answered instead: what is behind it may go on. */
   onGivenUp(): void;
   /** Whether a frame is a message and not a reply. */
-  isMessage(buf: Buffer, start: number, end: number, next: Request | null): boolean;
+  isMessage(buf: Buffer, start: number, end: number): boolean;
 }
 
 /** What is sent, apart from its bytes. */
@@ -56,7 +56,7 @@ export interface Sending {
   /** Replies it gets; 1 if absent. */
   readonly replies?: number;
   readonly bond?: Bond;
-  /** All its replies are the client's; takes it back when the server refuses it. */
+  /** Takes it back when the server refuses it. */
   readonly undo?: () => void;
   readonly rewrite?: Rewrite;
   readonly repair?: () => Buffer | null;
@@ -123,7 +123,6 @@ export class Flight implements RequestOwner {
     request.undo = what.undo ?? null;
     request.rewrite = what.rewrite ?? null;
     request.repair = what.repair ?? null;
-    request.passesAll = request.undo !== null;
     const { buf, start, end, owned } = frame;
     if (owned && end - start > LARGE_BYTES) lane.pushWhole(request, buf, start, end);
     else lane.pushCopy(request, buf, start, end);
@@ -245,20 +244,13 @@ export class Flight implements RequestOwner {
     this.moved = false;
   }
 
-  takesMessage(buf: Buffer, start: number, end: number, next: Request | null): boolean {
-    if (!this.host.isMessage(buf, start, end, next)) return false;
+  takesMessage(buf: Buffer, start: number, end: number): boolean {
+    if (!this.host.isMessage(buf, start, end)) return false;
     this.emit(buf, start, end);
     return true;
   }
 
   intermediate(request: Request, buf: Buffer, start: number, end: number): void {
-    if (request.passesAll) {
-      const nth = request.replyCount - request.replies;
-      if (nth < request.passed) return;
-      request.passed++;
-      if (!this.host.isClosed) this.pass(request, Buffer.from(buf.subarray(start, end)));
-      return;
-    }
     if (buf[start] === MINUS) request.queueRefusal ??= notRunCause(buf, start, end);
   }
 

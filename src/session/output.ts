@@ -52,8 +52,9 @@ export interface OutputOwner {
 }
 
 export interface OutputSettings {
-  /** Beyond this the client is cut, bytes. */
+  /** Beyond this the client is cut, bytes: one that asks, and one that has subscribed. */
   readonly maxBytes: number;
+  readonly maxSubscriberBytes: number;
   /** Beyond this its requests are not read, bytes. */
   readonly pauseBytes: number;
 }
@@ -62,6 +63,8 @@ export class Output implements Flushable {
   flushQueued = false;
   /** More waits than `pauseBytes`. */
   congested = false;
+  /** The client has subscribed: what it is told comes without its asking. */
+  isSubscriber = false;
 
   private readonly socket: Socket;
   private readonly slab: OutputSlab;
@@ -173,15 +176,19 @@ export class Output implements Flushable {
 
   /**
    * What joins a queue that is not moving is copied: a small piece would keep the whole slab alive, and the
-   * byte limit would lie.
+   * byte limit would lie. What lies elsewhere may be shared with others and is not.
    */
   private take(piece: Buffer): Buffer {
-    return this.socket.writableLength > 0 && piece.length < SLAB_MAX_REPLY ? Buffer.from(piece) : piece;
+    const isInSlab = piece.buffer.byteLength === SLAB_BYTES && piece.length < SLAB_MAX_REPLY;
+    return isInSlab && this.socket.writableLength > 0 ? Buffer.from(piece) : piece;
   }
 
   private stillUnsent(unsent: number): void {
-    if (unsent > this.settings.maxBytes) return this.owner.outputOverflow();
-    if (unsent > this.settings.pauseBytes) this.congested = true;
+    const { maxBytes, maxSubscriberBytes, pauseBytes } = this.settings;
+    if (unsent > (this.isSubscriber ? Math.min(maxBytes, maxSubscriberBytes) : maxBytes)) {
+      return this.owner.outputOverflow();
+    }
+    if (unsent > pauseBytes) this.congested = true;
     if (this.awaitingDrain) return;
     this.awaitingDrain = true;
     this.socket.write(NOTHING, () => {

@@ -31,13 +31,15 @@ import { type Chunk, copyBytes, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane, type LaneWaiter } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
 import { NOBODY, type PlainKind, Request } from "../upstream/request.ts";
+import type { Subscriber } from "./fanout.ts";
 import { Flight, type FlightHost, type Sending } from "./flight.ts";
+import type { Hubs } from "./hubs.ts";
 import { Input } from "./input.ts";
 import { Output, type OutputOwner, type OutputSettings, type OutputSlab } from "./output.ts";
 import { Reading } from "./reading.ts";
 import type { Scripts } from "./scripts.ts";
 import { special } from "./special.ts";
-import { isMessage, isMonitorLine, type Subscriptions } from "./subscriptions.ts";
+import { isMonitorLine, type Subscriptions } from "./subscriptions.ts";
 import type { Transaction } from "./transaction.ts";
 
 /** What all sessions share. */
@@ -45,9 +47,10 @@ export interface SessionContext {
   readonly router: Router;
   readonly table: CommandTable;
   readonly scripts: Scripts;
+  readonly hubs: Hubs;
   readonly slab: OutputSlab;
   readonly output: OutputSettings;
-  readonly limits: RequestLimits;
+  readonly limits: RequestLimits & { readonly subscriptionBytes: number };
   /** Requests of one client in flight at once. */
   readonly maxPipeline: number;
   /**
@@ -60,6 +63,9 @@ export interface SessionContext {
   readonly onClose: (session: Session) => void;
   readonly onFault: (error: unknown) => void;
 }
+
+/** What a special command may have to ask a server before it can go on. */
+export type Question = "login" | "credentials" | "last-ids" | "subscription";
 
 /** Why a session does not go on at the moment. */
 export type Blocked =
@@ -84,7 +90,9 @@ const MAX_RESTORE_PAUSE_MS = 1_000;
 /** How long a client may take to read its last replies after the proxy has nothing more to say, ms. */
 const LINGER_MS = 10_000;
 
-export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable, LaneWaiter, Wakeable {
+export class Session
+  implements FlightHost, StreamHandler, OutputOwner, Holdable, LaneWaiter, Wakeable, Subscriber
+{
   readonly id: number;
   readonly context: SessionContext;
   readonly router: Router;
@@ -97,13 +105,13 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   watching = false;
   /** The watched keys' connection is gone: the next EXEC is answered with null, as if a key had changed. */
   watchLost = false;
-  /** Null as long as the client never subscribed. */
+  /** Null while the client is subscribed to nothing. */
   subscriptions: Subscriptions | null = null;
   monitor: Command | null = null;
   /** A call waits on the private connection for as long as it likes. */
   inBlockingCall = false;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
-  answer: Answer | null = null;
+  answer: { readonly question: Question; readonly answer: Answer } | null = null;
   /**
    * What `$` stands for in the XREAD that waits to be issued, in its order; null where the server must say.
    */
@@ -295,7 +303,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   /** Whether a command goes straight to a lane that is shared. */
   private isPlain(command: Command): boolean {
     if (command.kind === SPECIAL || !this.profile.accepted) return false;
-    return this.transaction === null && this.privateLane === null && !this.hasStream;
+    if (this.transaction !== null || this.privateLane !== null) return false;
+    return this.subscriptions === null && this.monitor === null;
   }
 
   /** A whole frame that is large, special, or has no way. @returns false when it must wait. */
@@ -545,7 +554,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
 
   /** Whether the client is in a mode that needs a connection of its own for as long as it lasts. */
   get hasStream(): boolean {
-    return this.monitor !== null || (this.subscriptions !== null && this.subscriptions.size > 0);
+    return this.monitor !== null;
   }
 
   /** Ends the private connection if nothing needs it any more. */
@@ -553,12 +562,9 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     if (!this.watching && !this.hasStream && this.flight.count === 0) this.dropPrivate();
   }
 
-  isMessage(buf: Buffer, start: number, end: number, next: Request | null): boolean {
+  isMessage(buf: Buffer, start: number, end: number): boolean {
     if (this.monitor !== null && isMonitorLine(buf, start, end)) return true;
-    if (this.protocol === 3) return buf[start] === GREATER && isMessage(buf, start, end);
-    // Until an UNSUBSCRIBE is confirmed messages go on.
-    const isSubscriber = (this.subscriptions?.size ?? 0) > 0 || next?.passesAll === true;
-    return isSubscriber && isMessage(buf, start, end);
+    return buf[start] === GREATER;
   }
 
   onLostAgain(pauseMs: number): void {
@@ -590,8 +596,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   /**
-   * Subscribes, or monitors, on another connection as soon as there is a master; the client sees nothing of
-   * it.
+   * Monitors on another connection as soon as there is a master; the client sees nothing of it.
    */
   private restoreStream(): void {
     if (this.closed || this.privateLane !== null || !this.hasStream) return;
@@ -599,7 +604,6 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     if (lane === null) return this.router.whenWritable(this);
     this.privateLane = lane;
     lane.carriesMessages = true;
-    for (const { bytes, replies } of this.subscriptions?.requests() ?? []) quietly(lane, bytes, replies);
     if (this.monitor !== null) quietly(lane, MONITOR, 1);
   }
 
@@ -682,6 +686,33 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     this.router.turn.wakeLater(this);
   }
 
+  // Subscriptions
+
+  /** Keeps what the client is subscribed to, if it is to anything. */
+  keepSubscriptions(subscriptions: Subscriptions): void {
+    const isSubscriber = subscriptions.size > 0;
+    this.subscriptions = isSubscriber ? subscriptions : null;
+    this.output.isSubscriber = isSubscriber;
+  }
+
+  endSubscriptions(): void {
+    this.subscriptions?.clear();
+    this.subscriptions = null;
+    this.output.isSubscriber = false;
+  }
+
+  deliver(buf: Buffer, start: number, end: number): void {
+    if (!this.closed) this.output.copy(buf, start, end);
+  }
+
+  deliverShared(bytes: Buffer): void {
+    if (!this.closed) this.output.own(bytes);
+  }
+
+  accessRevoked(): void {
+    this.destroy("access-revoked");
+  }
+
   // Replies of the proxy itself
 
   say(bytes: Buffer): void {
@@ -697,8 +728,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   /** The answer to a question of a special command. */
-  answered(answer: Answer): void {
-    this.answer = answer;
+  answered(question: Question, answer: Answer): void {
+    this.answer = { question, answer };
     this.router.turn.wakeLater(this);
   }
 
@@ -714,13 +745,14 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   /** Nothing on the way, nothing waiting, no stream of messages, and not a byte since `beforeMs`. */
   isIdleSince(beforeMs: number): boolean {
     const isQuiet = this.flight.isEmpty && this.blocked === "no" && this.privateLane === null;
-    return isQuiet && this.activeMs < beforeMs;
+    return isQuiet && this.subscriptions === null && this.activeMs < beforeMs;
   }
 
   onEnd(): void {
     this.ended = true;
     // A client that left while it waits is not waited for: its requests are dropped.
-    if (this.blocked !== "hold" && !this.inBlockingCall && !this.hasStream) {
+    const waits = this.blocked === "hold" || this.inBlockingCall;
+    if (!waits && !this.hasStream && this.subscriptions === null) {
       this.router.turn.wakeLater(this);
       return;
     }
@@ -738,7 +770,9 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   outputOverflow(): void {
-    this.destroy("output-limit");
+    const { outputBufferBytes, subscriberBufferBytes } = this.router.config.limits;
+    const isSubscriber = this.subscriptions !== null && subscriberBufferBytes < outputBufferBytes;
+    this.destroy(isSubscriber ? "subscriber-limit" : "output-limit");
   }
 
   /** Takes nothing more; closes when everything on the way is answered. */
@@ -773,6 +807,7 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     this.input.clear();
     this.flight.clear();
     this.transaction = null;
+    this.endSubscriptions();
     this.privateLane?.drop();
     this.privateLane = null;
     this.context.onClose(this);

@@ -1,8 +1,9 @@
 /** The commands by which a client says who it is and how it wants to be spoken to. */
 import { WRITE } from "../commands/command.ts";
 import { encodeError, encodeValue, OK, PONG, type Protocol, RESET, type Value } from "../resp/encode.ts";
+import type { Answer } from "../routing/router.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
-import type { Session } from "./session.ts";
+import type { Question, Session } from "./session.ts";
 import type { Frame } from "./special.ts";
 
 /**
@@ -10,14 +11,14 @@ import type { Frame } from "./special.ts";
  * False with the session blocked = wait; false with the session not blocked = the error was said.
  */
 export function isAccepted(session: Session, frame: Frame, profile: Profile = session.profile): boolean {
-  const answer = takeAnswer(session);
+  const answer = takeAnswer(session, "login");
   if (profile.accepted) return true;
   if (answer === null) {
     if (!session.isDrained()) return false;
     session.block("answer");
     // A server that wants a login refuses HELLO with words of its own.
     const question = frame.command.handler === "hello" && profile.protocol === 2 ? ["HELLO", "2"] : ["PING"];
-    session.router.accepts(profile, question, (found) => session.answered(found));
+    session.router.accepts(profile, question, (found) => session.answered("login", found));
     return false;
   }
   switch (answer.kind) {
@@ -39,10 +40,11 @@ function abortOf(error: Buffer): Buffer {
   return Buffer.concat([Buffer.from("-EXECABORT Transaction discarded because of: "), error.subarray(1)]);
 }
 
-function takeAnswer(session: Session) {
+/** What came of the question that the command waited for; null = it has not asked it yet. */
+export function takeAnswer(session: Session, question: Question): Answer | null {
   const { answer } = session;
   session.answer = null;
-  return answer;
+  return answer?.question === question ? answer.answer : null;
 }
 
 /** What a function that is not accepted returns: whether the command is done with (its error was said). */
@@ -56,7 +58,7 @@ const WRONG_PASS = encodeError("WRONGPASS invalid username-password pair or user
 
 /** Checks credentials with a server. Null: see `isAccepted`. */
 function proveIdentity(session: Session, frame: Frame, credentials: readonly Buffer[]): Identity | null {
-  const answer = takeAnswer(session);
+  const answer = takeAnswer(session, "credentials");
   if (answer === null) {
     if (credentials.some((one) => one.length > MAX_CREDENTIAL_BYTES)) {
       session.say(WRONG_PASS);
@@ -66,7 +68,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
     session.block("answer");
     session.router.checkCredentials(
       credentials.map((one) => Buffer.from(one)),
-      (found) => session.answered(found),
+      (found) => session.answered("credentials", found),
     );
     return null;
   }
@@ -202,7 +204,7 @@ const MAX_DB = 1_000_000;
 export function reset(session: Session): true {
   session.transaction = null;
   session.watchLost = false;
-  session.subscriptions = null;
+  session.endSubscriptions();
   session.monitor = null;
   session.dropPrivate();
   session.name = "";

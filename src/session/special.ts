@@ -12,8 +12,8 @@ import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
 import { ScanCall } from "./scan.ts";
 import { ScriptCall } from "./scripts.ts";
 import type { Session } from "./session.ts";
-import { auth, client, hello, isAccepted, isDone, reset, say, select } from "./settings.ts";
-import { Subscriptions } from "./subscriptions.ts";
+import { auth, client, hello, isAccepted, isDone, reset, say, select, takeAnswer } from "./settings.ts";
+import { counting, inSubscriberMode, subscribe } from "./subscribe.ts";
 import { commandProblem, Transaction, wrongArity, wrongArityText } from "./transaction.ts";
 
 /** One command as it lies in a buffer. */
@@ -43,10 +43,19 @@ export function special(
     if (!isAccepted(session, frame)) return isDone(session);
   }
   if (session.transaction !== null) return inTransaction(session, session.transaction, frame);
+  if (session.subscriptions !== null && session.protocol === 2 && !isAlwaysAllowed(frame)) {
+    return inSubscriberMode(session, frame);
+  }
   if (session.hasStream) return inStream(session, frame);
   if (command.kind !== SPECIAL) return sendPlain(session, frame, command.kind);
   if (!arityFits(command.arity, frame.args.length)) return say(session, wrongArity(command.name));
   return handle(session, frame);
+}
+
+/** Commands that a subscriber may send in RESP2 besides those of the SUBSCRIBE family, and our own. */
+function isAlwaysAllowed({ command }: Frame): boolean {
+  const { handler } = command;
+  return handler === "quit" || handler === "reset" || handler === "forbidden" || handler === "proxy";
 }
 
 /** Commands that a client may send before it is known whether the server wants a login from it. */
@@ -93,6 +102,8 @@ function handle(session: Session, frame: Frame): boolean {
       return unwatch(session, frame);
     case "subscribe":
       return subscribe(session, frame);
+    case "counting":
+      return sendCounting(session, frame);
     case "monitor":
       return monitor(session, frame);
     case "blocking":
@@ -170,6 +181,16 @@ function scan(session: Session, frame: Frame): boolean {
   const rewrite = new ScanCall(frame.args);
   const buf = rewrite.requestFor(lane.target.replid ?? "");
   session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(buf));
+  return true;
+}
+
+function sendCounting(session: Session, frame: Frame): boolean {
+  const { command } = frame;
+  const rewrite = counting(session, frame);
+  if (rewrite === null) return sendPlain(session, frame, command.plainKind);
+  const lane = laneFor(session, command.plainKind);
+  if (lane === null) return session.noWay(command, frame.buf, frame.start);
+  session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(rewrite.requestFor("")));
   return true;
 }
 
@@ -272,9 +293,7 @@ function withPinnedIds(session: Session, frame: Frame): Buffer[] | null {
 }
 
 function askLastIds(session: Session, frame: Frame, keys: readonly Buffer[]): void {
-  const { answer } = session;
-  session.answer = null;
-  if (answer?.kind === "nobody") {
+  if (takeAnswer(session, "last-ids")?.kind === "nobody") {
     session.waitToAsk(frame.start);
     return;
   }
@@ -283,7 +302,7 @@ function askLastIds(session: Session, frame: Frame, keys: readonly Buffer[]): vo
   const questions = keys.map((key) => ["XINFO", "STREAM", key]);
   session.router.askMaster(session.profile, questions, (replies) => {
     session.lastIds = replies === null ? null : replies.map(lastIdOf);
-    session.answered({ kind: replies === null ? "nobody" : "yes" });
+    session.answered("last-ids", { kind: replies === null ? "nobody" : "yes" });
   });
 }
 
@@ -311,20 +330,6 @@ function unwatch(session: Session, frame: Frame): boolean {
   return true;
 }
 
-function subscribe(session: Session, frame: Frame): boolean {
-  if (session.hasLeft) return leave(session);
-  const lane = privateLane(session, frame);
-  if (lane === "wait") return false;
-  if (lane === "answered") return true;
-  lane.carriesMessages = true;
-  session.subscriptions ??= new Subscriptions();
-  const { command } = frame;
-  const { replies, undo, bytes } = session.subscriptions.apply(command.name, frame.args);
-  const what = bytes === null ? frame : wholeOf(bytes);
-  session.send({ command, kind: MASTER_READ, replies, bond: "stream", undo }, lane, what);
-  return true;
-}
-
 function monitor(session: Session, frame: Frame): boolean {
   if (session.hasLeft) return leave(session);
   const lane = privateLane(session, frame);
@@ -340,28 +345,14 @@ function monitor(session: Session, frame: Frame): boolean {
   return true;
 }
 
-/** A subscriber's or a monitor's session: the server itself says what is allowed in that mode. */
+/** A monitor's session: what would need its connection in another state is refused. */
 function inStream(session: Session, frame: Frame): boolean {
   const { command, args } = frame;
-  switch (command.handler) {
-    case "quit":
-      return quit(session);
-    case "reset":
-      return session.isDrained() && reset(session);
-    case "proxy":
-      return proxy(session, frame);
-    case "refused":
-      return refused(session, frame);
-    case "subscribe":
-      if (!arityFits(command.arity, args.length)) return say(session, wrongArity(command.name));
-      return subscribe(session, frame);
-    default:
-      break;
-  }
-  if (session.protocol === 2 && session.monitor === null) return onPrivate(session, frame, command.plainKind);
   if (command.kind !== SPECIAL) return onPrivate(session, frame, command.kind);
   if (!arityFits(command.arity, args.length)) return say(session, wrongArity(command.name));
   switch (command.handler) {
+    case "reset":
+      return session.isDrained() && reset(session);
     case "hello":
     case "auth":
     case "watch":
@@ -369,8 +360,7 @@ function inStream(session: Session, frame: Frame): boolean {
     case "multi":
     case "blocking":
     case "xread":
-      // They would need the connection in a state that the messages must not share.
-      session.refuse(`ERR proxy: ${command.name.toUpperCase()} is not supported yet while subscribed`);
+      session.refuse(`ERR proxy: ${command.name.toUpperCase()} is not supported yet by a monitor`);
       return true;
     default:
       return handle(session, frame);
@@ -410,6 +400,7 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
     case "watch":
       return say(session, encodeError("ERR WATCH inside MULTI is not allowed"));
     case "none":
+    case "counting":
     case "blocking":
     case "xread":
     case "unwatch":

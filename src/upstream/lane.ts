@@ -384,13 +384,13 @@ export class Lane implements Flushable, StreamHandler {
   private unusualReply(buf: Buffer, start: number, end: number, nowMs: number): void {
     if (this.handshake !== null) return this.onHandshakeReply(buf.subarray(start, end));
     const { owner } = this;
-    if (this.carriesMessages && owner?.takesMessage(buf, start, end, this.first) === true) return;
+    if (this.carriesMessages && owner?.takesMessage(buf, start, end) === true) return;
     // A push nobody asked for on a shared connection is dropped: it belongs to no request.
     if (buf[start] === GREATER && owner === null) return;
     const request = this.first;
     if (request === null) return this.fail("connection-lost");
     // Refused as a whole, a command that is confirmed name by name gets one reply.
-    if (request.passesAll && buf[start] === MINUS) request.replies = 1;
+    if (request.confirmsEach && buf[start] === MINUS) request.replies = 1;
     if (request.replies > 1) {
       request.owner.intermediate(request, buf, start, end);
       request.replies--;

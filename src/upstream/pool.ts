@@ -1,7 +1,7 @@
 import type { Address } from "../config/address.ts";
 import type { Counters } from "../metrics.ts";
 import type { Epoch, NodeId } from "../topology/epoch.ts";
-import { Lane, type LaneContext, type LaneTarget } from "./lane.ts";
+import { Lane, type LaneContext, type LaneRole, type LaneTarget } from "./lane.ts";
 import { ANONYMOUS, Profile, type Profiles } from "./profile.ts";
 import type { Request, RequestOwner } from "./request.ts";
 
@@ -19,6 +19,8 @@ const SWEEP_MS = 10_000;
 export class LanePool {
   private readonly lanes = new Set<Lane>();
   private readonly privates = new Set<Lane>();
+  /** Connections that carry messages; their owners know themselves when to leave a former master. */
+  private readonly feeds = new Set<Lane>();
   private readonly profiles: Profiles;
   private readonly context: LaneContext;
   private readonly settings: PoolSettings;
@@ -86,7 +88,7 @@ export class LanePool {
   /** A connection to the master for one session alone; null when there may be no more of them. */
   openPrivate(profile: Profile, epoch: Epoch, owner: RequestOwner): Lane | null {
     if (epoch.master === null || epoch.history === null) return null;
-    if (this.privates.size >= this.settings.maxPrivate) return null;
+    if (this.isPrivateFull) return null;
     const lane = new Lane(
       {
         node: epoch.master,
@@ -103,6 +105,30 @@ export class LanePool {
     this.counters.upstreamOpened.private++;
     this.counters.upstreamNow.private++;
     return lane;
+  }
+
+  /** A connection that is to carry messages; null when there may be no more private connections. */
+  openFeed(options: {
+    profile: Profile;
+    node: NodeId;
+    role: LaneRole;
+    epoch: Epoch;
+    owner: RequestOwner;
+  }): Lane | null {
+    if (this.isPrivateFull) return null;
+    const { profile, node, role, epoch, owner } = options;
+    const replid = epoch.history?.replid ?? null;
+    const target = { node, address: this.addressOf(node), role, epoch: epoch.number, replid, profile };
+    const lane = new Lane({ ...target, privateTo: owner }, this.context);
+    this.feeds.add(lane);
+    this.counters.upstreamOpened.private++;
+    this.counters.upstreamNow.private++;
+    return lane;
+  }
+
+  /** There may be no more private connections. */
+  get isPrivateFull(): boolean {
+    return this.privates.size + this.feeds.size >= this.settings.maxPrivate;
   }
 
   /** There may be no more lanes. */
@@ -126,7 +152,7 @@ export class LanePool {
 
   /** A lane has ended: nobody may find it any more. */
   forget(lane: Lane): void {
-    if (this.privates.delete(lane)) this.counters.upstreamNow.private--;
+    if (this.privates.delete(lane) || this.feeds.delete(lane)) this.counters.upstreamNow.private--;
     if (this.lanes.delete(lane)) this.counters.upstreamNow.lane--;
     const { profile, node } = lane.target;
     if (profile.master === lane) profile.master = null;
@@ -177,6 +203,6 @@ export class LanePool {
 
   destroy(): void {
     if (this.sweeper !== null) clearInterval(this.sweeper);
-    for (const lane of [...this.lanes, ...this.privates]) lane.destroy();
+    for (const lane of [...this.lanes, ...this.privates, ...this.feeds]) lane.destroy();
   }
 }

@@ -1,5 +1,5 @@
 import type { Command, Kind, SPECIAL } from "../commands/command.ts";
-import type { Protocol } from "../resp/encode.ts";
+import { encodeNull, type Protocol } from "../resp/encode.ts";
 import type { Chunk } from "./chunk.ts";
 import type { Lane } from "./lane.ts";
 
@@ -32,6 +32,28 @@ export interface Rewrite {
   nullReply(protocol: Protocol): Buffer;
 }
 
+/** A request that reads alike for every node, and whose reply the client is to see otherwise. */
+export class ChangedReply implements Rewrite {
+  readonly replies = 1;
+  readonly deadlineMs = null;
+  readonly replyFor: (reply: Buffer) => Buffer;
+  private readonly frame: Buffer;
+
+  /** @param frame the request; copied. @param replyFor gets every reply, errors too. */
+  constructor(frame: Buffer, replyFor: (reply: Buffer) => Buffer) {
+    this.frame = Buffer.from(frame);
+    this.replyFor = replyFor;
+  }
+
+  requestFor(_replid: string): Buffer {
+    return this.frame;
+  }
+
+  nullReply(protocol: Protocol): Buffer {
+    return encodeNull(protocol);
+  }
+}
+
 /** Who sent a request and gets its reply. */
 export interface RequestOwner {
   /** Reply bytes, valid during the call only. */
@@ -46,7 +68,7 @@ export interface RequestOwner {
    */
   readonly exceptional: boolean;
   /** On a connection that also carries messages: takes the frame if it is one. */
-  takesMessage(buf: Buffer, start: number, end: number, next: Request | null): boolean;
+  takesMessage(buf: Buffer, start: number, end: number): boolean;
   /** Any reply but the last (`request.replies > 1`): of a transaction, or a confirmation. */
   intermediate(request: Request, buf: Buffer, start: number, end: number): void;
   /**
@@ -100,10 +122,8 @@ export class Request {
   bond: Bond = "none";
   /** Its place among the session's requests; -1 until it is sent for the first time. */
   order = -1;
-  /** All its replies are the client's, as the confirmations of SUBSCRIBE are. */
-  passesAll = false;
-  /** Of these, replies the client got already before the request had to be sent again. */
-  passed = 0;
+  /** It is confirmed name by name, as SUBSCRIBE is; refused as a whole, it gets one reply. */
+  confirmsEach = false;
   /** It reads otherwise for each node, and so does its reply. */
   rewrite: Rewrite | null = null;
   /** For a script that the server turns out not to have: what to send instead; null = nothing helps. */
@@ -134,20 +154,22 @@ export class Request {
 }
 
 /** Takes the place of an owner that left or whose request was sent elsewhere: replies are dropped. */
-export const NOBODY: RequestOwner = {
-  exceptional: true,
-  movable: false,
-  emit() {},
-  emitOwned() {},
-  settled() {},
-  takesMessage() {
+export class Nobody implements RequestOwner {
+  readonly exceptional: boolean = true;
+  readonly movable: boolean = false;
+  emit(_buf: Buffer, _start: number, _end: number): void {}
+  emitOwned(_bytes: Buffer): void {}
+  settled(_request: Request, _nowMs: number): void {}
+  takesMessage(_buf: Buffer, _start: number, _end: number): boolean {
     return false;
-  },
-  intermediate() {},
-  exception() {
+  }
+  intermediate(_request: Request, _buf: Buffer, _start: number, _end: number): void {}
+  exception(_request: Request, _buf: Buffer, _start: number, _end: number, _nowMs: number): boolean {
     return false;
-  },
-  lost() {},
-  refused() {},
-  connectionGone() {},
-};
+  }
+  lost(_request: Request, _sent: boolean): void {}
+  refused(_request: Request, _error: Buffer): void {}
+  connectionGone(_lane: Lane): void {}
+}
+
+export const NOBODY: RequestOwner = new Nobody();

@@ -172,9 +172,12 @@ describe("small limits", () => {
     const [first, second, third] = [await clientOf(proxy), await clientOf(proxy), await clientOf(proxy)];
     expect(await first.command("WATCH", "a")).toBe("OK");
     expect(await second.command("SUBSCRIBE", "c")).toEqual(["subscribe", "c", 1]);
-    for (const command of [["WATCH", "a"], ["BLPOP", "q", "0.1"], ["SUBSCRIBE", "c"], ["MONITOR"]]) {
+    for (const command of [["WATCH", "a"], ["BLPOP", "q", "0.1"], ["MONITOR"]]) {
       expect(message(await third.command(...command))).toMatch(/^ERR proxy: .*upstream\.maxPrivate/);
     }
+    // Subscribers share a connection: there is room for as many as like.
+    const fourth = await clientOf(proxy);
+    expect(await fourth.command("SUBSCRIBE", "d")).toEqual(["subscribe", "d", 1]);
     expect(await third.command("SET", "k", "v")).toBe("OK");
     expect(await first.command("UNWATCH")).toBe("OK");
     const isFree = async () =>

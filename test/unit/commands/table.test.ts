@@ -29,16 +29,16 @@ const READS = words(`
   zrangebyscore zrank zrevrange zrevrangebylex zrevrangebyscore zrevrank zscore zunion`);
 
 const MASTER_READS = words(`
-  dbsize fcall_ro lastsave memory object pfcount pubsub role time touch xinfo`);
+  dbsize fcall_ro lastsave memory object pfcount role time touch xinfo`);
 
 const WRITES = words(`
   acl append asking bgrewriteaof bgsave bitfield bitop cluster config copy debug decr decrby del
   expire expireat fcall flushall flushdb function geoadd georadius georadiusbymember geosearchstore getdel
   getex getset hdel hincrby hincrbyfloat hmset hset hsetnx incr incrby incrbyfloat latency linsert lmove lmpop
   lpop lpush lpushx lrem lset ltrim migrate module move mset msetnx persist pexpire pexpireat pfadd pfdebug
-  pfmerge pfselftest psetex publish readonly readwrite rename renamenx restore restore-asking rpop rpoplpush
+  pfmerge pfselftest psetex readonly readwrite rename renamenx restore restore-asking rpop rpoplpush
   rpush rpushx sadd save sdiffstore set setbit setex setnx setrange sinterstore slowlog smove sort spop
-  spublish srem sunionstore swapdb unlink xack xadd xautoclaim xclaim xdel xgroup xsetid xtrim zadd zdiffstore
+  srem sunionstore swapdb unlink xack xadd xautoclaim xclaim xdel xgroup xsetid xtrim zadd zdiffstore
   zincrby zinterstore zmpop zpopmax zpopmin zrangestore zrem zremrangebylex zremrangebyrank zremrangebyscore
   zunionstore`);
 
@@ -56,6 +56,7 @@ const SPECIALS: Readonly<Record<string, string[]>> = {
   watch: ["watch"],
   unwatch: ["unwatch"],
   subscribe: words("subscribe psubscribe ssubscribe unsubscribe punsubscribe sunsubscribe"),
+  counting: ["publish", "spublish", "pubsub"],
   monitor: ["monitor"],
   blocking: words("blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin"),
   xread: ["xread", "xreadgroup"],

@@ -44,6 +44,7 @@ describe("values", () => {
       probe: { interval: 100, timeout: 1_000 },
       failover: { promote: "never" },
       reads: { from: "replica", consistency: "session", maxLag: 10_000 },
+      pubsub: { from: "master" },
       hold: { maxTime: 30_000, maxBytes: 268_435_456, maxBytesPerClient: 16_777_216 },
       inFlight: { onUnknown: "error" },
       limits: {
@@ -52,6 +53,8 @@ describe("values", () => {
         maxRequestArgs: 1_048_576,
         maxPipeline: 1_024,
         outputBufferBytes: 268_435_456,
+        subscriberBufferBytes: 33_554_432,
+        subscriptionBytes: 16_777_216,
         idleTimeout: 0,
         drainTime: 10_000,
         scriptBytes: 16 * 1024 * 1024,

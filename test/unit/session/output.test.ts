@@ -69,7 +69,7 @@ class FakeSocket {
   }
 }
 
-const SETTINGS: OutputSettings = { maxBytes: 1_000_000, pauseBytes: 10_000 };
+const SETTINGS: OutputSettings = { maxBytes: 1_000_000, maxSubscriberBytes: 1_000_000, pauseBytes: 10_000 };
 const SLAB_BYTES = 256 * 1024;
 const SLAB_MAX_REPLY = 32 * 1024;
 
@@ -309,7 +309,7 @@ describe("a client that does not take its replies", () => {
 
   it("is cut when more than limits.outputBufferBytes waits, and not one byte earlier", () => {
     const world = new World();
-    const client = world.client({ maxBytes: 50_000, pauseBytes: 10_000 });
+    const client = world.client({ maxBytes: 50_000, maxSubscriberBytes: 50_000, pauseBytes: 10_000 });
     client.socket.stuck = true;
     client.own("x".repeat(50_000));
     world.flush();
@@ -342,7 +342,9 @@ describe("whatever happens", () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
         const world = new World();
-        const clients = Array.from({ length: 3 }, () => world.client({ maxBytes: 1e9, pauseBytes: 1000 }));
+        const clients = Array.from({ length: 3 }, () =>
+          world.client({ maxBytes: 1e9, maxSubscriberBytes: 1e9, pauseBytes: 1000 }),
+        );
         for (const [i, { client, bytes, how }] of steps.entries())
           play(world, clients[client]!, how, bytes, i);
         world.flush();
