@@ -6,10 +6,11 @@
  *   own   every client waits on a key of its own; each push goes to a random one that has waited for a while
  *   same  all wait on one key; each push is for the one that has waited longest
  *
- * Clients wait on Redis directly and, as many, through Holdfast; pushes to the ones and the others take turns,
- * so that what else the machine does meets both alike. One comes every few ms: nothing is busy. A latency runs
- * from the write of LPUSH to the element's arrival at the client, which then waits again; both ends are in
- * this process. Every round starts everything anew; a ratio is the median of the ratios within the rounds.
+ * Clients wait on Redis directly and, as many, through Holdfast; pushes to the ones and the others take
+ * turns, so that what else the machine does meets both alike. One comes every few ms: nothing is busy. A
+ * latency runs from the write of LPUSH to the element's arrival at the client, which then waits again; both
+ * ends are in this process. Every round starts everything anew; a ratio is the median of the ratios within
+ * the rounds.
  */
 import { parseArgs } from "node:util";
 import { RawClient } from "../test/support/client.ts";

@@ -5,11 +5,11 @@
  *                           [--gentle 10] [--rate 1000] [--backlog 200]
  *
  * Every round starts each system anew, in random order and alone beside the load generator, and offers two
- * loads: a gentle one, each message when the one before has reached everybody, and the given rate. Ten million
- * deliveries a second are more than two cores can do: what was delivered is counted at the subscribers, CPU is
- * per delivered message, and what is due while `backlog` messages have not reached everybody is not published,
- * so that both systems are equally far behind (a large backlog is a flood). Every load is measured until all
- * of it has arrived. A ratio is the median of the ratios within the rounds.
+ * loads: a gentle one, each message when the one before has reached everybody, and the given rate. Ten
+ * million deliveries a second are more than two cores can do: what was delivered is counted at the
+ * subscribers, CPU is per delivered message, and what is due while `backlog` messages have not reached
+ * everybody is not published, so that both systems are equally far behind (a large backlog is a flood). Every
+ * load is measured until all of it has arrived. A ratio is the median of the ratios within the rounds.
  */
 import { parseArgs } from "node:util";
 import { RawClient } from "../test/support/client.ts";
@@ -32,6 +32,7 @@ const DRAIN_MS_MOST = 30_000;
 const ASK_EVERY_MS = 20;
 /** Clients of ours besides the subscribers. */
 const OTHER_CLIENTS = 50;
+const WARM_UP_SUBSCRIBERS = 50;
 
 const SYSTEMS = ["redis", "holdfast"] as const;
 type SystemName = (typeof SYSTEMS)[number];
@@ -138,16 +139,15 @@ async function runOnce(options: Options, program: string, name: SystemName, roun
   let system: System | undefined;
   let fanOut: FanOut | undefined;
   try {
-    system =
-      name === "holdfast" ? await startHoldfast([redis.address], holdfastOptions(clients)) : direct(redis);
-    await Subscribers.start(program, { ...subscribersOf(options, system), count: 50 }).then((few) =>
-      few.close(),
-    );
-    const restingBytes = () => (name === "holdfast" ? settledRss(system!.pid) : rssOf(redis));
-    const baseBytes = await restingBytes();
-    const subscribers = await Subscribers.start(program, subscribersOf(options, system));
+    system = await startSystem(name, redis, clients);
+    const subscription = subscribersOf(options, system);
+    // A process that has served a few is the base: its code is compiled.
+    const few = await Subscribers.start(program, { ...subscription, count: WARM_UP_SUBSCRIBERS });
+    await few.close();
+    const baseBytes = await restingBytes(system);
+    const subscribers = await Subscribers.start(program, subscription);
     fanOut = await FanOut.start(options, system, redis, subscribers);
-    const perSubscriberBytes = ((await restingBytes()) - baseBytes) / options.subscribers;
+    const perSubscriberBytes = ((await restingBytes(system)) - baseBytes) / options.subscribers;
     const upstream = await subscribedConnections(redis);
     const samples: Sample[] = [];
     resetPeak(system.pid);
@@ -161,22 +161,20 @@ async function runOnce(options: Options, program: string, name: SystemName, roun
   }
 }
 
-/** A private connection for each subscriber is allowed as well: the bench shows how many there are. */
-function holdfastOptions(clients: string) {
+async function startSystem(name: SystemName, redis: RedisServer, clients: string): Promise<System> {
+  if (name === "redis") return { name, port: redis.port, pid: redis.pid, close: async () => {} };
+  // A private connection for each subscriber is allowed as well: the bench shows how many there are.
   const settings = { HOLDFAST_LIMITS_MAX_CLIENTS: clients, HOLDFAST_UPSTREAM_MAX_PRIVATE: clients };
-  return { nodeArgs: COLLECT_ON_SIGNAL, settings };
+  return startHoldfast([redis.address], { nodeArgs: COLLECT_ON_SIGNAL, settings });
 }
 
-function direct(redis: RedisServer): System {
-  return { name: "redis", port: redis.port, pid: redis.pid, close: async () => {} };
+/** Redis leaves no garbage to collect. */
+async function restingBytes({ name, pid }: System): Promise<number> {
+  return name === "holdfast" ? settledRss(pid) : memory(pid).rssBytes;
 }
 
 function subscribersOf({ subscribers, payloadBytes }: Options, { port }: System) {
   return { port, count: subscribers, channel: CHANNEL, payloadBytes };
-}
-
-async function rssOf(redis: RedisServer): Promise<number> {
-  return memory(redis.pid).rssBytes;
 }
 
 async function subscribedConnections(redis: RedisServer): Promise<number> {
@@ -184,6 +182,18 @@ async function subscribedConnections(redis: RedisServer): Promise<number> {
   return String(list)
     .split("\n")
     .filter((line) => line !== "").length;
+}
+
+/** Counters at one moment; CPU in seconds. */
+interface Look {
+  readonly atMs: number;
+  readonly delivered: number;
+  readonly systemCpu: number;
+  readonly redisCpu: number;
+  readonly subscriberCpu: number;
+  /** Of all processes of this bench. */
+  readonly oursCpu: number;
+  readonly machineCpu: number;
 }
 
 /** A publisher, its subscribers, and the counting of both. */
@@ -332,18 +342,6 @@ class FanOut {
   }
 }
 
-/** Counters at one moment; CPU in seconds. */
-interface Look {
-  readonly atMs: number;
-  readonly delivered: number;
-  readonly systemCpu: number;
-  readonly redisCpu: number;
-  readonly subscriberCpu: number;
-  /** Of all processes of this bench. */
-  readonly oursCpu: number;
-  readonly machineCpu: number;
-}
-
 function only(samples: readonly Sample[], system: SystemName, load: LoadName): Sample[] {
   return samples.filter((sample) => sample.system === system && sample.load === load);
 }
@@ -392,12 +390,12 @@ function render(
   footprints: readonly Footprint[],
   verdicts: readonly Verdict[],
 ): string {
+  const { gentle, full } = options.ratePerSecond;
   return [
     `Medians of ${options.rounds} rounds; ${options.subscribers} subscribers of one channel, messages of ` +
-      `${options.payloadBytes} bytes. The gentle load is ${options.ratePerSecond.gentle} messages/s, each when ` +
-      `the one before has reached everybody; the full one offers ${options.ratePerSecond.full}, never more than ` +
-      `${options.backlog.full} ahead of that. CPU is the system's own ` +
-      "process, user and system time; Redis's behind the proxy stands apart.",
+      `${options.payloadBytes} bytes. The gentle load is ${gentle} messages/s, each when the one before has ` +
+      `reached everybody; the full one offers ${full}, never more than ${options.backlog.full} ahead of ` +
+      "that. CPU is the system's own process, user and system time; Redis's behind the proxy stands apart.",
     throughputTable(samples),
     "From PUBLISH to the last subscriber, and who was busy. With the full load the wait is that of the " +
       "backlog. Others: processes that do not belong to the bench, and the hypervisor.",

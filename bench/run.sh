@@ -13,7 +13,7 @@ ulimit -n 20000 2>/dev/null || ulimit -n "$(ulimit -H -n)"
 case $which in
   load | memory | failover | pubsub | blocking) exec node --import tsx "bench/$which.ts" "$@" ;;
   all)
-    for name in load memory failover pubsub blocking; do
+    for name in load memory failover blocking pubsub; do
       node --import tsx "bench/$name.ts" "$@"
     done
     ;;
