@@ -58,7 +58,7 @@ interface Sample {
   readonly deliveredPerSecond: number;
   /** CPU of the system's process per delivered message. */
   readonly cpuUs: number;
-  /** CPU of redis-server per delivered message: the same for Redis directly, behind the proxy for Holdfast. */
+  /** As above, of redis-server: behind the proxy for Holdfast, itself for Redis directly. */
   readonly redisCpuUs: number;
   /** Cores that were busy: with the system, with the subscribers, with what has nothing to do with us. */
   readonly systemCores: number;
