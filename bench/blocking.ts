@@ -356,7 +356,8 @@ function render(
       `every round, ${PAUSE_MS} ms between two. p99.9 and the longest are those of all rounds together. Others: cores ` +
       "busy with processes that do not belong to the bench, and the hypervisor.",
     latencyTable(samples),
-    "Resident memory of Holdfast, the garbage collected before each figure:",
+    "Resident memory of Holdfast, the garbage collected before each figure. What the process itself grew by " +
+      "while it served the pushes is in the last one, which is the most a client can have cost:",
     footprintTable(options, footprints),
     "## Bounds",
     verdictTable(verdicts),
@@ -388,8 +389,7 @@ function footprintTable(options: Options, footprints: readonly Footprint[]): str
     row("before the clients", ({ baseBytes }) => baseBytes, false),
     row("clients idle", ({ idleBytes }) => idleBytes, true),
     row("clients blocked", ({ blockedBytes }) => blockedBytes, true),
-    // Most of what thousands of requests add is the process's own: as much with a fifth of the clients.
-    row("blocked, after all pushes", ({ wokenBytes }) => wokenBytes, false),
+    row("blocked, after all pushes", ({ wokenBytes }) => wokenBytes, true),
   ];
   const connections = middle(footprints, ({ upstream }) => upstream);
   const text = `Connections at Redis while they are blocked: ${connections}.`;
