@@ -8,11 +8,11 @@ import net from "node:net";
 import { parseArgs } from "node:util";
 import { RawClient } from "../test/support/client.ts";
 import { startRedis } from "../test/support/redis.ts";
-import { sleep, until, within } from "../test/support/wait.ts";
+import { sleep, within } from "../test/support/wait.ts";
 import { memory, resetPeak } from "./support/proc.ts";
 import { progress, publish, setting, table, type Verdict, verdictTable } from "./support/report.ts";
 import { quantile } from "./support/stats.ts";
-import { COLLECT_ON_SIGNAL, type System, startHoldfast } from "./support/systems.ts";
+import { COLLECT_ON_SIGNAL, type System, settledRss, startHoldfast } from "./support/systems.ts";
 
 const MB = 1024 * 1024;
 const IDLE_CLIENT_BYTES_MOST = 15 * 1024;
@@ -86,7 +86,7 @@ async function main(): Promise<void> {
 
 /** Each measurement has a process of its own: what one leaves behind is not the next one's base. */
 async function withHoldfast<T>(node: string, measure: (system: System) => Promise<T>): Promise<T> {
-  const system = await startHoldfast([node], COLLECT_ON_SIGNAL);
+  const system = await startHoldfast([node], { nodeArgs: COLLECT_ON_SIGNAL });
   try {
     return await measure(system);
   } finally {
@@ -120,23 +120,6 @@ function connectAndUse(port: number, count: number): Promise<RawClient[]> {
 
 function closeAll(clients: readonly RawClient[]): void {
   for (const client of clients) client.close();
-}
-
-/**
- * The resident memory without garbage: an idle process collects none, and that left over from the start would
- * be taken for the base of everything.
- */
-async function settledRss(pid: number): Promise<number> {
-  let last = 0;
-  const isSettled = async () => {
-    process.kill(pid, "SIGUSR2");
-    await sleep(500);
-    const before = last;
-    last = memory(pid).rssBytes;
-    return Math.abs(last - before) < MB / 4;
-  };
-  await until(isSettled, { deadlineMs: 20_000, what: "resident memory at rest" });
-  return last;
 }
 
 async function measureLarge(system: System, bytes: number): Promise<Large[]> {

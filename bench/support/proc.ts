@@ -13,6 +13,22 @@ export function cpuSeconds(pid: number): number {
   return (userTicks + systemTicks) / TICKS_PER_SECOND;
 }
 
+/** CPU time the whole machine has used so far, in seconds: all processes, interrupts, the hypervisor. */
+export function machineCpuSeconds(): number {
+  // cpu user nice system idle iowait irq softirq steal … (proc(5))
+  const fields =
+    readFileSync("/proc/stat", "utf8").split("\n", 1)[0]?.split(/\s+/).slice(1).map(Number) ?? [];
+  const ticks = [0, 1, 2, 5, 6, 7].reduce((sum, index) => sum + (fields[index] ?? 0), 0);
+  return ticks / TICKS_PER_SECOND;
+}
+
+/** How many files a process that we start may have open at most. */
+export function openFilesMost(): number {
+  const limits = readFileSync("/proc/self/limits", "utf8");
+  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(limits)?.[1];
+  return hard === "unlimited" ? Number.POSITIVE_INFINITY : Number(hard);
+}
+
 export interface Memory {
   /** Resident now. */
   readonly rssBytes: number;

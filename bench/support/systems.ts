@@ -8,7 +8,8 @@ import { exited, spawnOwned } from "../../test/support/children.ts";
 import { RawClient } from "../../test/support/client.ts";
 import { freePort } from "../../test/support/ports.ts";
 import { ReplyError } from "../../test/support/resp.ts";
-import { until } from "../../test/support/wait.ts";
+import { sleep, until } from "../../test/support/wait.ts";
+import { memory } from "./proc.ts";
 
 export type SystemName = "redis" | "haproxy" | "twemproxy" | "holdfast";
 
@@ -19,16 +20,25 @@ export interface System {
   close(): Promise<void>;
 }
 
+const MB = 1024 * 1024;
 const HOLDFAST = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
+
+export interface HoldfastOptions {
+  /** Arguments for Node, before the program. */
+  readonly nodeArgs?: readonly string[];
+  /** Settings as environment variables: HOLDFAST_LIMITS_MAX_CLIENTS and so on. */
+  readonly settings?: Readonly<Record<string, string>>;
+}
 
 /** Holdfast as it is without settings, except that it says little and has no HTTP listener. */
 export async function startHoldfast(
   nodes: readonly string[],
-  nodeArgs: readonly string[] = [],
+  options: HoldfastOptions = {},
 ): Promise<System> {
   const port = await freePort();
-  const args = [...nodeArgs, HOLDFAST, "--listen", `127.0.0.1:${port}`, "--nodes", nodes.join(",")];
-  return launch("holdfast", port, process.execPath, [...args, "--http", "off", "--log-level", "warn"]);
+  const args = [...(options.nodeArgs ?? []), HOLDFAST, "--listen", `127.0.0.1:${port}`];
+  args.push("--nodes", nodes.join(","), "--http", "off", "--log-level", "warn");
+  return launch("holdfast", port, process.execPath, args, options.settings);
 }
 
 /** Arguments for Node with which a process collects its garbage when it gets SIGUSR2. */
@@ -37,6 +47,23 @@ export const COLLECT_ON_SIGNAL: readonly string[] = [
   "--import",
   "data:text/javascript,process.on('SIGUSR2', () => globalThis.gc())",
 ];
+
+/**
+ * The resident memory without garbage of a process started with COLLECT_ON_SIGNAL: an idle process collects
+ * none, and that left over from the start would be taken for the base of everything.
+ */
+export async function settledRss(pid: number): Promise<number> {
+  let last = 0;
+  const isSettled = async () => {
+    process.kill(pid, "SIGUSR2");
+    await sleep(500);
+    const before = last;
+    last = memory(pid).rssBytes;
+    return Math.abs(last - before) < MB / 4;
+  };
+  await until(isSettled, { deadlineMs: 20_000, what: "resident memory at rest" });
+  return last;
+}
 
 /** HAProxy passing TCP on to one node. */
 export async function startHaproxy(node: string): Promise<System> {
@@ -107,8 +134,15 @@ async function withConfig(config: string, start: (file: string) => Promise<Syste
 }
 
 /** Starts a program and waits until a write passes through it. */
-async function launch(name: SystemName, port: number, program: string, args: string[]): Promise<System> {
-  const child = spawnOwned(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+async function launch(
+  name: SystemName,
+  port: number,
+  program: string,
+  args: string[],
+  settings: Readonly<Record<string, string>> = {},
+): Promise<System> {
+  const env = { ...process.env, ...settings };
+  const child = spawnOwned(program, args, { stdio: ["ignore", "pipe", "pipe"], env });
   const started = collectOutput(child);
   const close = () => end(child);
   const writes = async () => {
