@@ -17,7 +17,7 @@ const UNWANTED: StreamHandler = { onData() {}, onEnd() {}, onClose() {}, onFault
 
 export class Clients {
   private readonly listeners: Listener[];
-  private readonly sessions = new Set<Session>();
+  private readonly sessions = new Map<number, Session>();
   private readonly router: Router;
   private readonly hubs: Hubs;
   private readonly context: SessionContext;
@@ -52,6 +52,7 @@ export class Clients {
       maxPipeline: limits.maxPipeline,
       maxWaitingBytes: limits.maxUnsentBytes,
       maxHeldBytes: hold.maxBytesPerClient,
+      find: (id) => this.sessions.get(id) ?? null,
       onClose: (session) => this.left(session),
     };
     this.listeners = listen.map((address) => new Listener(address, (socket) => this.accept(socket)));
@@ -72,27 +73,27 @@ export class Clients {
       return UNWANTED;
     }
     const session = new Session(this.nextId++, socket, this.context);
-    this.sessions.add(session);
+    this.sessions.set(session.id, session);
     counters.accepted++;
     counters.clientsNow++;
     return session;
   }
 
   private left(session: Session): void {
-    if (!this.sessions.delete(session)) return;
+    if (!this.sessions.delete(session.id)) return;
     this.router.counters.clientsNow--;
     if (this.sessions.size === 0) this.onEmpty?.();
   }
 
   private closeIdle(idleTimeoutMs: number): void {
     const before = this.router.nowMs() - idleTimeoutMs;
-    for (const session of this.sessions) if (session.isIdleSince(before)) session.destroy("idle");
+    for (const session of this.sessions.values()) if (session.isIdleSince(before)) session.destroy("idle");
   }
 
   /** Accepts nobody any more, lets every client have its replies, and resolves when all are gone. */
   close(deadlineMs: number): Promise<void> {
     for (const listener of this.listeners) listener.close();
-    for (const session of this.sessions) session.drain();
+    for (const session of this.sessions.values()) session.drain();
     if (this.sessions.size === 0) return Promise.resolve();
     return new Promise((resolve) => {
       const timer = setTimeout(() => this.destroy(), deadlineMs);
@@ -106,7 +107,7 @@ export class Clients {
   destroy(): void {
     if (this.idleTimer !== null) clearInterval(this.idleTimer);
     for (const listener of this.listeners) listener.close();
-    for (const session of this.sessions) session.destroy("shutdown");
+    for (const session of this.sessions.values()) session.destroy("shutdown");
     this.hubs.destroy();
   }
 }

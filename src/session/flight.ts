@@ -45,8 +45,8 @@ export interface FlightHost {
   onLostAgain(pauseMs: number): void;
   /** A call that waited to be sent again was answered instead: what is behind it may go on. */
   onGivenUp(): void;
-  /** Whether a frame is a message and not a reply. */
-  isMessage(buf: Buffer, start: number, end: number): boolean;
+  /** What to tell the client if a frame is a message and not a reply; null = it is a reply. */
+  messageFor(buf: Buffer, start: number, end: number): Buffer | null;
 }
 
 /** What is sent, apart from its bytes. */
@@ -245,8 +245,9 @@ export class Flight implements RequestOwner {
   }
 
   takesMessage(buf: Buffer, start: number, end: number): boolean {
-    if (!this.host.isMessage(buf, start, end)) return false;
-    this.emit(buf, start, end);
+    const message = this.host.messageFor(buf, start, end);
+    if (message === null) return false;
+    this.emitOwned(message);
     return true;
   }
 

@@ -35,11 +35,13 @@ import type { Subscriber } from "./fanout.ts";
 import { Flight, type FlightHost, type Sending } from "./flight.ts";
 import type { Hubs } from "./hubs.ts";
 import { Input } from "./input.ts";
+import { Invalidations, type InvalidationTarget } from "./invalidations.ts";
 import { Output, type OutputOwner, type OutputSettings, type OutputSlab } from "./output.ts";
 import { Reading } from "./reading.ts";
 import type { Scripts } from "./scripts.ts";
 import { special } from "./special.ts";
 import { isMonitorLine, type Subscriptions } from "./subscriptions.ts";
+import { type Tracking, withClientsId } from "./tracking.ts";
 import type { Transaction } from "./transaction.ts";
 
 /** What all sessions share. */
@@ -60,12 +62,14 @@ export interface SessionContext {
   readonly maxHeldBytes: number;
   /** Answers PROXY …: the admin's reply, encoded. */
   readonly admin: (args: readonly Buffer[], protocol: Protocol) => Buffer;
+  /** The session of this number, if it is still there. */
+  readonly find: (id: number) => Session | null;
   readonly onClose: (session: Session) => void;
   readonly onFault: (error: unknown) => void;
 }
 
 /** What a special command may have to ask a server before it can go on. */
-export type Question = "login" | "credentials" | "last-ids" | "subscription";
+export type Question = "login" | "credentials" | "last-ids" | "subscription" | "redirect";
 
 /** Why a session does not go on at the moment. */
 export type Blocked =
@@ -91,7 +95,15 @@ const MAX_RESTORE_PAUSE_MS = 1_000;
 const LINGER_MS = 10_000;
 
 export class Session
-  implements FlightHost, StreamHandler, OutputOwner, Holdable, LaneWaiter, Wakeable, Subscriber
+  implements
+    FlightHost,
+    StreamHandler,
+    OutputOwner,
+    Holdable,
+    LaneWaiter,
+    Wakeable,
+    Subscriber,
+    InvalidationTarget
 {
   readonly id: number;
   readonly context: SessionContext;
@@ -108,6 +120,10 @@ export class Session
   /** Null while the client is subscribed to nothing. */
   subscriptions: Subscriptions | null = null;
   monitor: Command | null = null;
+  /** Null unless the server tracks what the client reads. */
+  tracking: Tracking | null = null;
+  /** Gets invalidation messages of other clients; null unless some redirect theirs to this one. */
+  private invalidations: Invalidations | null = null;
   /** A call waits on the private connection for as long as it likes. */
   inBlockingCall = false;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
@@ -304,7 +320,7 @@ export class Session
   private isPlain(command: Command): boolean {
     if (command.kind === SPECIAL || !this.profile.accepted) return false;
     if (this.transaction !== null || this.privateLane !== null) return false;
-    return this.subscriptions === null && this.monitor === null;
+    return this.subscriptions === null && !this.hasStream;
   }
 
   /** A whole frame that is large, special, or has no way. @returns false when it must wait. */
@@ -415,8 +431,10 @@ export class Session
       return "blocked";
     }
     if (!this.router.writable) return "no-master";
-    if (this.hasStream) this.restoreStream();
-    else this.privateLane = this.router.openPrivate(this.profile, this.flight);
+    if (this.hasStream) {
+      this.restoreStream();
+      if (this.tracking !== null && this.privateLane === null) return "no-master";
+    } else this.privateLane = this.router.openPrivate(this.profile, this.flight);
     return this.privateLane ?? "no-room";
   }
 
@@ -524,6 +542,7 @@ export class Session
 
   onProgress(): void {
     const { flight } = this;
+    if (this.tracking !== null) this.flushCache();
     if (flight.hasAgain && this.blocked === "no") this.block("drain");
     const mayGoOn =
       flight.count === 0 || (this.blocked === "pipeline" && flight.count * 2 < this.context.maxPipeline);
@@ -533,7 +552,7 @@ export class Session
   }
 
   wayFor(request: Request): Lane | null {
-    if (request.bond === "blocking" || request.bond === "stream") {
+    if (request.bond === "blocking" || request.bond === "stream" || this.tracking !== null) {
       const lane = this.openPrivate();
       if (typeof lane !== "string") return lane;
     } else {
@@ -554,7 +573,7 @@ export class Session
 
   /** Whether the client is in a mode that needs a connection of its own for as long as it lasts. */
   get hasStream(): boolean {
-    return this.monitor !== null;
+    return this.monitor !== null || this.tracking !== null;
   }
 
   /** Ends the private connection if nothing needs it any more. */
@@ -562,9 +581,11 @@ export class Session
     if (!this.watching && !this.hasStream && this.flight.count === 0) this.dropPrivate();
   }
 
-  isMessage(buf: Buffer, start: number, end: number): boolean {
-    if (this.monitor !== null && isMonitorLine(buf, start, end)) return true;
-    return buf[start] === GREATER;
+  messageFor(buf: Buffer, start: number, end: number): Buffer | null {
+    const isMessage = buf[start] === GREATER || (this.monitor !== null && isMonitorLine(buf, start, end));
+    if (!isMessage) return null;
+    const own = this.tracking === null ? null : withClientsId(this.tracking, buf, start, end);
+    return own ?? Buffer.from(buf.subarray(start, end));
   }
 
   onLostAgain(pauseMs: number): void {
@@ -580,6 +601,8 @@ export class Session
     this.privateLane = null;
     if (this.watching) this.watchLost = true;
     this.watching = false;
+    if (this.tracking !== null) this.tracking.flushDue = true;
+    this.flushCache();
     if (!this.hasStream) return;
     if (lane.wasOpen) {
       this.restorePauseMs = 0;
@@ -596,15 +619,17 @@ export class Session
   }
 
   /**
-   * Monitors on another connection as soon as there is a master; the client sees nothing of it.
+   * Monitors, or tracks, on another connection as soon as there is a master; the client sees nothing of it.
    */
   private restoreStream(): void {
     if (this.closed || this.privateLane !== null || !this.hasStream) return;
+    if (this.tracking?.isReady === false) return;
     const lane = this.router.writable ? this.router.openPrivate(this.profile, this.flight) : null;
     if (lane === null) return this.router.whenWritable(this);
     this.privateLane = lane;
     lane.carriesMessages = true;
     if (this.monitor !== null) quietly(lane, MONITOR, 1);
+    for (const request of this.tracking?.requests() ?? []) quietly(lane, request, 1);
   }
 
   onGivenUp(): void {
@@ -686,7 +711,41 @@ export class Session
     this.router.turn.wakeLater(this);
   }
 
+  // Tracking
+
+  /** Tells the client to forget what it has cached, once no reply is on the way that it could still cache. */
+  private flushCache(): void {
+    const { tracking } = this;
+    if (tracking === null || !tracking.flushDue || this.flight.count > 0) return;
+    tracking.flushDue = false;
+    tracking.flush();
+  }
+
+  /** Messages go to another connection from now on: the server must know. */
+  trackAgain(): void {
+    const { tracking, privateLane } = this;
+    if (this.closed || tracking === null) return;
+    if (privateLane === null) this.restoreStream();
+    else for (const bytes of [TRACKING_OFF, ...tracking.requests()]) quietly(privateLane, bytes, 1);
+    this.retry();
+  }
+
+  endTracking(): void {
+    this.tracking?.end();
+    this.tracking = null;
+  }
+
+  /** The connection that other clients' invalidation messages for this one come through. */
+  takeInvalidations(): Invalidations {
+    this.invalidations ??= new Invalidations(this, this.router);
+    return this.invalidations;
+  }
+
   // Subscriptions
+
+  get isSubscriber(): boolean {
+    return this.subscriptions !== null;
+  }
 
   /** Keeps what the client is subscribed to, if it is to anything. */
   keepSubscriptions(subscriptions: Subscriptions): void {
@@ -808,6 +867,8 @@ export class Session
     this.flight.clear();
     this.transaction = null;
     this.endSubscriptions();
+    this.endTracking();
+    this.invalidations?.destroy();
     this.privateLane?.drop();
     this.privateLane = null;
     this.context.onClose(this);
@@ -815,6 +876,7 @@ export class Session
 }
 
 const MONITOR = encodeRequest(["MONITOR"]);
+const TRACKING_OFF = encodeRequest(["CLIENT", "TRACKING", "OFF"]);
 
 /** Sends what the client has asked for before; it does not see the replies again. */
 function quietly(lane: Lane, bytes: Buffer, replies: number): void {

@@ -4,7 +4,8 @@ import { encodeError, encodeValue, OK, PONG, type Protocol, RESET, type Value } 
 import type { Answer } from "../routing/router.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
 import type { Question, Session } from "./session.ts";
-import type { Frame } from "./special.ts";
+import { caching, getRedir, tracking, trackingInfo } from "./tracking.ts";
+import type { Frame } from "./ways.ts";
 
 /**
  * Whether a server has accepted connections like this one; asks one if that is not known yet.
@@ -206,6 +207,7 @@ export function reset(session: Session): true {
   session.watchLost = false;
   session.endSubscriptions();
   session.monitor = null;
+  session.endTracking();
   session.dropPrivate();
   session.name = "";
   session.useProfile(session.router.profiles.get(ANONYMOUS, 0, 2));
@@ -227,6 +229,14 @@ export function client(session: Session, frame: Frame): boolean {
       return args.length === 3 ? setName(session, args[2]!) : arity(session, "setname");
     case "SETINFO":
       return args.length === 4 ? setInfo(session, args[2]!, args[3]!) : arity(session, "setinfo");
+    case "TRACKING":
+      return args.length >= 3 ? tracking(session, frame) : arity(session, "tracking");
+    case "CACHING":
+      return args.length === 3 ? caching(session, frame) : arity(session, "caching");
+    case "TRACKINGINFO":
+      return args.length === 2 ? trackingInfo(session, frame) : arity(session, "trackinginfo");
+    case "GETREDIR":
+      return args.length === 2 ? getRedir(session) : arity(session, "getredir");
     default:
       session.refuse(`ERR proxy: CLIENT ${word.replace(/[^A-Z-]/g, "?")} is not supported yet`);
       return true;

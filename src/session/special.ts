@@ -6,8 +6,6 @@
 import { arityFits, type Command, MASTER_READ, SPECIAL, WRITE } from "../commands/command.ts";
 import { requestArgs } from "../resp/args.ts";
 import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
-import type { Lane } from "../upstream/lane.ts";
-import type { Bond, PlainKind } from "../upstream/request.ts";
 import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
 import { ScanCall } from "./scan.ts";
 import { ScriptCall } from "./scripts.ts";
@@ -15,18 +13,16 @@ import type { Session } from "./session.ts";
 import { auth, client, hello, isAccepted, isDone, reset, say, select, takeAnswer } from "./settings.ts";
 import { counting, inSubscriberMode, subscribe } from "./subscribe.ts";
 import { commandProblem, Transaction, wrongArity, wrongArityText } from "./transaction.ts";
-
-/** One command as it lies in a buffer. */
-export interface Frame {
-  readonly command: Command;
-  readonly buf: Buffer;
-  readonly start: number;
-  readonly end: number;
-  /** Nobody else will change the buffer. */
-  readonly owned: boolean;
-  /** Views into the buffer, the name first. */
-  readonly args: Buffer[];
-}
+import {
+  type Frame,
+  laneFor,
+  onPrivate,
+  privateLane,
+  sendPlain,
+  sendPrivate,
+  takeCaching,
+  wholeOf,
+} from "./ways.ts";
 
 export function special(
   session: Session,
@@ -46,7 +42,7 @@ export function special(
   if (session.subscriptions !== null && session.protocol === 2 && !isAlwaysAllowed(frame)) {
     return inSubscriberMode(session, frame);
   }
-  if (session.hasStream) return inStream(session, frame);
+  if (session.monitor !== null) return inMonitor(session, frame);
   if (command.kind !== SPECIAL) return sendPlain(session, frame, command.kind);
   if (!arityFits(command.arity, frame.args.length)) return say(session, wrongArity(command.name));
   return handle(session, frame);
@@ -134,11 +130,6 @@ function handle(session: Session, frame: Frame): boolean {
   }
 }
 
-/** A frame that the proxy made itself. */
-function wholeOf(buf: Buffer) {
-  return { buf, start: 0, end: buf.length, owned: true };
-}
-
 function quit(session: Session): true {
   session.say(OK);
   session.finish("client");
@@ -164,16 +155,6 @@ function unsupported(session: Session, frame: Frame): true {
   return true;
 }
 
-/** A special command that turns out to be a plain request. */
-function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
-  if (session.privateLane !== null) session.releasePrivate();
-  if (session.privateLane !== null) return onPrivate(session, frame, kind);
-  const lane = session.route(kind);
-  if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
-  session.send({ command: frame.command, kind }, lane, frame);
-  return true;
-}
-
 function scan(session: Session, frame: Frame): boolean {
   const { command } = frame;
   const lane = laneFor(session, command.plainKind);
@@ -192,12 +173,6 @@ function sendCounting(session: Session, frame: Frame): boolean {
   if (lane === null) return session.noWay(command, frame.buf, frame.start);
   session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(rewrite.requestFor("")));
   return true;
-}
-
-/** Where a command goes that is plain but for what becomes of its reply; null = it has no way now. */
-function laneFor(session: Session, kind: PlainKind): Lane | null {
-  if (session.privateLane === null) return session.route(kind);
-  return session.mayUse(session.privateLane) ? session.privateLane : null;
 }
 
 // Scripts
@@ -227,31 +202,6 @@ function evalsha(session: Session, frame: Frame): boolean {
 }
 
 // Private connections
-
-/** The session's private connection; where there is none now, the command waits or was answered. */
-function privateLane(session: Session, frame: Frame): Lane | "wait" | "answered" {
-  const lane = session.openPrivate();
-  if (lane === "blocked") return "wait";
-  if (lane === "no-master") return session.wait(frame.start) ? "answered" : "wait";
-  if (lane !== "no-room") return lane;
-  const most = session.router.config.upstream.maxPrivate;
-  session.refuse(`ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`);
-  return "answered";
-}
-
-/** Sends a command on the private connection. @returns null when it was sent, else what to return. */
-function sendPrivate(session: Session, frame: Frame, kind: PlainKind, bond: Bond): boolean | null {
-  const lane = privateLane(session, frame);
-  if (lane === "wait") return false;
-  if (lane === "answered") return true;
-  session.send({ command: frame.command, kind, bond }, lane, frame);
-  return null;
-}
-
-/** A plain request of a session that has a private connection for something else. */
-function onPrivate(session: Session, frame: Frame, kind: PlainKind): boolean {
-  return sendPrivate(session, frame, kind, "none") ?? true;
-}
 
 /** The connection cannot be shared until the reply is there; what follows waits for it. */
 function blocking(session: Session, frame: Frame): boolean {
@@ -346,7 +296,7 @@ function monitor(session: Session, frame: Frame): boolean {
 }
 
 /** A monitor's session: what would need its connection in another state is refused. */
-function inStream(session: Session, frame: Frame): boolean {
+function inMonitor(session: Session, frame: Frame): boolean {
   const { command, args } = frame;
   if (command.kind !== SPECIAL) return onPrivate(session, frame, command.kind);
   if (!arityFits(command.arity, args.length)) return say(session, wrongArity(command.name));
@@ -410,7 +360,8 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
       return queue(session, transaction, frame);
     case "evalsha": {
       const load = session.context.scripts.loadRequest(args[1] ?? Buffer.alloc(0));
-      if (load !== null) transaction.needScript(load);
+      // Inside the transaction its lack could not be repaired.
+      if (load !== null) transaction.precede(load);
       return queue(session, transaction, frame);
     }
     case "scan": {
@@ -489,6 +440,8 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
     discardQuietly(session);
     return true;
   }
+  const caching = takeCaching(session);
+  if (caching !== null) transaction.precede(caching);
   const buf = transaction.unit();
   const { replies } = transaction;
   const bond = session.watching ? "watched" : "none";

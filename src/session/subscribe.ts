@@ -5,10 +5,10 @@ import type { Topic } from "./hub.ts";
 import { numsubWithMore, unseen, unseenReceivers, withMore } from "./receivers.ts";
 import type { Session } from "./session.ts";
 import { isDone, say, takeAnswer } from "./settings.ts";
-import type { Frame } from "./special.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { type Family, subscribeCommand } from "./topics.ts";
 import { commandProblem } from "./transaction.ts";
+import type { Frame } from "./ways.ts";
 
 /** A command of the SUBSCRIBE family with the right number of words. */
 export function subscribe(session: Session, frame: Frame): boolean {

@@ -43,10 +43,10 @@ export class Transaction {
     this.repeatable &&= isRepeatable(command.plainKind);
   }
 
-  /** The server is to have this script before the unit runs: inside, its lack could not be repaired. */
-  needScript(loadRequest: Buffer): void {
-    this.before.push(loadRequest);
-    this.bytes += loadRequest.length;
+  /** Goes out before the unit; its reply is not the client's. */
+  precede(request: Buffer): void {
+    this.before.push(request);
+    this.bytes += request.length;
   }
 
   /** Replies that the unit gets. */

@@ -1,0 +1,84 @@
+/** The ways a command can go once it is known what it needs: a shared lane, or the private connection. */
+import type { Command } from "../commands/command.ts";
+import type { Lane } from "../upstream/lane.ts";
+import type { Bond, PlainKind } from "../upstream/request.ts";
+import type { Session } from "./session.ts";
+
+/** One command as it lies in a buffer. */
+export interface Frame {
+  readonly command: Command;
+  readonly buf: Buffer;
+  readonly start: number;
+  readonly end: number;
+  /** Nobody else will change the buffer. */
+  readonly owned: boolean;
+  /** Views into the buffer, the name first. */
+  readonly args: Buffer[];
+}
+
+/** A frame that the proxy made itself. */
+export function wholeOf(buf: Buffer) {
+  return { buf, start: 0, end: buf.length, owned: true };
+}
+
+/** A special command that turns out to be a plain request. */
+export function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
+  if (session.privateLane !== null) session.releasePrivate();
+  if (session.privateLane !== null || session.hasStream) return onPrivate(session, frame, kind);
+  const lane = session.route(kind);
+  if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
+  session.send({ command: frame.command, kind }, lane, frame);
+  return true;
+}
+
+/** Where a command goes that is plain but for what becomes of its reply; null = it has no way now. */
+export function laneFor(session: Session, kind: PlainKind): Lane | null {
+  if (session.privateLane === null && !session.hasStream) return session.route(kind);
+  const lane = session.openPrivate();
+  return typeof lane === "string" ? null : lane;
+}
+
+// Private connections
+
+/** The session's private connection; where there is none now, the command waits or was answered. */
+export function privateLane(session: Session, frame: Frame): Lane | "wait" | "answered" {
+  const lane = session.openPrivate();
+  if (lane === "blocked") return "wait";
+  if (lane === "no-master") return session.wait(frame.start) ? "answered" : "wait";
+  if (lane !== "no-room") return lane;
+  const most = session.router.config.upstream.maxPrivate;
+  session.refuse(`ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`);
+  return "answered";
+}
+
+/** Sends a command on the private connection. @returns null when it was sent, else what to return. */
+export function sendPrivate(session: Session, frame: Frame, kind: PlainKind, bond: Bond): boolean | null {
+  const lane = privateLane(session, frame);
+  if (lane === "wait") return false;
+  if (lane === "answered") return true;
+  const { command } = frame;
+  const before = command.handler === "client" ? null : takeCaching(session);
+  if (before === null) session.send({ command, kind, bond }, lane, frame);
+  else {
+    const unit = Buffer.concat([before, frame.buf.subarray(frame.start, frame.end)]);
+    session.send({ command, kind, bond, replies: 2 }, lane, wholeOf(unit));
+  }
+  return null;
+}
+
+/** A plain request of a session that has a private connection for something else. */
+export function onPrivate(session: Session, frame: Frame, kind: PlainKind): boolean {
+  return sendPrivate(session, frame, kind, "none") ?? true;
+}
+
+/**
+ * The CLIENT CACHING that the next command is about: sent before it once more, so that it holds wherever the
+ * command ends up.
+ */
+export function takeCaching(session: Session): Buffer | null {
+  const { tracking } = session;
+  if (tracking === null) return null;
+  const { caching } = tracking;
+  tracking.caching = null;
+  return caching;
+}
