@@ -1,6 +1,6 @@
 /**
- * CLIENT TRACKING, CACHING, TRACKINGINFO and GETREDIR: client-side caching. What a server tracks it tracks for
- * a connection, so a client that tracks has one of its own, to the master, through which all it asks goes.
+ * CLIENT TRACKING, CACHING, TRACKINGINFO and GETREDIR: client-side caching. What a server tracks it tracks
+ * for a connection, so a client that tracks has one of its own, to the master, through which all it asks goes.
  *
  * When that connection is lost the client is told once to forget everything: nothing tells it any more what
  * has changed. Until the next one tracks again nothing is read for it.
@@ -111,7 +111,7 @@ export function redirectIndex(args: readonly Buffer[]): number {
   return -1;
 }
 
-/** CLIENT TRACKING ON|OFF on its way: it reads otherwise where the other client's connection has another number. */
+/** CLIENT TRACKING on its way: it reads otherwise where the other client's connection has another number. */
 class TrackingCall implements Rewrite {
   readonly replies = 1;
   readonly deadlineMs = null;
