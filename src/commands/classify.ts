@@ -29,6 +29,7 @@ const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ["quit", "quit"],
   ["reset", "reset"],
   ["client", "client"],
+  ["info", "info"],
   ["multi", "multi"],
   ["exec", "exec"],
   ["discard", "discard"],

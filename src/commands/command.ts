@@ -21,6 +21,7 @@ export type Handler =
   | "quit"
   | "reset"
   | "client"
+  | "info" // may get a section of the proxy's own
   | "multi"
   | "exec"
   | "discard"

@@ -27,9 +27,10 @@ export class Clients {
     router: Router;
     table: CommandTable;
     admin: SessionContext["admin"];
+    infoSection: SessionContext["infoSection"];
     onFault: (error: unknown) => void;
   }) {
-    const { router, table, admin, onFault } = options;
+    const { router, table, admin, infoSection, onFault } = options;
     const { listen, limits, hold } = router.config;
     this.router = router;
     this.context = {
@@ -37,6 +38,7 @@ export class Clients {
       table,
       scripts: new Scripts(limits.scriptBytes),
       admin,
+      infoSection,
       onFault,
       slab: new OutputSlab(),
       output: { maxBytes: limits.outputBufferBytes, pauseBytes: limits.maxUnsentBytes },

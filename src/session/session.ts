@@ -57,6 +57,8 @@ export interface SessionContext {
   readonly maxHeldBytes: number;
   /** Answers PROXY …: the admin's reply, encoded. */
   readonly admin: (args: readonly Buffer[], protocol: Protocol) => Buffer;
+  /** The section that the proxy adds to INFO: lines that end with CRLF, its title first. */
+  readonly infoSection: () => string;
   readonly onClose: (session: Session) => void;
   readonly onFault: (error: unknown) => void;
 }

@@ -9,6 +9,7 @@ import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind } from "../upstream/request.ts";
 import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
+import { InfoCall, wantsProxySection } from "./info.ts";
 import { ScanCall } from "./scan.ts";
 import { ScriptCall } from "./scripts.ts";
 import type { Session } from "./session.ts";
@@ -81,6 +82,8 @@ function handle(session: Session, frame: Frame): boolean {
       return isPrivateQuiet(session) && reset(session);
     case "client":
       return client(session, frame);
+    case "info":
+      return info(session, frame);
     case "multi":
       return multi(session);
     case "exec":
@@ -160,6 +163,16 @@ function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
   const lane = session.route(kind);
   if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
   session.send({ command: frame.command, kind }, lane, frame);
+  return true;
+}
+
+function info(session: Session, frame: Frame): boolean {
+  const { command, args } = frame;
+  if (!wantsProxySection(args)) return sendPlain(session, frame, command.plainKind);
+  const lane = laneFor(session, command.plainKind);
+  if (lane === null) return session.noWay(command, frame.buf, frame.start);
+  const rewrite = new InfoCall(frame.buf.subarray(frame.start, frame.end), session.context.infoSection);
+  session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(rewrite.requestFor()));
   return true;
 }
 
@@ -410,6 +423,7 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
     case "watch":
       return say(session, encodeError("ERR WATCH inside MULTI is not allowed"));
     case "none":
+    case "info":
     case "blocking":
     case "xread":
     case "unwatch":

@@ -50,6 +50,7 @@ const SPECIALS: Readonly<Record<string, string[]>> = {
   quit: ["quit"],
   reset: ["reset"],
   client: ["client"],
+  info: ["info"],
   multi: ["multi"],
   exec: ["exec"],
   discard: ["discard"],
@@ -83,7 +84,7 @@ describe("the built-in table", () => {
   const table = new CommandTable();
 
   it("has exactly the commands of Redis 7.0 and PROXY, each classified here", () => {
-    const classified = [...READS, ...MASTER_READS, ...WRITES, "info", ...SPECIAL_NAMES];
+    const classified = [...READS, ...MASTER_READS, ...WRITES, ...SPECIAL_NAMES];
     expect(classified.toSorted()).toEqual(
       [...BUILTIN.keys(), "proxy", "post", "host:", "waitaof"].toSorted(),
     );
@@ -94,7 +95,6 @@ describe("the built-in table", () => {
     ["READ", READ, READS],
     ["MASTER_READ", MASTER_READ, MASTER_READS],
     ["WRITE", WRITE, WRITES],
-    ["PREFER_MASTER", PREFER_MASTER, ["info"]],
   ] as const)("classifies as %s what is listed here", (_, kind, names) => {
     for (const name of names) {
       expect(look(table, name)).toMatchObject({ name, kind, plainKind: kind, handler: "none", known: true });
@@ -123,6 +123,10 @@ describe("the built-in table", () => {
     for (const [name, { flags }] of BUILTIN) {
       if (flags.includes("b")) expect([name, look(table, name).kind]).toEqual([name, SPECIAL]);
     }
+  });
+
+  it("asks the master with INFO while there is one", () => {
+    expect(look(table, "info").plainKind).toBe(PREFER_MASTER);
   });
 
   it("treats XREAD without BLOCK as a read, XREADGROUP as a write", () => {
@@ -318,7 +322,7 @@ describe("learning a server's COMMAND", () => {
     ]);
     expect(look(table, "dbsize").kind).toBe(MASTER_READ);
     expect(look(table, "scan").plainKind).toBe(MASTER_READ);
-    expect(look(table, "info").kind).toBe(PREFER_MASTER);
+    expect(look(table, "info").plainKind).toBe(PREFER_MASTER);
     expect(look(table, "ping").kind).toBe(READ);
   });
 
