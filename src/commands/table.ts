@@ -11,6 +11,7 @@ const UNKNOWN: Command = {
   arity: -1,
   subcommands: null,
   script: false,
+  noMulti: false,
   known: false,
 };
 
@@ -88,10 +89,23 @@ const OWN_COMMANDS: readonly CommandFacts[] = [
     writes: false,
     readsOnly: false,
     blocks: false,
+    noMulti: false,
+    unsafe: false,
     subcommands: null,
   })),
-  { name: "proxy", arity: -2, writes: false, readsOnly: false, blocks: false, subcommands: null },
+  {
+    name: "proxy",
+    arity: -2,
+    writes: false,
+    readsOnly: false,
+    blocks: false,
+    noMulti: false,
+    unsafe: false,
+    subcommands: null,
+  },
 ];
+
+const BUILTIN_NAMES: ReadonlySet<string> = new Set(builtinFacts().map(({ name }) => name));
 
 function hashBytes(buf: Uint8Array, start: number, end: number): number {
   let hash = end - start;
@@ -119,6 +133,8 @@ function builtinFacts(): CommandFacts[] {
       writes: flags.includes("w"),
       readsOnly: flags.includes("r"),
       blocks: flags.includes("b"),
+      noMulti: flags.includes("m"),
+      unsafe: false,
       subcommands: null,
     };
   });
@@ -145,11 +161,28 @@ function factsOfReply(reply: unknown): CommandFacts[] {
       writes: words.has("write") || subcommandsWrite(subcommands),
       readsOnly: words.has("readonly"),
       blocks: words.has("blocking"),
+      noMulti: words.has("no_multi"),
+      unsafe: !isBuiltin(name) && touchesConnection(words),
       subcommands: subcommandArities(subcommands),
     });
   }
   return facts;
 }
+
+function isBuiltin(name: string): boolean {
+  return BUILTIN_NAMES.has(name.toLowerCase());
+}
+
+/**
+ * Whether a command carries the flags of those that do something to the connection they come on: MONITOR and
+ * SYNC, SUBSCRIBE, HELLO and RESET, MULTI and WATCH. None of them may stand in a script. Such a one under an
+ * unknown name is new, or was renamed in the server's configuration.
+ */
+function touchesConnection(flags: ReadonlySet<string>): boolean {
+  return flags.has("noscript") && CONNECTION_FLAGS.some((flag) => flags.has(flag));
+}
+
+const CONNECTION_FLAGS = ["admin", "pubsub", "no_multi", "no_auth", "allow_busy"];
 
 function subcommandsWrite(subcommands: unknown): boolean {
   if (!Array.isArray(subcommands)) return false;

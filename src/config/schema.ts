@@ -322,6 +322,14 @@ const inFlight = group({
   }),
 });
 
+const commands = group({
+  topology: choice({
+    values: ["refuse", "pass"],
+    default: "refuse",
+    doc: "REPLICAOF, SLAVEOF, FAILOVER, SHUTDOWN of a client: refuse = an error; pass = on to the master.",
+  }),
+});
+
 const limits = group({
   maxClients: count({
     default: "10000",
@@ -427,6 +435,7 @@ export const configSchema = z.strictObject({
   reads,
   hold,
   inFlight,
+  commands,
   limits,
   failovers,
   log,

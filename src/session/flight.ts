@@ -332,6 +332,9 @@ export class Flight implements RequestOwner {
         this.deliver(request, encodeNullArray(this.host.protocol));
         this.host.onSpecialDone(request);
         break;
+      case "node":
+        this.answerWith(request, request.refusal ?? MASTER_CHANGED);
+        break;
       case "none":
       case "blocking":
       case "stream": {
@@ -405,6 +408,10 @@ const TIMED_OUT = Buffer.from("*-1\r\n");
 
 const LOST_TOO_OFTEN = encodeError(
   `ERR proxy: ${MAX_LOSSES + 1} connections were lost over this command, no node answers it`,
+);
+
+const MASTER_CHANGED = encodeError(
+  "ERR proxy: not run: the connection to the master it was meant for was lost before it was sent",
 );
 
 const UNCERTAIN = encodeError(

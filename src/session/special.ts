@@ -113,13 +113,22 @@ function handle(session: Session, frame: Frame): boolean {
       return scan(session, frame);
     case "script":
       noteScriptCommand(session, frame.args);
-      return isScriptDebug(frame.args) ? unsupported(session, frame) : sendPlain(session, frame, WRITE);
+      if (isWord(frame.args[1], "DEBUG")) return unsupported(session, frame);
+      return isWord(frame.args[1], "KILL") ? besideScripts(session, frame) : sendPlain(session, frame, WRITE);
+    case "function":
+      return isWord(frame.args[1], "KILL") || isWord(frame.args[1], "STATS")
+        ? besideScripts(session, frame)
+        : sendPlain(session, frame, WRITE);
     case "wait":
       return unsupported(session, frame);
     case "proxy":
       return proxy(session, frame);
-    case "refused":
-      return refused(session, frame);
+    case "topology":
+      return topology(session, frame);
+    case "replication":
+      return refuseReplication(session, frame);
+    case "unsafe":
+      return refuseUnsafe(session, frame);
     case "forbidden":
       session.finish("protocol-error");
       return true;
@@ -142,11 +151,51 @@ function proxy(session: Session, frame: Frame): true {
   return say(session, session.context.admin(frame.args, session.protocol));
 }
 
-/** Commands that would change the group or leave it behind the proxy's back. */
-function refused(session: Session, frame: Frame): true {
-  const name = frame.command.name.toUpperCase();
-  session.refuse(`ERR proxy: ${name} is not passed on to shared nodes: send it to the node itself`);
+/**
+ * Commands that change the group for everybody. They go, if at all, to the master there is now and to no
+ * other: one that waited for a master to come would hit the one that had just taken over. SHUTDOWN waits for
+ * the replicas, hence the connection of its own.
+ */
+function topology(session: Session, frame: Frame): boolean {
+  if (refusesTopology(session, frame)) return true;
+  if (!session.router.writable) {
+    session.refuse(`ERR proxy: ${nameOf(frame)} is not held: there is no master now to pass it on to`);
+    return true;
+  }
+  const result = sendPrivate(session, frame, WRITE, "node");
+  if (result !== null) return result;
+  session.block("drain");
   return true;
+}
+
+function refusesTopology(session: Session, frame: Frame): boolean {
+  if (session.router.config.commands.topology === "pass") return false;
+  session.refuse(
+    `ERR proxy: ${nameOf(frame)} is not passed on (commands.topology: refuse): ` +
+      "send it to the node itself, the proxy follows",
+  );
+  return true;
+}
+
+/** Commands by which a replica gets its master's stream, on a connection that nothing else may use then. */
+function refuseReplication(session: Session, frame: Frame): true {
+  session.refuse(
+    `ERR proxy: ${nameOf(frame)} is not passed on: ` +
+      "it would turn a connection that clients share into a replication link",
+  );
+  return true;
+}
+
+function refuseUnsafe(session: Session, frame: Frame): true {
+  session.refuse(
+    `ERR proxy: ${nameOf(frame)} is not passed on: ` +
+      "by its flags it changes the connection it comes on, which clients share",
+  );
+  return true;
+}
+
+function nameOf(frame: Frame): string {
+  return frame.command.name.toUpperCase();
 }
 
 function unsupported(session: Session, frame: Frame): true {
@@ -202,6 +251,17 @@ function noteScriptCommand(session: Session, args: readonly Buffer[]): void {
   const word = args[1]?.toString("latin1", 0, 16).toUpperCase();
   if (word === "LOAD") rememberScript(session, args[2]);
   else if (word === "FLUSH") session.context.scripts.clear();
+}
+
+/**
+ * What is said about a script that keeps the server busy: on the connection that the script came on, which
+ * may be the shared one, it would wait for the very script it is to end (networking.c, protectClient).
+ */
+function besideScripts(session: Session, frame: Frame): boolean {
+  const result = sendPrivate(session, frame, WRITE, "none");
+  if (result !== null) return result;
+  session.block("drain");
+  return true;
 }
 
 function evalsha(session: Session, frame: Frame): boolean {
@@ -363,8 +423,9 @@ function inStream(session: Session, frame: Frame): boolean {
       return session.isDrained() && reset(session);
     case "proxy":
       return proxy(session, frame);
-    case "refused":
-      return refused(session, frame);
+    case "replication":
+    case "unsafe":
+      return handle(session, frame);
     case "subscribe":
       if (!arityFits(command.arity, args.length)) return say(session, wrongArity(command.name));
       return subscribe(session, frame);
@@ -390,8 +451,8 @@ function inStream(session: Session, frame: Frame): boolean {
   }
 }
 
-function isScriptDebug(args: readonly Buffer[]): boolean {
-  return args[1] !== undefined && args[1].toString("latin1", 0, 16).toUpperCase() === "DEBUG";
+function isWord(arg: Buffer | undefined, word: string): boolean {
+  return arg !== undefined && arg.length === word.length && arg.toString("latin1").toUpperCase() === word;
 }
 
 // Transactions
@@ -424,6 +485,7 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
       return say(session, encodeError("ERR WATCH inside MULTI is not allowed"));
     case "none":
     case "info":
+    case "function":
     case "blocking":
     case "xread":
     case "unwatch":
@@ -443,11 +505,18 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
     }
     case "script":
       noteScriptCommand(session, args);
-      if (!isScriptDebug(frame.args)) return queue(session, transaction, frame);
+      if (!isWord(args[1], "DEBUG")) return queue(session, transaction, frame);
       break;
-    case "refused":
+    case "topology":
+    case "replication":
+    case "unsafe": {
+      const refusal = transaction.refusal(command, args, 0);
       transaction.spoilt = true;
-      return refused(session, frame);
+      if (refusal !== null) return say(session, refusal);
+      if (command.handler !== "topology") return handle(session, frame);
+      if (refusesTopology(session, frame)) return true;
+      break;
+    }
     default:
       break;
   }

@@ -28,6 +28,7 @@ export class Transaction {
   refusal(command: Command, args: readonly Buffer[], bytes: number): Buffer | null {
     const problem = commandProblem(command, args);
     if (problem !== null) return problem;
+    if (command.noMulti) return encodeError("ERR Command not allowed inside a transaction");
     if (this.bytes + bytes > this.maxBytes) {
       return encodeError(
         `ERR proxy: the transaction is larger than limits.maxRequestBytes (${this.maxBytes} bytes)`,

@@ -1,8 +1,9 @@
 /** Commands about the server itself: they go to the master, under the client's own rights. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { RawClient } from "../support/client.ts";
-import type { Reply } from "../support/resp.ts";
-import { errorText, Stage } from "../support/stage.ts";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { RawClient as Client } from "../support/client.ts";
+import { type Reply, ReplyError } from "../support/resp.ts";
+import { calls, errorText, Stage } from "../support/stage.ts";
+import { until } from "../support/wait.ts";
 
 let stage: Stage;
 
@@ -16,6 +17,16 @@ function sections(text: Reply): Map<string, string[]> {
   expect(String(text)).toMatch(/\r\n$/);
   const parts = String(text).replace(/\r\n$/, "").split("\r\n\r\n");
   return new Map(parts.map((part) => part.split("\r\n")).map(([title = "", ...lines]) => [title, lines]));
+}
+
+/** A client of a user with these rights, on all nodes. */
+async function userOn(stage: Stage, name: string, ...rules: string[]): Promise<Client> {
+  for (const server of stage.group.all) {
+    await server.cli("ACL", "SETUSER", name, "reset", "on", `>${name}`, "~*", "&*", ...rules);
+  }
+  const client = await stage.client();
+  expect(await client.command("AUTH", name, name)).toBe("OK");
+  return client;
 }
 
 describe("INFO", () => {
@@ -49,7 +60,7 @@ describe("INFO", () => {
   });
 
   it("is asked of the server: a user without the right to it gets NOPERM, not the section", async () => {
-    const client = await userWith("noinfo", "+@all", "-info");
+    const client = await userOn(stage, "noinfo", "+@all", "-info");
     for (const args of [["INFO"], ["INFO", "proxy"], ["INFO", "cpu"]] as const) {
       expect(errorText(await client.command(...args))).toMatch(/^NOPERM .*'info'/);
     }
@@ -71,12 +82,136 @@ describe("INFO", () => {
   });
 });
 
-/** A client of a user with these rights, on all nodes. */
-async function userWith(name: string, ...rules: string[]): Promise<RawClient> {
-  for (const server of stage.group.all) {
-    await server.cli("ACL", "SETUSER", name, "reset", "on", `>${name}`, "~*", "&*", ...rules);
-  }
-  const client = await stage.client();
-  expect(await client.command("AUTH", name, name)).toBe("OK");
-  return client;
+describe("a script that never ends", () => {
+  it.each([
+    ["SCRIPT KILL", ["EVAL", "while true do end", "0"]],
+    ["FUNCTION KILL", ["FCALL", "forever", "0"]],
+  ] as const)(
+    "is ended by %s of another client of the same user, though both share a connection",
+    async (kill, run) => {
+      const [runner, killer, neighbour] = (await stage.clients(3)) as [Client, Client, Client];
+      expect(await killer.command("CONFIG", "SET", "busy-reply-threshold", "100")).toBe("OK");
+      expect(await killer.command("FUNCTION", "LOAD", "REPLACE", FOREVER)).toBe("forever");
+      const running = runner.command(...run);
+      const isBusy = async () =>
+        errorOrNull(await ask(stage.master.port, "GET", "x"))?.startsWith("BUSY") === true;
+      await until(isBusy, { what: "the server being busy" });
+      const waiting = neighbour.command("SET", "neighbour", "1");
+      if (run[0] === "FCALL") {
+        expect(JSON.stringify(await killer.command("FUNCTION", "STATS"))).toContain("forever");
+      }
+      expect(await killer.command(...kill.split(" "))).toBe("OK");
+      expect(errorText(await running)).toMatch(/script killed by user/i);
+      expect(await waiting).toBe("OK");
+      expect(await killer.command("SET", "k", "1")).toBe("OK");
+    },
+    15_000,
+  );
+});
+
+const FOREVER = `#!lua name=forever
+redis.register_function("forever", function() while true do end end)`;
+
+function errorOrNull(reply: Reply): string | null {
+  return reply instanceof ReplyError ? reply.message : null;
 }
+
+/** One command on a node itself. */
+async function ask(port: number, ...args: string[]): Promise<Reply> {
+  const client = await Client.connect({ port });
+  try {
+    return await client.command(...args);
+  } finally {
+    client.close();
+  }
+}
+
+describe("commands that change the group", () => {
+  const COMMANDS = [
+    ["REPLICAOF", "NO", "ONE"],
+    ["SLAVEOF", "NO", "ONE"],
+    ["FAILOVER"],
+    ["SHUTDOWN", "NOSAVE"],
+  ];
+
+  it.each(COMMANDS)(
+    "%s %s: refused by default, with what to do instead and the setting (36)",
+    async (...args) => {
+      const client = await stage.client();
+      const words = args.filter((one) => one !== undefined);
+      const text = errorText(await client.command(...words));
+      expect(text).toMatch(new RegExp(`^ERR proxy: ${args[0]} .*commands\\.topology.*the node itself`));
+      expect(await calls(stage.master, String(args[0]).toLowerCase())).toBe(0);
+    },
+  );
+
+  it("are refused for their words first, as by Redis, alone and inside MULTI (36)", async () => {
+    const commands = [["REPLICAOF", "a"], ["SYNC", "a"], ["PSYNC", "a"], ["SLAVEOF"]];
+    const client = await stage.client();
+    const direct = await Client.connect({ port: stage.master.port });
+    for (const one of commands) {
+      expect(await client.command(...one)).toEqual(await direct.command(...one));
+      const unit = [["MULTI"], one, ["EXEC"]];
+      expect(await client.pipeline(unit)).toEqual(await direct.pipeline(unit));
+    }
+    for (const one of [["SHUTDOWN"], ["SYNC"], ["SAVE"]]) {
+      const unit = [["MULTI"], one, ["EXEC"]];
+      expect(await client.pipeline(unit)).toEqual(await direct.pipeline(unit));
+    }
+    direct.close();
+  });
+
+  it.each([["SYNC"], ["PSYNC", "?", "-1"], ["REPLCONF", "capa", "eof"]])(
+    "%s never gets on a shared connection (36)",
+    async (...args) => {
+      const client = await stage.client();
+      expect(errorText(await client.command(...args))).toMatch(/^ERR proxy: .*replication link$/);
+    },
+  );
+});
+
+describe("commands.topology: pass", () => {
+  let passing: Stage;
+
+  beforeEach(async () => {
+    passing = await Stage.open({ replicas: 2, config: { commands: { topology: "pass" } } });
+  });
+  afterEach(() => passing.close());
+
+  it("FAILOVER of a client is a switch for all (36, 37)", async () => {
+    const client = await passing.client();
+    const other = await passing.client();
+    const to = ["FAILOVER", "TO", "127.0.0.1", String(passing.replica(0).port)];
+    expect(await client.command(...to)).toBe("OK");
+    await passing.untilMaster(passing.replica(0));
+    expect(await other.command("SET", "k", "1")).toBe("OK");
+    expect(await client.command("GET", "k")).toBe("1");
+  });
+
+  it("SHUTDOWN ends the master, its outcome is UNCERTAIN, and nobody else is asked to end (36)", async () => {
+    const client = await passing.client();
+    const sent = client.pipeline([
+      ["SHUTDOWN", "NOSAVE"],
+      ["SHUTDOWN", "NOSAVE"],
+      ["SET", "k", "1"],
+    ]);
+    await passing.untilCause("connection-lost");
+    await passing.replica(0).promote();
+    const [first, second, third] = await sent;
+    expect(errorText(first)).toMatch(/^UNCERTAIN /);
+    expect(errorText(second)).toMatch(/^ERR proxy: SHUTDOWN is not held/);
+    expect(third).toBe("OK");
+    expect((await passing.replica(0).info()).get("role")).toBe("master");
+  });
+
+  it("asks for the client's own rights, and inside MULTI stays refused (36)", async () => {
+    const client = await userOn(passing, "plain", "+@all", "-@dangerous");
+    for (const args of [["FAILOVER"], ["REPLICAOF", "NO", "ONE"], ["SHUTDOWN"]]) {
+      expect(errorText(await client.command(...args))).toMatch(/^NOPERM /);
+    }
+    const admin = await passing.client();
+    const unit = await admin.pipeline([["MULTI"], ["REPLICAOF", "NO", "ONE"], ["EXEC"]]);
+    expect(errorText(unit[1])).toMatch(/^ERR proxy: REPLICAOF inside MULTI/);
+    expect(errorText(unit[2])).toMatch(/^EXECABORT /);
+  });
+});

@@ -33,7 +33,7 @@ const MASTER_READS = words(`
 
 const WRITES = words(`
   acl append asking bgrewriteaof bgsave bitfield bitop cluster config copy debug decr decrby del
-  expire expireat fcall flushall flushdb function geoadd georadius georadiusbymember geosearchstore getdel
+  expire expireat fcall flushall flushdb geoadd georadius georadiusbymember geosearchstore getdel
   getex getset hdel hincrby hincrbyfloat hmset hset hsetnx incr incrby incrbyfloat latency linsert lmove lmpop
   lpop lpush lpushx lrem lset ltrim migrate module move mset msetnx persist pexpire pexpireat pfadd pfdebug
   pfmerge pfselftest psetex publish readonly readwrite rename renamenx restore restore-asking rpop rpoplpush
@@ -64,10 +64,12 @@ const SPECIALS: Readonly<Record<string, string[]>> = {
   evalsha: ["evalsha", "evalsha_ro"],
   scan: words("scan hscan sscan zscan"),
   script: ["script"],
+  function: ["function"],
   wait: ["wait", "waitaof"],
   proxy: ["proxy"],
   forbidden: ["post", "host:"],
-  refused: words("replicaof slaveof failover shutdown sync psync replconf"),
+  topology: words("replicaof slaveof failover shutdown"),
+  replication: words("sync psync replconf"),
 };
 
 const SPECIAL_NAMES = Object.values(SPECIALS).flat();
@@ -123,6 +125,11 @@ describe("the built-in table", () => {
     for (const [name, { flags }] of BUILTIN) {
       if (flags.includes("b")) expect([name, look(table, name).kind]).toEqual([name, SPECIAL]);
     }
+  });
+
+  it("knows what Redis does not queue inside MULTI", () => {
+    const names = [...BUILTIN.keys()].filter((name) => look(table, name).noMulti);
+    expect(names.toSorted()).toEqual(words("psync save shutdown sync"));
   });
 
   it("asks the master with INFO while there is one", () => {
