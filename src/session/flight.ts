@@ -37,7 +37,7 @@ export interface FlightHost {
   onSpecialDone(request: Request): void;
   /** The private connection is gone. */
   onConnectionGone(lane: Lane): void;
-  /** The node will not let the call wait there: the private connection is of no use any more. */
+  /** The node will not have the call or transaction: the private connection is of no use any more. */
   onBlockingRefused(): void;
   /** WATCH lost its connection before it was answered. */
   onWatchLost(): void;
@@ -290,7 +290,7 @@ export class Flight implements RequestOwner {
     // A node that refuses a "read" as a write knows better.
     if (cause === "not-master" && request.kind === READ) request.kind = WRITE;
     if (lane !== null) this.router.refusedBy(lane, cause);
-    if (request.bond === "blocking") this.host.onBlockingRefused();
+    if (request.bond === "blocking" || request.bond === "change") this.host.onBlockingRefused();
     return this.notRun(request);
   }
 
@@ -337,7 +337,8 @@ export class Flight implements RequestOwner {
         break;
       case "none":
       case "blocking":
-      case "stream": {
+      case "stream":
+      case "change": {
         const { counters } = this.router;
         if (request.kind === WRITE) counters.resentWrites++;
         else counters.resentReads++;

@@ -112,6 +112,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   lastIds: (string | null)[] | null = null;
   /** Credentials that HELLO … AUTH has proven, until the rest of that HELLO is done. */
   provenIdentity: Identity | null = null;
+  /** While something of its own is answered inside of EXEC's reply: what it says. */
+  private overheard: Buffer[] | null = null;
   wakeQueued = false;
   /** Pause before the stream is restored, after a connection that was not let in, ms. */
   private restorePauseMs = 0;
@@ -526,9 +528,12 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   wayFor(request: Request): Lane | null {
-    if (request.bond === "blocking" || request.bond === "stream") {
+    if (request.bond === "blocking" || request.bond === "stream" || request.bond === "change") {
       const lane = this.openPrivate();
-      if (typeof lane !== "string") return lane;
+      if (typeof lane !== "string") {
+        lane.strayed ||= request.bond === "change";
+        return lane;
+      }
     } else {
       const lane = this.route(request.kind);
       if (lane !== null) return lane;
@@ -611,7 +616,11 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   onBlockingRefused(): void {
-    if (this.hasStream) return;
+    if (!this.hasStream) this.losePrivate();
+  }
+
+  /** Ends the private connection although keys may be watched on it. */
+  losePrivate(): void {
     if (this.watching) this.watchLost = true;
     this.dropPrivate();
   }
@@ -688,14 +697,31 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
 
   say(bytes: Buffer): void {
     this.router.counters.requests.local++;
-    this.flight.say(bytes);
+    this.utter(bytes);
+  }
+
+  private utter(bytes: Buffer): void {
+    if (this.overheard === null) this.flight.say(bytes);
+    else this.overheard.push(bytes);
+  }
+
+  /** What the session says while `run` runs; the client does not get it. */
+  overhear(run: () => void): Buffer {
+    const said: Buffer[] = [];
+    this.overheard = said;
+    try {
+      run();
+    } finally {
+      this.overheard = null;
+    }
+    return Buffer.concat(said);
   }
 
   /** An error of the proxy itself: the request was not run. */
   refuse(text: string): void {
     this.router.counters.requests.refused++;
     this.router.counters.proxyErrors++;
-    this.flight.say(encodeError(text));
+    this.utter(encodeError(text));
   }
 
   /** The answer to a question of a special command. */

@@ -1,6 +1,9 @@
 /** The commands by which a client says who it is and how it wants to be spoken to. */
 import { WRITE } from "../commands/command.ts";
+import { MINUS } from "../resp/bytes.ts";
 import { encodeError, encodeValue, OK, PONG, type Protocol, RESET, type Value } from "../resp/encode.ts";
+import { ask } from "../upstream/ask.ts";
+import type { Lane } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
 import type { Session } from "./session.ts";
 import type { Frame } from "./special.ts";
@@ -64,18 +67,14 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
     }
     if (!session.isDrained()) return null;
     session.block("answer");
-    session.router.checkCredentials(
-      credentials.map((one) => Buffer.from(one)),
-      (found) => session.answered(found),
-    );
+    const args = credentials.map((one) => Buffer.from(one));
+    if (session.privateLane !== null) logIn(session, session.privateLane, args);
+    else session.router.checkCredentials(args, (found) => session.answered(found));
     return null;
   }
   switch (answer.kind) {
-    case "yes": {
-      const password = credentials[credentials.length - 1]!.toString("latin1");
-      const username = credentials.length === 2 ? credentials[0]!.toString("latin1") : null;
-      return session.router.profiles.identity(username, password);
-    }
+    case "yes":
+      return identityOf(session, credentials);
     case "no":
       session.say(answer.error);
       return null;
@@ -85,16 +84,65 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
   }
 }
 
+/**
+ * Logs the private connection in: what it watches stays watched, and its server's answer is the proof. The
+ * connection goes on as the same user if the answer is no.
+ */
+function logIn(session: Session, lane: Lane, credentials: readonly Buffer[]): void {
+  lane.strayed = true;
+  ask(lane, ["AUTH", ...credentials], (reply) => {
+    if (reply === null) session.answered({ kind: "nobody" });
+    else session.answered(reply[0] === MINUS ? { kind: "no", error: reply } : { kind: "yes" });
+  });
+}
+
 export function auth(session: Session, frame: Frame): boolean {
-  if (refuseWhileWatching(session, frame)) return true;
   if (frame.args.length > 3) return say(session, encodeError("ERR syntax error"));
   const identity = proveIdentity(session, frame, frame.args.slice(1));
   if (identity === null) return isDone(session);
-  const { db, protocol } = session.profile;
-  const profile = session.router.profiles.get(identity, db, protocol);
+  follow(session, { identity });
+  return say(session, OK);
+}
+
+/** The session goes on with what a server has accepted. */
+function follow(session: Session, change: Partial<Pick<Profile, "identity" | "db" | "protocol">>): void {
+  const { identity, db, protocol } = session.profile;
+  const profile = session.router.profiles.get(
+    change.identity ?? identity,
+    change.db ?? db,
+    change.protocol ?? protocol,
+  );
   profile.accepted = true;
   session.useProfile(profile);
-  return say(session, OK);
+}
+
+/** AUTH inside a transaction was answered OK. */
+export function followAuth(session: Session, args: readonly Buffer[]): void {
+  follow(session, { identity: identityOf(session, args.slice(1)) });
+}
+
+/** SELECT inside a transaction was answered OK. */
+export function followSelect(session: Session, args: readonly Buffer[]): void {
+  follow(session, { db: Number(args[1]?.toString("latin1")) });
+}
+
+/** HELLO inside a transaction was answered. @returns the reply for the client. */
+export function followHello(session: Session, args: readonly Buffer[], reply: Buffer): Buffer {
+  const options = reply[0] === MINUS ? null : helloOptions(args);
+  if (options === null || typeof options === "string") return reply;
+  const { credentials, name } = options;
+  const identity = credentials === null ? session.profile.identity : identityOf(session, credentials);
+  follow(session, { identity, protocol: options.protocol ?? session.protocol });
+  if (name !== null) session.name = name;
+  return encodeValue(greeting(session), session.protocol);
+}
+
+/** @param credentials proven ones: the password, or the user's name and the password. */
+function identityOf(session: Session, credentials: readonly Buffer[]): Identity {
+  const [first = "", second] = credentials.map((one) => one.toString("latin1"));
+  return second === undefined
+    ? session.router.profiles.identity(null, first)
+    : session.router.profiles.identity(first, second);
 }
 
 interface HelloOptions {
@@ -126,17 +174,7 @@ function helloOptions(args: readonly Buffer[]): HelloOptions | string {
   return { protocol: version === "2" ? 2 : 3, credentials, name };
 }
 
-/** While keys are watched the private connection cannot become another user's or speak another protocol. */
-function refuseWhileWatching(session: Session, frame: Frame): boolean {
-  if (session.privateLane === null) return false;
-  session.refuse(
-    `ERR proxy: ${frame.command.name.toUpperCase()} is not supported yet while keys are watched`,
-  );
-  return true;
-}
-
 export function hello(session: Session, frame: Frame): boolean {
-  if (refuseWhileWatching(session, frame)) return true;
   const options = helloOptions(frame.args);
   if (typeof options === "string") return say(session, encodeError(options));
   let { identity } = session.profile;
@@ -151,10 +189,17 @@ export function hello(session: Session, frame: Frame): boolean {
     options.protocol ?? session.protocol,
   );
   if (!isAccepted(session, frame, profile)) {
-    if (isDone(session)) session.provenIdentity = null;
-    return isDone(session);
+    if (!isDone(session)) return false;
+    // The private connection may be another user's already.
+    if (session.provenIdentity !== null && session.privateLane !== null) session.losePrivate();
+    session.provenIdentity = null;
+    return true;
   }
   session.provenIdentity = null;
+  if (session.privateLane !== null && session.protocol !== profile.protocol) {
+    session.privateLane.strayed = true;
+    ask(session.privateLane, ["HELLO", String(profile.protocol)], () => {});
+  }
   session.useProfile(profile);
   if (options.name !== null) session.name = options.name;
   return say(session, encodeValue(greeting(session), session.protocol));
@@ -180,6 +225,10 @@ export function select(session: Session, frame: Frame): boolean {
     return say(session, encodeError("ERR value is not an integer or out of range"));
   }
   const db = Number(word);
+  if (Math.abs(db + 0.5) > 2 ** 31) {
+    const range = "value must between -2147483648 and 2147483647";
+    return say(session, encodeError(`ERR value is out of range, ${range}`));
+  }
   if (db < 0 || db > MAX_DB) return say(session, encodeError("ERR DB index is out of range"));
   const profile = session.router.profiles.get(session.profile.identity, db, session.protocol);
   if (!isAccepted(session, frame, profile)) return isDone(session);
@@ -190,6 +239,7 @@ export function select(session: Session, frame: Frame): boolean {
   }
   // The private connection follows; its server's OK is the client's.
   if (!session.mayUse(privateLane)) return false;
+  privateLane.strayed = true;
   session.useProfile(profile);
   session.send({ command: frame.command, kind: WRITE }, privateLane, frame);
   return true;

@@ -9,7 +9,9 @@ import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind } from "../upstream/request.ts";
 import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
+import type { Sending } from "./flight.ts";
 import { InfoCall, wantsProxySection } from "./info.ts";
+import { queueOwn } from "./own.ts";
 import { ScanCall } from "./scan.ts";
 import { ScriptCall } from "./scripts.ts";
 import type { Session } from "./session.ts";
@@ -483,46 +485,68 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
       return say(session, encodeError("ERR MULTI calls can not be nested"));
     case "watch":
       return say(session, encodeError("ERR WATCH inside MULTI is not allowed"));
+    default:
+      return queue(session, transaction, frame);
+  }
+}
+
+/** Queues a command, or says why not: Redis's own reasons come first. */
+function queue(session: Session, transaction: Transaction, frame: Frame): boolean {
+  const { command, args, buf, start, end } = frame;
+  const refusal = transaction.refusal(command, args, end - start);
+  if (refusal !== null) {
+    transaction.spoilt = true;
+    return say(session, refusal);
+  }
+  switch (command.handler) {
     case "none":
     case "info":
     case "function":
     case "blocking":
     case "xread":
     case "unwatch":
-      return queue(session, transaction, frame);
+      break;
     case "eval":
       rememberScript(session, args[1]);
-      return queue(session, transaction, frame);
+      break;
     case "evalsha": {
       const load = session.context.scripts.loadRequest(args[1] ?? Buffer.alloc(0));
       if (load !== null) transaction.needScript(load);
-      return queue(session, transaction, frame);
+      break;
     }
     case "scan": {
       // Within a transaction the cursor comes back as the server's own.
-      const buf = new ScanCall(args).requestFor(session.router.epoch.history?.replid ?? "");
-      return queue(session, transaction, { ...frame, buf, start: 0, end: buf.length });
+      transaction.add(command, new ScanCall(args).requestFor(session.router.epoch.history?.replid ?? ""));
+      return say(session, QUEUED);
     }
     case "script":
+      if (isWord(args[1], "DEBUG")) return refuseInMulti(session, transaction, frame);
       noteScriptCommand(session, args);
-      if (!isWord(args[1], "DEBUG")) return queue(session, transaction, frame);
       break;
-    case "topology":
+    default:
+      return queueOwn(session, transaction, frame) || refuseInMulti(session, transaction, frame);
+  }
+  transaction.add(command, buf.subarray(start, end));
+  return say(session, QUEUED);
+}
+
+/** It would change the connection that all share, or the group. */
+function refuseInMulti(session: Session, transaction: Transaction, frame: Frame): true {
+  transaction.spoilt = true;
+  switch (frame.command.handler) {
     case "replication":
-    case "unsafe": {
-      const refusal = transaction.refusal(command, args, 0);
-      transaction.spoilt = true;
-      if (refusal !== null) return say(session, refusal);
-      if (command.handler !== "topology") return handle(session, frame);
+      return refuseReplication(session, frame);
+    case "unsafe":
+      return refuseUnsafe(session, frame);
+    case "topology":
       if (refusesTopology(session, frame)) return true;
       break;
-    }
     default:
       break;
   }
-  // It would change the connection that all share.
-  transaction.spoilt = true;
-  session.refuse(`ERR proxy: ${frame.command.name.toUpperCase()} inside MULTI is not supported yet`);
+  const word =
+    frame.command.subcommands === null ? "" : ` ${frame.args[1]?.toString("latin1").toUpperCase()}`;
+  session.refuse(`ERR proxy: ${nameOf(frame)}${word} inside MULTI is not supported yet`);
   return true;
 }
 
@@ -549,17 +573,6 @@ function wrongWords(session: Session, transaction: Transaction, command: Command
   );
 }
 
-function queue(session: Session, transaction: Transaction, frame: Frame): true {
-  const { command, args, buf, start, end } = frame;
-  const refusal = transaction.refusal(command, args, end - start);
-  if (refusal !== null) {
-    transaction.spoilt = true;
-    return say(session, refusal);
-  }
-  transaction.add(command, buf.subarray(start, end));
-  return say(session, QUEUED);
-}
-
 function discard(session: Session): true {
   discardQuietly(session);
   return say(session, OK);
@@ -575,20 +588,44 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
     return say(session, encodeNullArray(session.protocol));
   }
   const kind = transaction.isRepeatable ? MASTER_READ : WRITE;
-  const lane = laneFor(session, kind);
-  if (lane === null) {
-    if (!session.noWay(frame.command, frame.buf, frame.start)) return false;
+  const lane = laneForUnit(session, transaction, frame, kind);
+  if (lane === "wait") return false;
+  if (lane === "answered") {
     discardQuietly(session);
     return true;
   }
   const buf = transaction.unit();
   const { replies } = transaction;
-  const bond = session.watching ? "watched" : "none";
+  const rewrite = transaction.call(buf);
+  const bond = bondOf(session, transaction);
+  const what: Sending = { command: frame.command, kind, replies, bond };
   session.transaction = null;
   session.router.counters.requests.transaction++;
-  session.send({ command: frame.command, kind, replies, bond }, lane, wholeOf(buf));
-  if (session.privateLane !== null) session.block("drain");
+  session.send(rewrite === null ? what : { ...what, rewrite }, lane, wholeOf(buf));
+  // What follows may see the session as the transaction leaves it.
+  if (session.privateLane !== null || rewrite !== null) session.block("drain");
   return true;
+}
+
+function bondOf(session: Session, transaction: Transaction): Bond {
+  if (session.watching) return "watched";
+  return transaction.changesConnection ? "change" : "none";
+}
+
+function laneForUnit(
+  session: Session,
+  transaction: Transaction,
+  frame: Frame,
+  kind: PlainKind,
+): Lane | "wait" | "answered" {
+  if (!transaction.changesConnection) {
+    const lane = laneFor(session, kind);
+    if (lane !== null) return lane;
+    return session.noWay(frame.command, frame.buf, frame.start) ? "answered" : "wait";
+  }
+  const lane = privateLane(session, frame);
+  if (typeof lane !== "string") lane.strayed = true;
+  return lane;
 }
 
 function discardQuietly(session: Session): void {
