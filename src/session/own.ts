@@ -1,4 +1,4 @@
-/** What becomes of the session when a transaction has run in which commands about the session itself stand. */
+/** What becomes of the session when a transaction has run in which commands about the session stand. */
 import { encodeError, OK, QUEUED } from "../resp/encode.ts";
 import type { Session } from "./session.ts";
 import { client, followAuth, followHello, followSelect, say } from "./settings.ts";

@@ -105,7 +105,9 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   /** A call waits on the private connection for as long as it likes. */
   inBlockingCall = false;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
-  answer: Answer | null = null;
+  private answer: Answer | null = null;
+  /** The profile that `answer` is about; null when another question was asked. */
+  private answerAbout: Profile | null = null;
   /**
    * What `$` stands for in the XREAD that waits to be issued, in its order; null where the server must say.
    */
@@ -528,6 +530,12 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   wayFor(request: Request): Lane | null {
+    const lane = this.laneAgain(request);
+    if (lane !== null && request.rewrite?.isBarrier === true) this.block("drain");
+    return lane;
+  }
+
+  private laneAgain(request: Request): Lane | null {
     if (request.bond === "blocking" || request.bond === "stream" || request.bond === "change") {
       const lane = this.openPrivate();
       if (typeof lane !== "string") {
@@ -724,10 +732,23 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     this.utter(encodeError(text));
   }
 
-  /** The answer to a question of a special command. */
-  answered(answer: Answer): void {
+  /** The answer to a question of a special command. @param about the profile that was asked about. */
+  answered(answer: Answer, about: Profile | null = null): void {
     this.answer = answer;
+    this.answerAbout = about;
     this.router.turn.wakeLater(this);
+  }
+
+  /**
+   * The answer to a question of the command that runs now, once; null = it is not there. One to another
+   * question is thrown away: the command that asked had no need of it any more.
+   *
+   * @param about the profile that was asked about, null for any other question.
+   */
+  takeAnswer(about: Profile | null): Answer | null {
+    const { answer } = this;
+    this.answer = null;
+    return this.answerAbout === about ? answer : null;
   }
 
   /** From now on requests go through connections of this profile. */

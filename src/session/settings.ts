@@ -13,14 +13,14 @@ import type { Frame } from "./special.ts";
  * False with the session blocked = wait; false with the session not blocked = the error was said.
  */
 export function isAccepted(session: Session, frame: Frame, profile: Profile = session.profile): boolean {
-  const answer = takeAnswer(session);
+  const answer = session.takeAnswer(profile);
   if (profile.accepted) return true;
   if (answer === null) {
     if (!session.isDrained()) return false;
     session.block("answer");
     // A server that wants a login refuses HELLO with words of its own.
     const question = frame.command.handler === "hello" && profile.protocol === 2 ? ["HELLO", "2"] : ["PING"];
-    session.router.accepts(profile, question, (found) => session.answered(found));
+    session.router.accepts(profile, question, (found) => session.answered(found, profile));
     return false;
   }
   switch (answer.kind) {
@@ -42,12 +42,6 @@ function abortOf(error: Buffer): Buffer {
   return Buffer.concat([Buffer.from("-EXECABORT Transaction discarded because of: "), error.subarray(1)]);
 }
 
-function takeAnswer(session: Session) {
-  const { answer } = session;
-  session.answer = null;
-  return answer;
-}
-
 /** What a function that is not accepted returns: whether the command is done with (its error was said). */
 export function isDone(session: Session): boolean {
   return !session.isBlocked;
@@ -59,7 +53,7 @@ const WRONG_PASS = encodeError("WRONGPASS invalid username-password pair or user
 
 /** Checks credentials with a server. Null: see `isAccepted`. */
 function proveIdentity(session: Session, frame: Frame, credentials: readonly Buffer[]): Identity | null {
-  const answer = takeAnswer(session);
+  const answer = session.takeAnswer(null);
   if (answer === null) {
     if (credentials.some((one) => one.length > MAX_CREDENTIAL_BYTES)) {
       session.say(WRONG_PASS);

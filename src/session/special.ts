@@ -347,8 +347,7 @@ function withPinnedIds(session: Session, frame: Frame): Buffer[] | null {
 }
 
 function askLastIds(session: Session, frame: Frame, keys: readonly Buffer[]): void {
-  const { answer } = session;
-  session.answer = null;
+  const answer = session.takeAnswer(null);
   if (answer?.kind === "nobody") {
     session.waitToAsk(frame.start);
     return;

@@ -2,8 +2,8 @@
  * Commands inside MULTI that concern the session itself. Two kinds of them: SELECT, AUTH and HELLO go to the
  * server with the rest, and the session follows what the server answered; CLIENT ID and its kin are the
  * proxy's own, they are not sent, and their replies are put into EXEC's where the client expects them. Both
- * happen when the transaction has run, in the order in which the client has queued them; of a transaction that
- * did not run (null, an error) none does.
+ * happen when the transaction has run, in the order in which the client has queued them; of a transaction
+ * that did not run (null, an error) none does.
  */
 import { lengthEnd, readLength, STAR } from "../resp/bytes.ts";
 import { encodeNullArray, type Protocol } from "../resp/encode.ts";
@@ -23,6 +23,7 @@ export interface Step {
 /** The unit of a transaction with such commands on its way. */
 export class StepsCall implements Rewrite {
   readonly deadlineMs = null;
+  readonly isBarrier = true;
   readonly replies: number;
   private readonly unit: Buffer;
   private readonly elements: number;

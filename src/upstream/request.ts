@@ -29,6 +29,8 @@ export interface Rewrite {
   replyFor(reply: Buffer): Buffer;
   /** When it stops waiting by its own word, monotonic ms; null = it does not wait, or for ever. */
   readonly deadlineMs: number | null;
+  /** What follows waits for its reply, also where it is sent again: that may change the session. */
+  readonly isBarrier?: boolean;
   /** What it is answered then. */
   nullReply(protocol: Protocol): Buffer;
 }

@@ -1142,7 +1142,9 @@ function everyOf(section: string, prefix: string, isMeant: Difference["isMeant"]
 
 function ofGreetings(section: string, ...prefixes: readonly string[]) {
   const why = "the client's id is the proxy's";
-  return Object.assign({}, ...prefixes.map((prefix) => everyOf(section, prefix, isGreeting, why)));
+  return Object.fromEntries(
+    prefixes.flatMap((prefix) => Object.entries(everyOf(section, prefix, isGreeting, why))),
+  );
 }
 
 function notYet(section: string, ...names: readonly string[]) {
