@@ -40,6 +40,7 @@ export type Handler =
   | "proxy"
   | "topology" // changes who is the master, or ends it
   | "replication" // turns its connection into a replication link
+  | "unlisted" // a name the server did not list: it may be any command, renamed
   | "unsafe" // by its flags it does something to its connection, nobody knows what
   | "forbidden"; // what a browser says to a port it mistakes for a web server's
 
@@ -61,7 +62,7 @@ export interface Command {
   readonly script: boolean;
   /** Redis does not queue it inside MULTI. */
   readonly noMulti: boolean;
-  /** False for the one object that stands for every name the table does not have. */
+  /** False for the objects that stand for every name the table does not have. */
   readonly known: boolean;
 }
 

@@ -1,6 +1,6 @@
 import { BUILTIN_COMMANDS } from "./builtin.ts";
 import { type CommandFacts, classify } from "./classify.ts";
-import { type Command, WRITE } from "./command.ts";
+import { type Command, SPECIAL, WRITE } from "./command.ts";
 
 /** A name the table does not have goes to the master, which knows what it is or says that it does not. */
 const UNKNOWN: Command = {
@@ -15,6 +15,12 @@ const UNKNOWN: Command = {
   known: false,
 };
 
+/**
+ * A name that the server itself did not list. COMMAND lists what `rename-command` has renamed under its old
+ * name: behind an unlisted one may be MULTI or MONITOR.
+ */
+const UNLISTED: Command = { ...UNKNOWN, kind: SPECIAL, handler: "unlisted" };
+
 /** Most commands accepted from a server's COMMAND (Redis with all its modules has some 600). */
 const MAX_COMMANDS = 10_000;
 
@@ -25,6 +31,7 @@ const MAX_NAME_BYTES = 64;
 export class CommandTable {
   private slots: (Command | undefined)[] = [];
   private mask = 0;
+  private missing = UNKNOWN;
   private byName = new Map<string, Command>();
 
   constructor() {
@@ -36,11 +43,11 @@ export class CommandTable {
   }
 
   lookup(buf: Uint8Array, start: number, end: number): Command {
-    if (end - start > MAX_NAME_BYTES) return UNKNOWN;
+    if (end - start > MAX_NAME_BYTES) return this.missing;
     let slot = hashBytes(buf, start, end) & this.mask;
     for (;;) {
       const command = this.slots[slot];
-      if (command === undefined) return UNKNOWN;
+      if (command === undefined) return this.missing;
       if (sameName(command.name, buf, start, end)) return command;
       slot = (slot + 1) & this.mask;
     }
@@ -56,6 +63,7 @@ export class CommandTable {
     const facts = factsOfReply(reply);
     if (facts.length === 0) return false;
     this.replace(facts);
+    this.missing = UNLISTED;
     return true;
   }
 
@@ -175,8 +183,7 @@ function isBuiltin(name: string): boolean {
 
 /**
  * Whether a command carries the flags of those that do something to the connection they come on: MONITOR and
- * SYNC, SUBSCRIBE, HELLO and RESET, MULTI and WATCH. None of them may stand in a script. Such a one under an
- * unknown name is new, or was renamed in the server's configuration.
+ * SYNC, SUBSCRIBE, HELLO and RESET, MULTI and WATCH. None of them may stand in a script.
  */
 function touchesConnection(flags: ReadonlySet<string>): boolean {
   return flags.has("noscript") && CONNECTION_FLAGS.some((flag) => flags.has(flag));

@@ -129,6 +129,8 @@ function handle(session: Session, frame: Frame): boolean {
       return topology(session, frame);
     case "replication":
       return refuseReplication(session, frame);
+    case "unlisted":
+      return unlisted(session, frame);
     case "unsafe":
       return refuseUnsafe(session, frame);
     case "forbidden":
@@ -185,6 +187,17 @@ function refuseReplication(session: Session, frame: Frame): true {
     `ERR proxy: ${nameOf(frame)} is not passed on: ` +
       "it would turn a connection that clients share into a replication link",
   );
+  return true;
+}
+
+/** Nobody can tell what it does to its connection: it gets one of its own, which nobody uses after it. */
+function unlisted(session: Session, frame: Frame): boolean {
+  const lane = privateLane(session, frame);
+  if (lane === "wait") return false;
+  if (lane === "answered") return true;
+  lane.strayed = true;
+  session.send({ command: frame.command, kind: WRITE }, lane, frame);
+  session.block("drain");
   return true;
 }
 

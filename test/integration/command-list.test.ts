@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { arityFits, type Command, type Handler, SPECIAL } from "../../src/commands/command.ts";
 import { CommandTable } from "../../src/commands/table.ts";
 import { RawClient } from "../support/client.ts";
+import { startProxy } from "../support/proxy.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
 
 /** Flags of commands that do something to their connection, or that keep it for as long as they like. */
@@ -114,18 +115,52 @@ describe("of the commands that COMMAND lists", () => {
   });
 });
 
-it("a command of an unknown name with the flags of such a one is not passed on; others are", () => {
+it("a renamed MONITOR, MULTI or SELECT does nothing to the connections that others share", async () => {
+  const renamed = [
+    ["MONITOR", "watcher"],
+    ["MULTI", "begin"],
+    ["SELECT", "choose"],
+  ];
+  const args = renamed.flatMap(([name = "", other = ""]) => ["--rename-command", name, other]);
+  const server = await startRedis({ args });
+  const proxy = await startProxy({ nodes: [server.address] });
+  try {
+    const [one, two] = [await proxy.connect(), await proxy.connect()];
+    expect(await two.command("SET", "k", "1")).toBe("OK");
+    const piped = [
+      ["WATCHER"],
+      ["GET", "k"],
+      ["BEGIN"],
+      ["GET", "k"],
+      ["CHOOSE", "3"],
+      ["GET", "k"],
+      ["NONE"],
+    ];
+    const replies = await one.pipeline(piped);
+    expect(replies.slice(0, 6)).toEqual(["OK", "1", "OK", "1", "OK", "1"]);
+    expect(String(replies[6])).toContain("ERR unknown command 'NONE'");
+    expect(await two.pipeline([["INCR", "k"], ["GET", "k"], ["PING"]])).toEqual([2, "2", "PONG"]);
+    expect([one.unclaimed, two.unclaimed]).toEqual([0, 0]);
+    one.close();
+    two.close();
+  } finally {
+    await proxy.close();
+    await server.close();
+  }
+});
+
+it("a command of an unknown name that is listed with the flags of such a one is not passed on; others are", () => {
   const other = new CommandTable();
   const handlerOf = (name: string, arity: number, flags: readonly string[]): Handler => {
     expect(other.learn([[name, arity, flags]])).toBe(true);
     return other.lookup(Buffer.from(name), 0, name.length).handler;
   };
-  // MONITOR, SUBSCRIBE, SYNC, HELLO, MULTI under other names.
-  expect(handlerOf("renamed", 1, ["admin", "noscript", "loading", "stale"])).toBe("unsafe");
-  expect(handlerOf("renamed", -2, ["pubsub", "noscript", "loading", "stale"])).toBe("unsafe");
-  expect(handlerOf("renamed", 1, ["noscript", "no_async_loading", "no_multi"])).toBe("unsafe");
-  expect(handlerOf("renamed", -1, ["noscript", "fast", "no_auth"])).toBe("unsafe");
-  expect(handlerOf("renamed", 1, ["noscript", "fast", "allow_busy"])).toBe("unsafe");
+  // The flags of MONITOR, SUBSCRIBE, SYNC, HELLO, MULTI.
+  expect(handlerOf("other", 1, ["admin", "noscript", "loading", "stale"])).toBe("unsafe");
+  expect(handlerOf("other", -2, ["pubsub", "noscript", "loading", "stale"])).toBe("unsafe");
+  expect(handlerOf("other", 1, ["noscript", "no_async_loading", "no_multi"])).toBe("unsafe");
+  expect(handlerOf("other", -1, ["noscript", "fast", "no_auth"])).toBe("unsafe");
+  expect(handlerOf("other", 1, ["noscript", "fast", "allow_busy"])).toBe("unsafe");
   expect(handlerOf("mod.read", -2, ["readonly", "noscript"])).toBe("none");
   expect(handlerOf("mod.info", -1, ["readonly", "admin"])).toBe("none");
   expect(handlerOf("mod.pop", 3, ["write", "noscript", "blocking"])).toBe("blocking");

@@ -1,6 +1,7 @@
 /** Commands about the server itself: they go to the master, under the client's own rights. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { RawClient as Client } from "../support/client.ts";
+import type { RedisServer } from "../support/redis.ts";
 import { type Reply, ReplyError } from "../support/resp.ts";
 import { calls, errorText, Stage } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
@@ -92,11 +93,16 @@ describe("a script that never ends", () => {
       const [runner, killer, neighbour] = (await stage.clients(3)) as [Client, Client, Client];
       expect(await killer.command("CONFIG", "SET", "busy-reply-threshold", "100")).toBe("OK");
       expect(await killer.command("FUNCTION", "LOAD", "REPLACE", FOREVER)).toBe("forever");
+      const late = `late-${run[0]}`;
+      await stage.master.cli("ACL", "SETUSER", late, "on", ">late", "~*", "&*", "+@all");
       const running = runner.command(...run);
       const isBusy = async () =>
         errorOrNull(await ask(stage.master.port, "GET", "x"))?.startsWith("BUSY") === true;
       await until(isBusy, { what: "the server being busy" });
       const waiting = neighbour.command("SET", "neighbour", "1");
+      // Nobody has come as this user before: Redis lets it in all the same.
+      const hello = await (await stage.client()).command("HELLO", "3", "AUTH", late, "late");
+      expect(hello).toBeInstanceOf(Map);
       if (run[0] === "FCALL") {
         expect(JSON.stringify(await killer.command("FUNCTION", "STATS"))).toContain("forever");
       }
@@ -127,21 +133,20 @@ async function ask(port: number, ...args: string[]): Promise<Reply> {
 }
 
 describe("commands that change the group", () => {
-  const COMMANDS = [
+  const COMMANDS: readonly [string, ...string[]][] = [
     ["REPLICAOF", "NO", "ONE"],
     ["SLAVEOF", "NO", "ONE"],
     ["FAILOVER"],
     ["SHUTDOWN", "NOSAVE"],
   ];
 
-  it.each(COMMANDS)(
-    "%s %s: refused by default, with what to do instead and the setting (36)",
-    async (...args) => {
+  it.each(COMMANDS.map((args) => [args.join(" "), args] as const))(
+    "%s: refused by default, with what to do instead and the setting (36)",
+    async (_name, args) => {
       const client = await stage.client();
-      const words = args.filter((one) => one !== undefined);
-      const text = errorText(await client.command(...words));
+      const text = errorText(await client.command(...args));
       expect(text).toMatch(new RegExp(`^ERR proxy: ${args[0]} .*commands\\.topology.*the node itself`));
-      expect(await calls(stage.master, String(args[0]).toLowerCase())).toBe(0);
+      expect(await calls(stage.master, args[0].toLowerCase())).toBe(0);
     },
   );
 
@@ -214,4 +219,129 @@ describe("commands.topology: pass", () => {
     expect(errorText(unit[1])).toMatch(/^ERR proxy: REPLICAOF inside MULTI/);
     expect(errorText(unit[2])).toMatch(/^EXECABORT /);
   });
+});
+
+describe("commands about the server", () => {
+  /** Each with the class of rights it needs; none of them may run anywhere but on the master. */
+  const COMMANDS = [
+    "ROLE",
+    "TIME",
+    "LASTSAVE",
+    "CONFIG GET maxmemory",
+    "ACL WHOAMI",
+    "ACL LIST",
+    "SLOWLOG LEN",
+    "LATENCY LATEST",
+    "MEMORY USAGE k",
+    "OBJECT ENCODING k",
+    "DEBUG SLEEP 0",
+    "SWAPDB 1 2",
+    "MODULE LIST",
+    "FUNCTION LIST",
+    "FCALL echo 1 k",
+    "FCALL_RO echo_ro 1 k",
+    "EVAL return(redis.call('type',KEYS[1]).ok) 1 k",
+    "EVAL_RO return(redis.call('type',KEYS[1]).ok) 1 k",
+    "EVALSHA_RO 0000000000000000000000000000000000000000 1 k",
+    "COMMAND COUNT",
+    "INFO server",
+    "DBSIZE",
+    "BGREWRITEAOF",
+    "WATCH k",
+    "PUBSUB NUMPAT",
+  ];
+  /** Any node answers it alike; the probes ask for it too; it is replicated. */
+  const ELSEWHERE_TOO = ["command", "info", "swapdb"];
+
+  beforeAll(async () => {
+    expect(await stage.master.cli("FUNCTION", "LOAD", "REPLACE", ECHO)).toBe("echo");
+    expect(await stage.master.cli("SET", "k", "v")).toBe("OK");
+    await stage.replica(0).untilCaughtUp(stage.master);
+  });
+
+  it.each(COMMANDS)("%s runs on the master alone, under the client's own rights", async (line) => {
+    const args = line.split(" ");
+    const name = args[0]!.toLowerCase();
+    const [allowed, denied] = [
+      await userOn(stage, "allowed", "-@all", `+${name}`, "+type"),
+      await userOn(stage, "denied", "+@all", `-${name}`),
+    ];
+    expect(errorText(await denied.command(...args))).toMatch(new RegExp(`^NOPERM .*'${name}`));
+    const before = await callsOf(stage.replica(0), name);
+    const beforeOnMaster = await callsOf(stage.master, name);
+    const error = errorOrNull(await allowed.command(...args));
+    expect(error ?? "").not.toMatch(/^(NOPERM|ERR proxy|UNCERTAIN)/);
+    if (error === null && name !== "command") {
+      expect(await callsOf(stage.master, name)).toBeGreaterThan(beforeOnMaster);
+    }
+    if (ELSEWHERE_TOO.includes(name)) return;
+    expect(await callsOf(stage.replica(0), name)).toBe(before);
+  });
+
+  it("ACL WHOAMI says who the client is, of its own connection and of others' alike", async () => {
+    const [one, two] = [await userOn(stage, "one", "+@all"), await userOn(stage, "two", "+@all")];
+    const nobody = await stage.client();
+    for (const [client, name] of [
+      [one, "one"],
+      [two, "two"],
+      [nobody, "default"],
+      [one, "one"],
+    ] as const) {
+      expect(await client.command("ACL", "WHOAMI")).toBe(name);
+    }
+  });
+
+  it("the read-only variants refuse to write, and say so as Redis does", async () => {
+    const client = await stage.client();
+    const set = "return redis.call('set', KEYS[1], 'x')";
+    expect(errorText(await client.command("EVAL_RO", set, "1", "k"))).toMatch(
+      /Write commands are not allowed/,
+    );
+    const sha = (await client.command("SCRIPT", "LOAD", set)) as string;
+    expect(errorText(await client.command("EVALSHA_RO", sha, "1", "k"))).toMatch(
+      /Write commands are not allowed/,
+    );
+    expect(errorText(await client.command("FCALL_RO", "echo", "1", "k"))).toMatch(/write flag/i);
+    expect(await client.command("FCALL_RO", "echo_ro", "1", "k")).toBe("k");
+    expect(await client.command("FCALL", "echo", "1", "k")).toBe("k");
+    expect(await client.command("GET", "k")).toBe("v");
+  });
+});
+
+const ECHO = `#!lua name=echo
+redis.register_function("echo", function(keys) return keys[1] end)
+redis.register_function{ function_name = "echo_ro", callback = function(keys) return keys[1] end, flags = { "no-writes" } }`;
+
+/** Runs of a command and of all its sub-commands, refused ones left out. */
+async function callsOf(server: RedisServer, name: string): Promise<number> {
+  let sum = 0;
+  for (const [key, value] of await server.info("commandstats")) {
+    if (key !== `cmdstat_${name}` && !key.startsWith(`cmdstat_${name}|`)) continue;
+    sum += Number(/^calls=(\d+)/.exec(value)?.[1] ?? 0);
+  }
+  return sum;
+}
+
+it("functions that a client has loaded are there after a switch, and run during it (31, 32)", async () => {
+  const other = await Stage.open({ replicas: 1 });
+  try {
+    const client = await other.client();
+    const library = `#!lua name=counter
+redis.register_function("bump", function(keys) return redis.call("INCR", keys[1]) end)`;
+    expect(await client.command("FUNCTION", "LOAD", library)).toBe("counter");
+    expect(await client.command("FCALL", "bump", "1", "n")).toBe(1);
+    await other.replica(0).untilCaughtUp(other.master);
+    await other.master.kill("SIGKILL");
+    await other.untilCause("connection-lost");
+    const waiting = client.pipeline([
+      ["FCALL", "bump", "1", "n"],
+      ["FUNCTION", "LOAD", "REPLACE", library],
+    ]);
+    await other.untilHeld();
+    await other.replica(0).promote();
+    expect(await waiting).toEqual([2, "counter"]);
+    expect(await client.command("FCALL", "bump", "1", "n")).toBe(3);
+  } finally {
+    await other.close();
+  }
 });

@@ -315,6 +315,13 @@ describe("learning a server's COMMAND", () => {
     }
   });
 
+  it("gives a name that the server does not list to a handler: it may be renamed; a known one stays plain", () => {
+    const table = learnt([GET]);
+    expect(look(table, "foo")).toMatchObject({ kind: SPECIAL, handler: "unlisted", known: false });
+    expect(look(table, "x".repeat(300))).toMatchObject({ handler: "unlisted", known: false });
+    expect(look(table, "get").handler).toBe("none");
+  });
+
   it("goes on handling PROXY, even when the server has a command of that name", () => {
     const table = learnt([GET, ["proxy", 1, ["readonly"]]]);
     expect(look(table, "proxy")).toMatchObject({ kind: SPECIAL, handler: "proxy", known: true });
