@@ -196,7 +196,7 @@ function unlisted(session: Session, frame: Frame): boolean {
   if (lane === "wait") return false;
   if (lane === "answered") return true;
   lane.strayed = true;
-  session.send({ command: frame.command, kind: WRITE }, lane, frame);
+  session.send({ command: frame.command, kind: WRITE, bond: "change" }, lane, frame);
   session.block("drain");
   return true;
 }

@@ -15,7 +15,7 @@ export type NotRunCause = "not-master" | "loading" | "link-down";
  * What ties a request to its private connection: it cannot be repeated on a shared one.
  * watch: WATCH itself; watched: the EXEC of watched keys; blocking: it waits there for as long as it likes;
  * stream: it turns the connection into a stream of messages; node: it is meant for this node as it is now;
- * change: it leaves the connection with another user, database or protocol.
+ * change: it may leave the connection with another user, database or protocol.
  */
 export type Bond = "none" | "watch" | "watched" | "blocking" | "stream" | "node" | "change";
 
