@@ -71,6 +71,7 @@ class Holdfast {
       router: this.router,
       table: this.table,
       admin: (args, protocol) => admin.run(args, protocol),
+      infoSection: () => overview.infoSection(),
       onFault,
     });
     this.http = config.http === null ? null : this.buildHttp(config.http, overview);

@@ -142,6 +142,26 @@ export class Overview {
     });
   }
 
+  /** The section that INFO gets, in INFO's own form (server.c, genRedisInfoString). */
+  infoSection(): string {
+    const { counters } = this.from;
+    const { number, master, holdCause } = this.from.epoch();
+    const fields = {
+      version: this.from.version,
+      uptime_in_seconds: Math.floor(this.from.uptimeSeconds()),
+      epoch: number,
+      master: master ?? "",
+      writable: master !== null && holdCause === null ? 1 : 0,
+      connected_clients: counters.clientsNow,
+      held_clients: counters.heldNow,
+      switches: counters.switches,
+      lost_bytes: counters.lostBytes,
+      uncertain: counters.uncertain,
+    };
+    const lines = Object.entries(fields).map(([name, value]) => `proxy_${name}:${value}\r\n`);
+    return `# Proxy\r\n${lines.join("")}`;
+  }
+
   nodes(): Value {
     const { counters } = this.from;
     return this.ownNodes().map((node) =>

@@ -17,6 +17,10 @@ export interface CommandFacts {
   readonly writes: boolean;
   readonly readsOnly: boolean;
   readonly blocks: boolean;
+  /** Not a command of Redis 7.0, and flagged as those are that do something to their connection. */
+  readonly unsafe: boolean;
+  /** May not stand inside MULTI. */
+  readonly noMulti: boolean;
   /** Sub-commands and their arity; null where there are none. */
   readonly subcommands: ReadonlyMap<string, number> | null;
 }
@@ -29,6 +33,7 @@ const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ["quit", "quit"],
   ["reset", "reset"],
   ["client", "client"],
+  ["info", "info"],
   ["multi", "multi"],
   ["exec", "exec"],
   ["discard", "discard"],
@@ -55,19 +60,20 @@ const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ["sscan", "scan"],
   ["zscan", "scan"],
   ["script", "script"],
+  ["function", "function"],
   ["wait", "wait"],
   ["waitaof", "wait"],
   ["proxy", "proxy"],
   // Redis closes a connection on which it hears these (server.c, securityWarningCommand).
   ["post", "forbidden"],
   ["host:", "forbidden"],
-  ["replicaof", "refused"],
-  ["slaveof", "refused"],
-  ["failover", "refused"],
-  ["shutdown", "refused"],
-  ["sync", "refused"],
-  ["psync", "refused"],
-  ["replconf", "refused"],
+  ["replicaof", "topology"],
+  ["slaveof", "topology"],
+  ["failover", "topology"],
+  ["shutdown", "topology"],
+  ["sync", "replication"],
+  ["psync", "replication"],
+  ["replconf", "replication"],
 ]);
 
 /**
@@ -87,7 +93,7 @@ const SCRIPTS = new Set(["eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "f
 
 /** Decides how a command is treated, from what a server says of it and the lists above. */
 export function classify(facts: CommandFacts): Command {
-  const handler = HANDLERS.get(facts.name) ?? (facts.blocks ? "blocking" : "none");
+  const handler = HANDLERS.get(facts.name) ?? handlerByFlags(facts);
   const plainKind = plainKindOf(facts);
   return {
     name: facts.name,
@@ -97,8 +103,14 @@ export function classify(facts: CommandFacts): Command {
     arity: facts.arity,
     subcommands: facts.subcommands,
     script: SCRIPTS.has(facts.name),
+    noMulti: facts.noMulti,
     known: true,
   };
+}
+
+function handlerByFlags(facts: CommandFacts): Handler {
+  if (facts.unsafe) return "unsafe";
+  return facts.blocks ? "blocking" : "none";
 }
 
 function plainKindOf(facts: CommandFacts): Exclude<Kind, typeof SPECIAL> {

@@ -21,6 +21,7 @@ export type Handler =
   | "quit"
   | "reset"
   | "client"
+  | "info" // may get a section of the proxy's own
   | "multi"
   | "exec"
   | "discard"
@@ -34,10 +35,14 @@ export type Handler =
   | "eval" // brings a script's body
   | "evalsha" // names a script that the server may not have
   | "scan" // its cursor belongs to one node
-  | "script" // SCRIPT DEBUG changes the connection, the rest are plain
+  | "script" // SCRIPT DEBUG changes the connection, SCRIPT KILL ends what others have sent, the rest are plain
+  | "function" // FUNCTION KILL and STATS must not wait behind the function they are about
   | "wait"
   | "proxy"
-  | "refused"
+  | "topology" // changes who is the master, or ends it
+  | "replication" // turns its connection into a replication link
+  | "unlisted" // a name the server did not list: it may be any command, renamed
+  | "unsafe" // by its flags it does something to its connection, nobody knows what
   | "forbidden"; // what a browser says to a port it mistakes for a web server's
 
 export interface Command {
@@ -56,7 +61,9 @@ export interface Command {
   readonly subcommands: ReadonlyMap<string, number> | null;
   /** Runs a script, whose own errors may look like the server's (a script can answer any text). */
   readonly script: boolean;
-  /** False for the one object that stands for every name the table does not have. */
+  /** Redis does not queue it inside MULTI. */
+  readonly noMulti: boolean;
+  /** False for the objects that stand for every name the table does not have. */
   readonly known: boolean;
 }
 
@@ -69,6 +76,7 @@ export const OWN_REQUEST: Command = {
   arity: -1,
   subcommands: null,
   script: false,
+  noMulti: false,
   known: true,
 };
 

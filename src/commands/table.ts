@@ -1,6 +1,6 @@
 import { BUILTIN_COMMANDS } from "./builtin.ts";
 import { type CommandFacts, classify } from "./classify.ts";
-import { type Command, WRITE } from "./command.ts";
+import { type Command, SPECIAL, WRITE } from "./command.ts";
 
 /** A name the table does not have goes to the master, which knows what it is or says that it does not. */
 const UNKNOWN: Command = {
@@ -11,8 +11,15 @@ const UNKNOWN: Command = {
   arity: -1,
   subcommands: null,
   script: false,
+  noMulti: false,
   known: false,
 };
+
+/**
+ * A name that the server itself did not list. COMMAND lists what `rename-command` has renamed under its old
+ * name: behind an unlisted one may be MULTI or MONITOR.
+ */
+const UNLISTED: Command = { ...UNKNOWN, kind: SPECIAL, handler: "unlisted" };
 
 /** Most commands accepted from a server's COMMAND (Redis with all its modules has some 600). */
 const MAX_COMMANDS = 10_000;
@@ -24,6 +31,7 @@ const MAX_NAME_BYTES = 64;
 export class CommandTable {
   private slots: (Command | undefined)[] = [];
   private mask = 0;
+  private missing = UNKNOWN;
   private byName = new Map<string, Command>();
 
   constructor() {
@@ -35,11 +43,11 @@ export class CommandTable {
   }
 
   lookup(buf: Uint8Array, start: number, end: number): Command {
-    if (end - start > MAX_NAME_BYTES) return UNKNOWN;
+    if (end - start > MAX_NAME_BYTES) return this.missing;
     let slot = hashBytes(buf, start, end) & this.mask;
     for (;;) {
       const command = this.slots[slot];
-      if (command === undefined) return UNKNOWN;
+      if (command === undefined) return this.missing;
       if (sameName(command.name, buf, start, end)) return command;
       slot = (slot + 1) & this.mask;
     }
@@ -55,6 +63,7 @@ export class CommandTable {
     const facts = factsOfReply(reply);
     if (facts.length === 0) return false;
     this.replace(facts);
+    this.missing = UNLISTED;
     return true;
   }
 
@@ -88,10 +97,23 @@ const OWN_COMMANDS: readonly CommandFacts[] = [
     writes: false,
     readsOnly: false,
     blocks: false,
+    noMulti: false,
+    unsafe: false,
     subcommands: null,
   })),
-  { name: "proxy", arity: -2, writes: false, readsOnly: false, blocks: false, subcommands: null },
+  {
+    name: "proxy",
+    arity: -2,
+    writes: false,
+    readsOnly: false,
+    blocks: false,
+    noMulti: false,
+    unsafe: false,
+    subcommands: null,
+  },
 ];
+
+const BUILTIN_NAMES: ReadonlySet<string> = new Set(builtinFacts().map(({ name }) => name));
 
 function hashBytes(buf: Uint8Array, start: number, end: number): number {
   let hash = end - start;
@@ -119,6 +141,8 @@ function builtinFacts(): CommandFacts[] {
       writes: flags.includes("w"),
       readsOnly: flags.includes("r"),
       blocks: flags.includes("b"),
+      noMulti: flags.includes("m"),
+      unsafe: false,
       subcommands: null,
     };
   });
@@ -145,11 +169,27 @@ function factsOfReply(reply: unknown): CommandFacts[] {
       writes: words.has("write") || subcommandsWrite(subcommands),
       readsOnly: words.has("readonly"),
       blocks: words.has("blocking"),
+      noMulti: words.has("no_multi"),
+      unsafe: !isBuiltin(name) && touchesConnection(words),
       subcommands: subcommandArities(subcommands),
     });
   }
   return facts;
 }
+
+function isBuiltin(name: string): boolean {
+  return BUILTIN_NAMES.has(name.toLowerCase());
+}
+
+/**
+ * Whether a command carries the flags of those that do something to the connection they come on: MONITOR and
+ * SYNC, SUBSCRIBE, HELLO and RESET, MULTI and WATCH. None of them may stand in a script.
+ */
+function touchesConnection(flags: ReadonlySet<string>): boolean {
+  return flags.has("noscript") && CONNECTION_FLAGS.some((flag) => flags.has(flag));
+}
+
+const CONNECTION_FLAGS = ["admin", "pubsub", "no_multi", "no_auth", "allow_busy"];
 
 function subcommandsWrite(subcommands: unknown): boolean {
   if (!Array.isArray(subcommands)) return false;

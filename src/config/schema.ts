@@ -330,6 +330,14 @@ const inFlight = group({
   }),
 });
 
+const commands = group({
+  topology: choice({
+    values: ["refuse", "pass"],
+    default: "refuse",
+    doc: "REPLICAOF, SLAVEOF, FAILOVER, SHUTDOWN of a client: refuse = an error; pass = on to the master.",
+  }),
+});
+
 const limits = group({
   maxClients: count({
     default: "10000",
@@ -448,6 +456,7 @@ export const configSchema = z.strictObject({
   pubsub,
   hold,
   inFlight,
+  commands,
   limits,
   failovers,
   log,

@@ -354,11 +354,12 @@ export class Router implements LaneKeeper {
 
 /**
  * An error that only a client gets whom the server has let in: without the right to PING it is a user all the
- * same, and servers before 6 know no HELLO.
+ * same, a script that keeps the server busy does not last, and servers before 6 know no HELLO.
  */
 function isBeyondLogin(error: Buffer, question: readonly string[]): boolean {
   const text = error.toString("latin1", 0, 24);
-  return text.startsWith("-NOPERM") || (question[0] === "HELLO" && text.startsWith("-ERR unknown command"));
+  if (text.startsWith("-NOPERM") || text.startsWith("-BUSY ")) return true;
+  return question[0] === "HELLO" && text.startsWith("-ERR unknown command");
 }
 
 /** How old `coarseMs` may be, ms. */

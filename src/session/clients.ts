@@ -29,9 +29,10 @@ export class Clients {
     router: Router;
     table: CommandTable;
     admin: SessionContext["admin"];
+    infoSection: SessionContext["infoSection"];
     onFault: (error: unknown) => void;
   }) {
-    const { router, table, admin, onFault } = options;
+    const { router, table, admin, infoSection, onFault } = options;
     const { listen, limits, hold } = router.config;
     this.router = router;
     this.hubs = new Hubs(router);
@@ -41,6 +42,7 @@ export class Clients {
       scripts: new Scripts(limits.scriptBytes),
       hubs: this.hubs,
       admin,
+      infoSection,
       onFault,
       slab: new OutputSlab(),
       output: {

@@ -37,7 +37,7 @@ export interface FlightHost {
   onSpecialDone(request: Request): void;
   /** The private connection is gone. */
   onConnectionGone(lane: Lane): void;
-  /** The node will not let the call wait there: the private connection is of no use any more. */
+  /** The node will not have the call or transaction: the private connection is of no use any more. */
   onBlockingRefused(): void;
   /** WATCH lost its connection before it was answered. */
   onWatchLost(): void;
@@ -283,7 +283,7 @@ export class Flight implements RequestOwner {
     // A node that refuses a "read" as a write knows better.
     if (cause === "not-master" && request.kind === READ) request.kind = WRITE;
     if (lane !== null) this.router.refusedBy(lane, cause);
-    if (request.bond === "blocking") this.host.onBlockingRefused();
+    if (request.bond === "blocking" || request.bond === "change") this.host.onBlockingRefused();
     return this.notRun(request);
   }
 
@@ -325,9 +325,13 @@ export class Flight implements RequestOwner {
         this.deliver(request, encodeNullArray(this.host.protocol));
         this.host.onSpecialDone(request);
         break;
+      case "node":
+        this.answerWith(request, request.refusal ?? MASTER_CHANGED);
+        break;
       case "none":
       case "blocking":
-      case "stream": {
+      case "stream":
+      case "change": {
         const { counters } = this.router;
         if (request.kind === WRITE) counters.resentWrites++;
         else counters.resentReads++;
@@ -398,6 +402,10 @@ const TIMED_OUT = Buffer.from("*-1\r\n");
 
 const LOST_TOO_OFTEN = encodeError(
   `ERR proxy: ${MAX_LOSSES + 1} connections were lost over this command, no node answers it`,
+);
+
+const MASTER_CHANGED = encodeError(
+  "ERR proxy: not run: the connection to the master it was meant for was lost before it was sent",
 );
 
 const UNCERTAIN = encodeError(

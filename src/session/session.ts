@@ -64,12 +64,17 @@ export interface SessionContext {
   readonly admin: (args: readonly Buffer[], protocol: Protocol) => Buffer;
   /** The session of this number, if it is still there. */
   readonly find: (id: number) => Session | null;
+  /** The section that the proxy adds to INFO: lines that end with CRLF, its title first. */
+  readonly infoSection: () => string;
   readonly onClose: (session: Session) => void;
   readonly onFault: (error: unknown) => void;
 }
 
-/** What a special command may have to ask a server before it can go on. */
-export type Question = "login" | "credentials" | "last-ids" | "subscription" | "redirect";
+/**
+ * What a special command may have to ask a server before it can go on; a profile stands for whether the
+ * server lets it in.
+ */
+export type Question = Profile | "credentials" | "last-ids" | "subscription" | "redirect";
 
 /** Why a session does not go on at the moment. */
 export type Blocked =
@@ -127,13 +132,15 @@ export class Session
   /** A call waits on the private connection for as long as it likes. */
   inBlockingCall = false;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
-  answer: { readonly question: Question; readonly answer: Answer } | null = null;
+  private answer: { readonly question: Question; readonly answer: Answer } | null = null;
   /**
    * What `$` stands for in the XREAD that waits to be issued, in its order; null where the server must say.
    */
   lastIds: (string | null)[] | null = null;
   /** Credentials that HELLO … AUTH has proven, until the rest of that HELLO is done. */
   provenIdentity: Identity | null = null;
+  /** While something of its own is answered inside of EXEC's reply: what it says. */
+  private overheard: Buffer[] | null = null;
   wakeQueued = false;
   /** Pause before the stream is restored, after a connection that was not let in, ms. */
   private restorePauseMs = 0;
@@ -552,9 +559,19 @@ export class Session
   }
 
   wayFor(request: Request): Lane | null {
-    if (request.bond === "blocking" || request.bond === "stream" || this.tracking !== null) {
+    const lane = this.laneAgain(request);
+    if (lane !== null && request.rewrite?.isBarrier === true) this.block("drain");
+    return lane;
+  }
+
+  private laneAgain(request: Request): Lane | null {
+    const isPrivate = request.bond === "blocking" || request.bond === "stream" || request.bond === "change";
+    if (isPrivate || this.tracking !== null) {
       const lane = this.openPrivate();
-      if (typeof lane !== "string") return lane;
+      if (typeof lane !== "string") {
+        lane.strayed ||= request.bond === "change";
+        return lane;
+      }
     } else {
       const lane = this.route(request.kind);
       if (lane !== null) return lane;
@@ -638,7 +655,11 @@ export class Session
   }
 
   onBlockingRefused(): void {
-    if (this.hasStream) return;
+    if (!this.hasStream) this.losePrivate();
+  }
+
+  /** Ends the private connection although keys may be watched on it. */
+  losePrivate(): void {
     if (this.watching) this.watchLost = true;
     this.dropPrivate();
   }
@@ -776,20 +797,47 @@ export class Session
 
   say(bytes: Buffer): void {
     this.router.counters.requests.local++;
-    this.flight.say(bytes);
+    this.utter(bytes);
+  }
+
+  private utter(bytes: Buffer): void {
+    if (this.overheard === null) this.flight.say(bytes);
+    else this.overheard.push(bytes);
+  }
+
+  /** What the session says while `run` runs; the client does not get it. */
+  overhear(run: () => void): Buffer {
+    const said: Buffer[] = [];
+    this.overheard = said;
+    try {
+      run();
+    } finally {
+      this.overheard = null;
+    }
+    return Buffer.concat(said);
   }
 
   /** An error of the proxy itself: the request was not run. */
   refuse(text: string): void {
     this.router.counters.requests.refused++;
     this.router.counters.proxyErrors++;
-    this.flight.say(encodeError(text));
+    this.utter(encodeError(text));
   }
 
   /** The answer to a question of a special command. */
   answered(question: Question, answer: Answer): void {
     this.answer = { question, answer };
     this.router.turn.wakeLater(this);
+  }
+
+  /**
+   * The answer to a question of the command that runs now, once; null = it is not there. One to another
+   * question is thrown away: the command that asked had no need of it any more.
+   */
+  takeAnswer(question: Question): Answer | null {
+    const { answer } = this;
+    this.answer = null;
+    return answer?.question === question ? answer.answer : null;
   }
 
   /** From now on requests go through connections of this profile. */

@@ -1,25 +1,27 @@
 /** The commands by which a client says who it is and how it wants to be spoken to. */
 import { WRITE } from "../commands/command.ts";
+import { MINUS } from "../resp/bytes.ts";
 import { encodeError, encodeValue, OK, PONG, type Protocol, RESET, type Value } from "../resp/encode.ts";
-import type { Answer } from "../routing/router.ts";
+import { ask } from "../upstream/ask.ts";
+import type { Lane } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
-import type { Question, Session } from "./session.ts";
+import type { Session } from "./session.ts";
 import { caching, getRedir, tracking, trackingInfo } from "./tracking.ts";
-import type { Frame } from "./ways.ts";
+import { type Frame, isDone, say } from "./ways.ts";
 
 /**
  * Whether a server has accepted connections like this one; asks one if that is not known yet.
  * False with the session blocked = wait; false with the session not blocked = the error was said.
  */
 export function isAccepted(session: Session, frame: Frame, profile: Profile = session.profile): boolean {
-  const answer = takeAnswer(session, "login");
+  const answer = session.takeAnswer(profile);
   if (profile.accepted) return true;
   if (answer === null) {
     if (!session.isDrained()) return false;
     session.block("answer");
     // A server that wants a login refuses HELLO with words of its own.
     const question = frame.command.handler === "hello" && profile.protocol === 2 ? ["HELLO", "2"] : ["PING"];
-    session.router.accepts(profile, question, (found) => session.answered("login", found));
+    session.router.accepts(profile, question, (found) => session.answered(profile, found));
     return false;
   }
   switch (answer.kind) {
@@ -41,25 +43,13 @@ function abortOf(error: Buffer): Buffer {
   return Buffer.concat([Buffer.from("-EXECABORT Transaction discarded because of: "), error.subarray(1)]);
 }
 
-/** What came of the question that the command waited for; null = it has not asked it yet. */
-export function takeAnswer(session: Session, question: Question): Answer | null {
-  const { answer } = session;
-  session.answer = null;
-  return answer?.question === question ? answer.answer : null;
-}
-
-/** What a function that is not accepted returns: whether the command is done with (its error was said). */
-export function isDone(session: Session): boolean {
-  return !session.isBlocked;
-}
-
 /** A server closes a connection without a login that sends more (networking.c, processMultibulkBuffer). */
 const MAX_CREDENTIAL_BYTES = 16_384;
 const WRONG_PASS = encodeError("WRONGPASS invalid username-password pair or user is disabled.");
 
 /** Checks credentials with a server. Null: see `isAccepted`. */
 function proveIdentity(session: Session, frame: Frame, credentials: readonly Buffer[]): Identity | null {
-  const answer = takeAnswer(session, "credentials");
+  const answer = session.takeAnswer("credentials");
   if (answer === null) {
     if (credentials.some((one) => one.length > MAX_CREDENTIAL_BYTES)) {
       session.say(WRONG_PASS);
@@ -67,18 +57,14 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
     }
     if (!session.isDrained()) return null;
     session.block("answer");
-    session.router.checkCredentials(
-      credentials.map((one) => Buffer.from(one)),
-      (found) => session.answered("credentials", found),
-    );
+    const args = credentials.map((one) => Buffer.from(one));
+    if (session.privateLane !== null) logIn(session, session.privateLane, args);
+    else session.router.checkCredentials(args, (found) => session.answered("credentials", found));
     return null;
   }
   switch (answer.kind) {
-    case "yes": {
-      const password = credentials[credentials.length - 1]!.toString("latin1");
-      const username = credentials.length === 2 ? credentials[0]!.toString("latin1") : null;
-      return session.router.profiles.identity(username, password);
-    }
+    case "yes":
+      return identityOf(session, credentials);
     case "no":
       session.say(answer.error);
       return null;
@@ -88,16 +74,65 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
   }
 }
 
+/**
+ * Logs the private connection in: what it watches stays watched, and its server's answer is the proof. The
+ * connection goes on as the same user if the answer is no.
+ */
+function logIn(session: Session, lane: Lane, credentials: readonly Buffer[]): void {
+  lane.strayed = true;
+  ask(lane, ["AUTH", ...credentials], (reply) => {
+    if (reply === null) session.answered("credentials", { kind: "nobody" });
+    else session.answered("credentials", reply[0] === MINUS ? { kind: "no", error: reply } : { kind: "yes" });
+  });
+}
+
 export function auth(session: Session, frame: Frame): boolean {
-  if (refuseWhileWatching(session, frame)) return true;
   if (frame.args.length > 3) return say(session, encodeError("ERR syntax error"));
   const identity = proveIdentity(session, frame, frame.args.slice(1));
   if (identity === null) return isDone(session);
-  const { db, protocol } = session.profile;
-  const profile = session.router.profiles.get(identity, db, protocol);
+  follow(session, { identity });
+  return say(session, OK);
+}
+
+/** The session goes on with what a server has accepted. */
+function follow(session: Session, change: Partial<Pick<Profile, "identity" | "db" | "protocol">>): void {
+  const { identity, db, protocol } = session.profile;
+  const profile = session.router.profiles.get(
+    change.identity ?? identity,
+    change.db ?? db,
+    change.protocol ?? protocol,
+  );
   profile.accepted = true;
   session.useProfile(profile);
-  return say(session, OK);
+}
+
+/** AUTH inside a transaction was answered OK. */
+export function followAuth(session: Session, args: readonly Buffer[]): void {
+  follow(session, { identity: identityOf(session, args.slice(1)) });
+}
+
+/** SELECT inside a transaction was answered OK. */
+export function followSelect(session: Session, args: readonly Buffer[]): void {
+  follow(session, { db: Number(args[1]?.toString("latin1")) });
+}
+
+/** HELLO inside a transaction was answered. @returns the reply for the client. */
+export function followHello(session: Session, args: readonly Buffer[], reply: Buffer): Buffer {
+  const options = reply[0] === MINUS ? null : helloOptions(args);
+  if (options === null || typeof options === "string") return reply;
+  const { credentials, name } = options;
+  const identity = credentials === null ? session.profile.identity : identityOf(session, credentials);
+  follow(session, { identity, protocol: options.protocol ?? session.protocol });
+  if (name !== null) session.name = name;
+  return encodeValue(greeting(session), session.protocol);
+}
+
+/** @param credentials proven ones: the password, or the user's name and the password. */
+function identityOf(session: Session, credentials: readonly Buffer[]): Identity {
+  const [first = "", second] = credentials.map((one) => one.toString("latin1"));
+  return second === undefined
+    ? session.router.profiles.identity(null, first)
+    : session.router.profiles.identity(first, second);
 }
 
 interface HelloOptions {
@@ -129,17 +164,7 @@ function helloOptions(args: readonly Buffer[]): HelloOptions | string {
   return { protocol: version === "2" ? 2 : 3, credentials, name };
 }
 
-/** While keys are watched the private connection cannot become another user's or speak another protocol. */
-function refuseWhileWatching(session: Session, frame: Frame): boolean {
-  if (session.privateLane === null) return false;
-  session.refuse(
-    `ERR proxy: ${frame.command.name.toUpperCase()} is not supported yet while keys are watched`,
-  );
-  return true;
-}
-
 export function hello(session: Session, frame: Frame): boolean {
-  if (refuseWhileWatching(session, frame)) return true;
   const options = helloOptions(frame.args);
   if (typeof options === "string") return say(session, encodeError(options));
   let { identity } = session.profile;
@@ -154,10 +179,17 @@ export function hello(session: Session, frame: Frame): boolean {
     options.protocol ?? session.protocol,
   );
   if (!isAccepted(session, frame, profile)) {
-    if (isDone(session)) session.provenIdentity = null;
-    return isDone(session);
+    if (!isDone(session)) return false;
+    // The private connection may be another user's already.
+    if (session.provenIdentity !== null && session.privateLane !== null) session.losePrivate();
+    session.provenIdentity = null;
+    return true;
   }
   session.provenIdentity = null;
+  if (session.privateLane !== null && session.protocol !== profile.protocol) {
+    session.privateLane.strayed = true;
+    ask(session.privateLane, ["HELLO", String(profile.protocol)], () => {});
+  }
   session.useProfile(profile);
   if (options.name !== null) session.name = options.name;
   return say(session, encodeValue(greeting(session), session.protocol));
@@ -183,6 +215,10 @@ export function select(session: Session, frame: Frame): boolean {
     return say(session, encodeError("ERR value is not an integer or out of range"));
   }
   const db = Number(word);
+  if (Math.abs(db + 0.5) > 2 ** 31) {
+    const range = "value must between -2147483648 and 2147483647";
+    return say(session, encodeError(`ERR value is out of range, ${range}`));
+  }
   if (db < 0 || db > MAX_DB) return say(session, encodeError("ERR DB index is out of range"));
   const profile = session.router.profiles.get(session.profile.identity, db, session.protocol);
   if (!isAccepted(session, frame, profile)) return isDone(session);
@@ -193,6 +229,7 @@ export function select(session: Session, frame: Frame): boolean {
   }
   // The private connection follows; its server's OK is the client's.
   if (!session.mayUse(privateLane)) return false;
+  privateLane.strayed = true;
   session.useProfile(profile);
   session.send({ command: frame.command, kind: WRITE }, privateLane, frame);
   return true;
@@ -270,10 +307,4 @@ function isPrintable(text: string): boolean {
 
 function arity(session: Session, subcommand: string): true {
   return say(session, encodeError(`ERR wrong number of arguments for 'client|${subcommand}' command`));
-}
-
-/** A reply of the proxy's own; the command is taken. */
-export function say(session: Session, bytes: Buffer): true {
-  session.say(bytes);
-  return true;
 }

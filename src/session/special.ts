@@ -6,18 +6,25 @@
 import { arityFits, type Command, MASTER_READ, SPECIAL, WRITE } from "../commands/command.ts";
 import { requestArgs } from "../resp/args.ts";
 import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
+import type { Lane } from "../upstream/lane.ts";
+import type { Bond, PlainKind } from "../upstream/request.ts";
 import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
+import type { Sending } from "./flight.ts";
+import { InfoCall, wantsProxySection } from "./info.ts";
+import { queueOwn } from "./own.ts";
 import { ScanCall } from "./scan.ts";
 import { ScriptCall } from "./scripts.ts";
 import type { Session } from "./session.ts";
-import { auth, client, hello, isAccepted, isDone, reset, say, select, takeAnswer } from "./settings.ts";
+import { auth, client, hello, isAccepted, reset, select } from "./settings.ts";
 import { counting, inSubscriberMode, subscribe } from "./subscribe.ts";
 import { commandProblem, Transaction, wrongArity, wrongArityText } from "./transaction.ts";
 import {
   type Frame,
+  isDone,
   laneFor,
   onPrivate,
   privateLane,
+  say,
   sendPlain,
   sendPrivate,
   takeCaching,
@@ -86,6 +93,8 @@ function handle(session: Session, frame: Frame): boolean {
       return isPrivateQuiet(session) && reset(session);
     case "client":
       return client(session, frame);
+    case "info":
+      return info(session, frame);
     case "multi":
       return multi(session);
     case "exec":
@@ -117,13 +126,24 @@ function handle(session: Session, frame: Frame): boolean {
       return scan(session, frame);
     case "script":
       noteScriptCommand(session, frame.args);
-      return isScriptDebug(frame.args) ? unsupported(session, frame) : sendPlain(session, frame, WRITE);
+      if (isWord(frame.args[1], "DEBUG")) return unsupported(session, frame);
+      return isWord(frame.args[1], "KILL") ? besideScripts(session, frame) : sendPlain(session, frame, WRITE);
+    case "function":
+      return isWord(frame.args[1], "KILL") || isWord(frame.args[1], "STATS")
+        ? besideScripts(session, frame)
+        : sendPlain(session, frame, WRITE);
     case "wait":
       return unsupported(session, frame);
     case "proxy":
       return proxy(session, frame);
-    case "refused":
-      return refused(session, frame);
+    case "topology":
+      return topology(session, frame);
+    case "replication":
+      return refuseReplication(session, frame);
+    case "unlisted":
+      return unlisted(session, frame);
+    case "unsafe":
+      return refuseUnsafe(session, frame);
     case "forbidden":
       session.finish("protocol-error");
       return true;
@@ -141,17 +161,78 @@ function proxy(session: Session, frame: Frame): true {
   return say(session, session.context.admin(frame.args, session.protocol));
 }
 
-/** Commands that would change the group or leave it behind the proxy's back. */
-function refused(session: Session, frame: Frame): true {
-  const name = frame.command.name.toUpperCase();
-  session.refuse(`ERR proxy: ${name} is not passed on to shared nodes: send it to the node itself`);
+/**
+ * Commands that change the group for everybody. They go, if at all, to the master there is now and to no
+ * other: one that waited for a master to come would hit the one that had just taken over. SHUTDOWN waits for
+ * the replicas, hence the connection of its own.
+ */
+function topology(session: Session, frame: Frame): boolean {
+  if (refusesTopology(session, frame)) return true;
+  if (!session.router.writable) {
+    session.refuse(`ERR proxy: ${nameOf(frame)} is not held: there is no master now to pass it on to`);
+    return true;
+  }
+  const result = sendPrivate(session, frame, WRITE, "node");
+  if (result !== null) return result;
+  session.block("drain");
   return true;
+}
+
+function refusesTopology(session: Session, frame: Frame): boolean {
+  if (session.router.config.commands.topology === "pass") return false;
+  session.refuse(
+    `ERR proxy: ${nameOf(frame)} is not passed on (commands.topology: refuse): ` +
+      "send it to the node itself, the proxy follows",
+  );
+  return true;
+}
+
+/** Commands by which a replica gets its master's stream, on a connection that nothing else may use then. */
+function refuseReplication(session: Session, frame: Frame): true {
+  session.refuse(
+    `ERR proxy: ${nameOf(frame)} is not passed on: ` +
+      "it would turn a connection that clients share into a replication link",
+  );
+  return true;
+}
+
+/** Nobody can tell what it does to its connection: it gets one of its own, which nobody uses after it. */
+function unlisted(session: Session, frame: Frame): boolean {
+  const lane = privateLane(session, frame);
+  if (lane === "wait") return false;
+  if (lane === "answered") return true;
+  lane.strayed = true;
+  session.send({ command: frame.command, kind: WRITE, bond: "change" }, lane, frame);
+  session.block("drain");
+  return true;
+}
+
+function refuseUnsafe(session: Session, frame: Frame): true {
+  session.refuse(
+    `ERR proxy: ${nameOf(frame)} is not passed on: ` +
+      "by its flags it changes the connection it comes on, which clients share",
+  );
+  return true;
+}
+
+function nameOf(frame: Frame): string {
+  return frame.command.name.toUpperCase();
 }
 
 function unsupported(session: Session, frame: Frame): true {
   const name = frame.command.name.toUpperCase();
   const subcommand = frame.command.handler === "script" ? " DEBUG" : "";
   session.refuse(`ERR proxy: ${name}${subcommand} is not supported yet`);
+  return true;
+}
+
+function info(session: Session, frame: Frame): boolean {
+  const { command, args } = frame;
+  if (!wantsProxySection(args)) return sendPlain(session, frame, command.plainKind);
+  const lane = laneFor(session, command.plainKind);
+  if (lane === null) return session.noWay(command, frame.buf, frame.start);
+  const rewrite = new InfoCall(frame.buf.subarray(frame.start, frame.end), session.context.infoSection);
+  session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(rewrite.requestFor()));
   return true;
 }
 
@@ -185,6 +266,17 @@ function noteScriptCommand(session: Session, args: readonly Buffer[]): void {
   const word = args[1]?.toString("latin1", 0, 16).toUpperCase();
   if (word === "LOAD") rememberScript(session, args[2]);
   else if (word === "FLUSH") session.context.scripts.clear();
+}
+
+/**
+ * What is said about a script that keeps the server busy: on the connection that the script came on, which
+ * may be the shared one, it would wait for the very script it is to end (networking.c, protectClient).
+ */
+function besideScripts(session: Session, frame: Frame): boolean {
+  const result = sendPrivate(session, frame, WRITE, "none");
+  if (result !== null) return result;
+  session.block("drain");
+  return true;
 }
 
 function evalsha(session: Session, frame: Frame): boolean {
@@ -243,7 +335,7 @@ function withPinnedIds(session: Session, frame: Frame): Buffer[] | null {
 }
 
 function askLastIds(session: Session, frame: Frame, keys: readonly Buffer[]): void {
-  if (takeAnswer(session, "last-ids")?.kind === "nobody") {
+  if (session.takeAnswer("last-ids")?.kind === "nobody") {
     session.waitToAsk(frame.start);
     return;
   }
@@ -317,8 +409,8 @@ function inMonitor(session: Session, frame: Frame): boolean {
   }
 }
 
-function isScriptDebug(args: readonly Buffer[]): boolean {
-  return args[1] !== undefined && args[1].toString("latin1", 0, 16).toUpperCase() === "DEBUG";
+function isWord(arg: Buffer | undefined, word: string): boolean {
+  return arg !== undefined && arg.length === word.length && arg.toString("latin1").toUpperCase() === word;
 }
 
 // Transactions
@@ -349,39 +441,70 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
       return say(session, encodeError("ERR MULTI calls can not be nested"));
     case "watch":
       return say(session, encodeError("ERR WATCH inside MULTI is not allowed"));
+    default:
+      return queue(session, transaction, frame);
+  }
+}
+
+/** Queues a command, or says why not: Redis's own reasons come first. */
+function queue(session: Session, transaction: Transaction, frame: Frame): boolean {
+  const { command, args, buf, start, end } = frame;
+  const refusal = transaction.refusal(command, args, end - start);
+  if (refusal !== null) {
+    transaction.spoilt = true;
+    return say(session, refusal);
+  }
+  switch (command.handler) {
     case "none":
     case "counting":
+    case "info":
+    case "function":
     case "blocking":
     case "xread":
     case "unwatch":
-      return queue(session, transaction, frame);
+      break;
     case "eval":
       rememberScript(session, args[1]);
-      return queue(session, transaction, frame);
+      break;
     case "evalsha": {
       const load = session.context.scripts.loadRequest(args[1] ?? Buffer.alloc(0));
       // Inside the transaction its lack could not be repaired.
       if (load !== null) transaction.precede(load);
-      return queue(session, transaction, frame);
+      break;
     }
     case "scan": {
       // Within a transaction the cursor comes back as the server's own.
-      const buf = new ScanCall(args).requestFor(session.router.epoch.history?.replid ?? "");
-      return queue(session, transaction, { ...frame, buf, start: 0, end: buf.length });
+      transaction.add(command, new ScanCall(args).requestFor(session.router.epoch.history?.replid ?? ""));
+      return say(session, QUEUED);
     }
     case "script":
+      if (isWord(args[1], "DEBUG")) return refuseInMulti(session, transaction, frame);
       noteScriptCommand(session, args);
-      if (!isScriptDebug(frame.args)) return queue(session, transaction, frame);
       break;
-    case "refused":
-      transaction.spoilt = true;
-      return refused(session, frame);
+    default:
+      return queueOwn(session, transaction, frame) || refuseInMulti(session, transaction, frame);
+  }
+  transaction.add(command, buf.subarray(start, end));
+  return say(session, QUEUED);
+}
+
+/** It would change the connection that all share, or the group. */
+function refuseInMulti(session: Session, transaction: Transaction, frame: Frame): true {
+  transaction.spoilt = true;
+  switch (frame.command.handler) {
+    case "replication":
+      return refuseReplication(session, frame);
+    case "unsafe":
+      return refuseUnsafe(session, frame);
+    case "topology":
+      if (refusesTopology(session, frame)) return true;
+      break;
     default:
       break;
   }
-  // It would change the connection that all share.
-  transaction.spoilt = true;
-  session.refuse(`ERR proxy: ${frame.command.name.toUpperCase()} inside MULTI is not supported yet`);
+  const word =
+    frame.command.subcommands === null ? "" : ` ${frame.args[1]?.toString("latin1").toUpperCase()}`;
+  session.refuse(`ERR proxy: ${nameOf(frame)}${word} inside MULTI is not supported yet`);
   return true;
 }
 
@@ -408,17 +531,6 @@ function wrongWords(session: Session, transaction: Transaction, command: Command
   );
 }
 
-function queue(session: Session, transaction: Transaction, frame: Frame): true {
-  const { command, args, buf, start, end } = frame;
-  const refusal = transaction.refusal(command, args, end - start);
-  if (refusal !== null) {
-    transaction.spoilt = true;
-    return say(session, refusal);
-  }
-  transaction.add(command, buf.subarray(start, end));
-  return say(session, QUEUED);
-}
-
 function discard(session: Session): true {
   discardQuietly(session);
   return say(session, OK);
@@ -434,9 +546,9 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
     return say(session, encodeNullArray(session.protocol));
   }
   const kind = transaction.isRepeatable ? MASTER_READ : WRITE;
-  const lane = laneFor(session, kind);
-  if (lane === null) {
-    if (!session.noWay(frame.command, frame.buf, frame.start)) return false;
+  const lane = laneForUnit(session, transaction, frame, kind);
+  if (lane === "wait") return false;
+  if (lane === "answered") {
     discardQuietly(session);
     return true;
   }
@@ -444,12 +556,36 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
   if (caching !== null) transaction.precede(caching);
   const buf = transaction.unit();
   const { replies } = transaction;
-  const bond = session.watching ? "watched" : "none";
+  const rewrite = transaction.call(buf);
+  const bond = bondOf(session, transaction);
+  const what: Sending = { command: frame.command, kind, replies, bond };
   session.transaction = null;
   session.router.counters.requests.transaction++;
-  session.send({ command: frame.command, kind, replies, bond }, lane, wholeOf(buf));
-  if (session.privateLane !== null) session.block("drain");
+  session.send(rewrite === null ? what : { ...what, rewrite }, lane, wholeOf(buf));
+  // What follows may see the session as the transaction leaves it.
+  if (session.privateLane !== null || rewrite !== null) session.block("drain");
   return true;
+}
+
+function bondOf(session: Session, transaction: Transaction): Bond {
+  if (session.watching) return "watched";
+  return transaction.changesConnection ? "change" : "none";
+}
+
+function laneForUnit(
+  session: Session,
+  transaction: Transaction,
+  frame: Frame,
+  kind: PlainKind,
+): Lane | "wait" | "answered" {
+  if (!transaction.changesConnection) {
+    const lane = laneFor(session, kind);
+    if (lane !== null) return lane;
+    return session.noWay(frame.command, frame.buf, frame.start) ? "answered" : "wait";
+  }
+  const lane = privateLane(session, frame);
+  if (typeof lane !== "string") lane.strayed = true;
+  return lane;
 }
 
 function discardQuietly(session: Session): void {

@@ -4,11 +4,11 @@ import { ChangedReply, type Rewrite } from "../upstream/request.ts";
 import type { Topic } from "./hub.ts";
 import { numsubWithMore, unseen, unseenReceivers, withMore } from "./receivers.ts";
 import type { Session } from "./session.ts";
-import { isDone, say, takeAnswer } from "./settings.ts";
+
 import { Subscriptions } from "./subscriptions.ts";
 import { type Family, subscribeCommand } from "./topics.ts";
 import { commandProblem } from "./transaction.ts";
-import type { Frame } from "./ways.ts";
+import { type Frame, isDone, say } from "./ways.ts";
 
 /** A command of the SUBSCRIBE family with the right number of words. */
 export function subscribe(session: Session, frame: Frame): boolean {
@@ -30,7 +30,7 @@ function add(session: Session, frame: Frame, family: Family, names: readonly str
   }
   // Messages must not come before the confirmation, and that not before earlier replies.
   if (!session.isDrained()) return false;
-  const answer = takeAnswer(session, "subscription");
+  const answer = session.takeAnswer("subscription");
   if (answer?.kind === "yes") return true;
   if (answer?.kind === "no") return say(session, answer.error);
   if (answer?.kind === "nobody") {

@@ -1,6 +1,6 @@
 /**
  * CLIENT TRACKING, CACHING, TRACKINGINFO and GETREDIR: client-side caching. What a server tracks it tracks
- * for a connection, so a client that tracks has one of its own, to the master, through which all it asks goes.
+ * for a connection, so a client that tracks has one of its own, to the master, through which goes all it asks.
  *
  * When that connection is lost the client is told once to forget everything: nothing tells it any more what
  * has changed. Until the next one tracks again nothing is read for it.
@@ -10,8 +10,8 @@ import { encodeNull, encodeRequest, encodeValue, type Protocol } from "../resp/e
 import { ChangedReply, type Rewrite } from "../upstream/request.ts";
 import { flushAll, type Invalidations, type Redirecting } from "./invalidations.ts";
 import type { Session } from "./session.ts";
-import { isDone, say, takeAnswer } from "./settings.ts";
-import { type Frame, privateLane, sendPlain, sendPrivate, wholeOf } from "./ways.ts";
+
+import { type Frame, isDone, privateLane, say, sendPlain, sendPrivate, wholeOf } from "./ways.ts";
 
 /** A number that no connection has: the server says then what it says of a client that does not exist. */
 const NO_SUCH_ID = "9223372036854775807";
@@ -177,7 +177,7 @@ export function tracking(session: Session, frame: Frame): boolean {
 
 /** Whether the other client's connection has a number; asked for if not. False: see `isAccepted`. */
 function isReady(session: Session, frame: Frame, invalidations: Invalidations): boolean {
-  takeAnswer(session, "redirect");
+  session.takeAnswer("redirect");
   if (invalidations.serverId !== null) return true;
   if (!session.isDrained()) return false;
   if (!session.router.writable) {

@@ -1,5 +1,6 @@
 import { arityFits, type Command, isRepeatable } from "../commands/command.ts";
 import { encodeError, encodeRequest } from "../resp/encode.ts";
+import { type Step, StepsCall } from "./steps.ts";
 
 /**
  * MULTI … EXEC, queued here and sent as one unit, so that a switch in between is never seen: a queue on a
@@ -9,6 +10,10 @@ export class Transaction {
   /** A command was refused when it was queued: EXEC answers EXECABORT. */
   spoilt = false;
   private readonly frames: Buffer[] = [];
+  /** Commands among them, and besides them, that concern the session itself; null = none. */
+  private steps: Step[] | null = null;
+  /** It leaves its connection with another user, database or protocol. */
+  changesConnection = false;
   /** Requests that go out before the unit, to be sure of what it needs. */
   private readonly before: Buffer[] = [];
   private bytes = 0;
@@ -28,6 +33,7 @@ export class Transaction {
   refusal(command: Command, args: readonly Buffer[], bytes: number): Buffer | null {
     const problem = commandProblem(command, args);
     if (problem !== null) return problem;
+    if (command.noMulti) return encodeError("ERR Command not allowed inside a transaction");
     if (this.bytes + bytes > this.maxBytes) {
       return encodeError(
         `ERR proxy: the transaction is larger than limits.maxRequestBytes (${this.maxBytes} bytes)`,
@@ -49,9 +55,37 @@ export class Transaction {
     this.bytes += request.length;
   }
 
+  /**
+   * Queues a command that the server runs and that changes the connection it runs on.
+   * @param run gets the server's reply to it, and says what the client is to see.
+   */
+  addChange(command: Command, frame: Buffer, run: (reply: Buffer) => Buffer): void {
+    const at = this.frames.length;
+    this.add(command, frame);
+    this.changesConnection = true;
+    this.addStep({ at, isSent: true, run: (reply) => run(reply ?? Buffer.alloc(0)) });
+  }
+
+  /** Queues a command of `bytes` that is the proxy's own. @param run makes its reply. */
+  addLocal(bytes: number, run: () => Buffer): void {
+    this.bytes += bytes;
+    this.addStep({ at: this.frames.length, isSent: false, run });
+  }
+
+  private addStep(step: Step): void {
+    this.steps ??= [];
+    this.steps.push(step);
+  }
+
   /** Replies that the unit gets. */
   get replies(): number {
     return this.before.length + this.frames.length + 2;
+  }
+
+  /** What becomes of the unit's reply; null = nothing, it is passed on. */
+  call(unit: Buffer): StepsCall | null {
+    if (this.steps === null) return null;
+    return new StepsCall(unit, this.replies, this.frames.length, this.steps);
   }
 
   /** The unit that is sent: MULTI, the commands, EXEC. */

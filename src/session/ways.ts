@@ -82,3 +82,16 @@ export function takeCaching(session: Session): Buffer | null {
   tracking.caching = null;
   return caching;
 }
+
+// What a command says
+
+/** A reply of the proxy's own; the command is taken. */
+export function say(session: Session, bytes: Buffer): true {
+  session.say(bytes);
+  return true;
+}
+
+/** What a function that is not accepted returns: whether the command is done with (its error was said). */
+export function isDone(session: Session): boolean {
+  return !session.isBlocked;
+}

@@ -105,6 +105,11 @@ export class Lane implements Flushable, StreamHandler {
   congested = false;
   /** A subscriber's or a monitor's connection: its owner looks at each frame whether it is a message. */
   carriesMessages = false;
+  /**
+   * A private connection whose user, database or protocol are not those of its target any more: of use to
+   * its session only, and to nobody after it.
+   */
+  strayed = false;
   /** A private connection's number at the server (CLIENT ID), once it is open. */
   serverId: number | null = null;
 

@@ -14,9 +14,10 @@ export type NotRunCause = "not-master" | "loading" | "link-down";
 /**
  * What ties a request to its private connection: it cannot be repeated on a shared one.
  * watch: WATCH itself; watched: the EXEC of watched keys; blocking: it waits there for as long as it likes;
- * stream: it turns the connection into a stream of messages.
+ * stream: it turns the connection into a stream of messages; node: it is meant for this node as it is now;
+ * change: it may leave the connection with another user, database or protocol.
  */
-export type Bond = "none" | "watch" | "watched" | "blocking" | "stream";
+export type Bond = "none" | "watch" | "watched" | "blocking" | "stream" | "node" | "change";
 
 /** A request that depends on the node it is sent to. */
 export interface Rewrite {
@@ -28,6 +29,8 @@ export interface Rewrite {
   replyFor(reply: Buffer): Buffer;
   /** When it stops waiting by its own word, monotonic ms; null = it does not wait, or for ever. */
   readonly deadlineMs: number | null;
+  /** What follows waits for its reply, also where it is sent again: that may change the session. */
+  readonly isBarrier?: boolean;
   /** What it is answered then. */
   nullReply(protocol: Protocol): Buffer;
 }

@@ -33,7 +33,7 @@ const MASTER_READS = words(`
 
 const WRITES = words(`
   acl append asking bgrewriteaof bgsave bitfield bitop cluster config copy debug decr decrby del
-  expire expireat fcall flushall flushdb function geoadd georadius georadiusbymember geosearchstore getdel
+  expire expireat fcall flushall flushdb geoadd georadius georadiusbymember geosearchstore getdel
   getex getset hdel hincrby hincrbyfloat hmset hset hsetnx incr incrby incrbyfloat latency linsert lmove lmpop
   lpop lpush lpushx lrem lset ltrim migrate module move mset msetnx persist pexpire pexpireat pfadd pfdebug
   pfmerge pfselftest psetex readonly readwrite rename renamenx restore restore-asking rpop rpoplpush
@@ -50,6 +50,7 @@ const SPECIALS: Readonly<Record<string, string[]>> = {
   quit: ["quit"],
   reset: ["reset"],
   client: ["client"],
+  info: ["info"],
   multi: ["multi"],
   exec: ["exec"],
   discard: ["discard"],
@@ -64,10 +65,12 @@ const SPECIALS: Readonly<Record<string, string[]>> = {
   evalsha: ["evalsha", "evalsha_ro"],
   scan: words("scan hscan sscan zscan"),
   script: ["script"],
+  function: ["function"],
   wait: ["wait", "waitaof"],
   proxy: ["proxy"],
   forbidden: ["post", "host:"],
-  refused: words("replicaof slaveof failover shutdown sync psync replconf"),
+  topology: words("replicaof slaveof failover shutdown"),
+  replication: words("sync psync replconf"),
 };
 
 const SPECIAL_NAMES = Object.values(SPECIALS).flat();
@@ -84,7 +87,7 @@ describe("the built-in table", () => {
   const table = new CommandTable();
 
   it("has exactly the commands of Redis 7.0 and PROXY, each classified here", () => {
-    const classified = [...READS, ...MASTER_READS, ...WRITES, "info", ...SPECIAL_NAMES];
+    const classified = [...READS, ...MASTER_READS, ...WRITES, ...SPECIAL_NAMES];
     expect(classified.toSorted()).toEqual(
       [...BUILTIN.keys(), "proxy", "post", "host:", "waitaof"].toSorted(),
     );
@@ -95,7 +98,6 @@ describe("the built-in table", () => {
     ["READ", READ, READS],
     ["MASTER_READ", MASTER_READ, MASTER_READS],
     ["WRITE", WRITE, WRITES],
-    ["PREFER_MASTER", PREFER_MASTER, ["info"]],
   ] as const)("classifies as %s what is listed here", (_, kind, names) => {
     for (const name of names) {
       expect(look(table, name)).toMatchObject({ name, kind, plainKind: kind, handler: "none", known: true });
@@ -124,6 +126,15 @@ describe("the built-in table", () => {
     for (const [name, { flags }] of BUILTIN) {
       if (flags.includes("b")) expect([name, look(table, name).kind]).toEqual([name, SPECIAL]);
     }
+  });
+
+  it("knows what Redis does not queue inside MULTI", () => {
+    const names = [...BUILTIN.keys()].filter((name) => look(table, name).noMulti);
+    expect(names.toSorted()).toEqual(words("psync save shutdown sync"));
+  });
+
+  it("asks the master with INFO while there is one", () => {
+    expect(look(table, "info").plainKind).toBe(PREFER_MASTER);
   });
 
   it("treats XREAD without BLOCK as a read, XREADGROUP as a write", () => {
@@ -305,6 +316,13 @@ describe("learning a server's COMMAND", () => {
     }
   });
 
+  it("gives a name that the server does not list to a handler: it may be renamed; a known one stays plain", () => {
+    const table = learnt([GET]);
+    expect(look(table, "foo")).toMatchObject({ kind: SPECIAL, handler: "unlisted", known: false });
+    expect(look(table, "x".repeat(300))).toMatchObject({ handler: "unlisted", known: false });
+    expect(look(table, "get").handler).toBe("none");
+  });
+
   it("goes on handling PROXY, even when the server has a command of that name", () => {
     const table = learnt([GET, ["proxy", 1, ["readonly"]]]);
     expect(look(table, "proxy")).toMatchObject({ kind: SPECIAL, handler: "proxy", known: true });
@@ -319,7 +337,7 @@ describe("learning a server's COMMAND", () => {
     ]);
     expect(look(table, "dbsize").kind).toBe(MASTER_READ);
     expect(look(table, "scan").plainKind).toBe(MASTER_READ);
-    expect(look(table, "info").kind).toBe(PREFER_MASTER);
+    expect(look(table, "info").plainKind).toBe(PREFER_MASTER);
     expect(look(table, "ping").kind).toBe(READ);
   });
 

@@ -47,6 +47,7 @@ describe("values", () => {
       pubsub: { from: "master" },
       hold: { maxTime: 30_000, maxBytes: 268_435_456, maxBytesPerClient: 16_777_216 },
       inFlight: { onUnknown: "error" },
+      commands: { topology: "refuse" },
       limits: {
         maxClients: 10_000,
         maxRequestBytes: 536_870_912,
@@ -229,6 +230,7 @@ describe("the report", () => {
     ["listen: [{ adress: x }]", 'unknown key "adress"'],
     ["failover: { promote: self }", "promotes nobody itself"],
     ["inFlight: { onUnknown: retry-all }", "never repeats what may have run"],
+    ["commands: { topology: allow }", "not one of the allowed values; allowed: refuse, pass"],
     ["limits: { maxClients: 0 }", "0 is too small"],
     ["limits: { maxClients: 1.5 }", "1.5 is not a whole number"],
     ["limits: { idleTimeout: 10ms }", "10ms is too small; allowed: 0 \\(never\\) or 1s"],
