@@ -59,14 +59,15 @@ export class FrameSocket {
     return this.#frames.splice(0, count);
   }
 
-  /** All frames up to the last that ends with `end`, without it; those before the connection was closed. */
+  /**
+   * The frames before the first that ends with `end`, which is taken too; all there are when the other side
+   * closes the connection instead.
+   */
   async takeUntil(end: string, what: string): Promise<string[]> {
-    const isThere = () => this.#frames.at(-1)?.endsWith(end) === true || this.ended;
-    await this.#until(isThere, `the end of ${what}`);
-    const taken = this.#frames;
-    this.#frames = [];
-    if (taken.at(-1)?.endsWith(end) === true) taken.pop();
-    return taken;
+    const find = () => this.#frames.findIndex((frame) => frame.endsWith(end));
+    await this.#until(() => find() >= 0 || this.ended, `the end of ${what}`);
+    const at = find();
+    return at < 0 ? this.#frames.splice(0) : this.#frames.splice(0, at + 1).slice(0, -1);
   }
 
   async untilEnded(): Promise<void> {
