@@ -186,13 +186,14 @@ const VALUES: Readonly<Record<string, readonly [string, string?]>> = {
   db: ["1"],
   "destination-db": ["1"],
   element: ["x", "y"],
-  end: ["+"],
+  end: ["-1"],
   entries_added: ["5"],
   event: ["command"],
   field: ["f", "new"],
   function: ["f"],
   group: ["group"],
   groupname: ["group"],
+  height: ["400000"],
   host: ["127.0.0.1"],
   id: ["1-1", "2-1"],
   index: ["1"],
@@ -218,7 +219,7 @@ const VALUES: Readonly<Record<string, readonly [string, string?]>> = {
   pattern: ["*"],
   port: ["1"],
   protover: ["3"],
-  radius: ["200"],
+  radius: ["200000"],
   script: [SCRIPT],
   seconds: ["1000"],
   section: ["server", "memory"],
@@ -234,14 +235,22 @@ const VALUES: Readonly<Record<string, readonly [string, string?]>> = {
   "unix-time-seconds": [FAR_SECONDS],
   username: ["default", "nosuch"],
   value: ["value", "value2"],
+  width: ["400000"],
+};
+
+/** The same for all commands of a group. */
+const VALUES_OF_GROUP: Readonly<Record<string, Readonly<Record<string, readonly [string, string?]>>>> = {
+  geo: { member: ["Palermo", "Catania"] },
+  stream: { start: ["-"], end: ["+"] },
 };
 
 const NUMBERS = new Set(["integer", "double", "unix-time"]);
 
-/** Words that COMMAND DOCS calls strings because they may have a sign before them. */
-const STRINGS_OF: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  stream: { start: "-", end: "+" },
-  double: { min: "-inf", max: "+inf", timeout: "0.01" },
+/** Bounds of scores and waiting times, which other types of argument have other names for. */
+const DOUBLES: Readonly<Record<string, readonly [string, string?]>> = {
+  min: ["-inf"],
+  max: ["+inf"],
+  timeout: ["0.01"],
 };
 
 /** Calls that COMMAND DOCS does not describe, or whose making at random would harm the walk itself. */
@@ -255,11 +264,11 @@ const BY_HAND: Readonly<Record<string, readonly string[]>> = {
   "command|getkeys": ["GET k", "MSET a 1 b 2", "EVAL x 1 k", "NOSUCH k", "PING", "GET"],
   "command|getkeysandflags": ["GET k", "MSET a 1 b 2", "PING"],
   debug: [
-    ...["HELP", "NOSUCH", "SLEEP 0", "DIGEST-VALUE string list", "OBJECT missing", "STRINGMATCH-LEN 5 *"],
+    ...["HELP", "NOSUCH", "SLEEP 0", "DIGEST-VALUE string list", "OBJECT missing"],
     ...["PROTOCOL string", "PROTOCOL integer", "PROTOCOL double", "PROTOCOL null", "PROTOCOL array"],
     ...["PROTOCOL set", "PROTOCOL map", "PROTOCOL attrib", "PROTOCOL push", "PROTOCOL verbatim"],
-    ...["PROTOCOL true", "PROTOCOL false", "PROTOCOL bignum", "PROTOCOL nosuch", "JMAP", "ERROR BROKEN text"],
-    ...["SET-ACTIVE-EXPIRE 1", "QUICKLIST-PACKED-THRESHOLD 10k", "ZIPLIST missing", "SDSLEN string"],
+    ...["PROTOCOL true", "PROTOCOL false", "PROTOCOL bignum", "PROTOCOL nosuch", "ERROR BROKEN"],
+    ...["SET-ACTIVE-EXPIRE 1", "QUICKLIST-PACKED-THRESHOLD 10k", "LISTPACK missing", "SDSLEN string"],
   ],
   monitor: [""],
   // It counts for seconds.
@@ -421,14 +430,15 @@ class WordMaker {
     this.#payloads = payloads;
   }
 
-  expand(arg: ArgumentSpec): Word[] {
+  /** @param round how often what it is part of was there before. */
+  expand(arg: ArgumentSpec, round = 0): Word[] {
     if (arg.optional && !this.#choice.all && !this.#choice.included.has(arg)) return [];
     if (arg.type === "pure-token") return token(arg);
     const times = arg.multiple ? this.#choice.times : 1;
     const words: Word[] = arg.multipleToken ? [] : token(arg);
     for (let nth = 0; nth < times; nth++) {
       if (arg.multipleToken) words.push(...token(arg));
-      words.push(...this.#body(arg, nth));
+      words.push(...this.#body(arg, round + nth));
     }
     return words;
   }
@@ -436,11 +446,11 @@ class WordMaker {
   #body(arg: ArgumentSpec, nth: number): Word[] {
     switch (arg.type) {
       case "block":
-        return arg.parts.flatMap((part) => this.expand(part));
+        return arg.parts.flatMap((part) => this.expand(part, nth));
       case "oneof": {
         const last = this.#choice.all ? arg.parts.length - 1 : 0;
         const part = arg.parts[this.#choice.alternatives.get(arg) ?? last];
-        return part === undefined ? [] : this.expand(part);
+        return part === undefined ? [] : this.expand(part, nth);
       }
       case "key":
         return [{ role: "key", value: this.#key(arg) }];
@@ -466,11 +476,11 @@ class WordMaker {
     if (arg.name === "serialized-value") {
       return group === "scripting" ? this.#payloads.library : this.#payloads.string;
     }
-    const special =
-      STRINGS_OF[arg.type]?.[arg.name] ?? (arg.type === "string" ? STRINGS_OF[group] : {})?.[arg.name];
-    const known = VALUES[`${name}:${arg.name}`];
-    if (known === undefined && special !== undefined) return special;
-    const found = known ?? VALUES[arg.name];
+    const found =
+      VALUES[`${name}:${arg.name}`] ??
+      VALUES_OF_GROUP[group]?.[arg.name] ??
+      (arg.type === "double" ? DOUBLES[arg.name] : undefined) ??
+      VALUES[arg.name];
     if (found !== undefined) return (nth > 0 ? found[1] : undefined) ?? found[0];
     return NUMBERS.has(arg.type) ? "1" : "text";
   }
