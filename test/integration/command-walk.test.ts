@@ -327,8 +327,12 @@ function isRefusedByArity({ arity }: CommandSpec, kind: CallKind, words: number)
   return !fits && (kind === "no arguments" || kind === "too few" || kind === "too many");
 }
 
-const DATA_BYTES = Buffer.concat(DATA_SET.map((args) => encodeCommand(args)));
-const ALL_BYTES = Buffer.concat([DATA_BYTES, ...SERVER_STATE.map((args) => encodeCommand(args))]);
+/** Only the last command is answered, to spare reading the replies of all. */
+const DATA_QUIETLY = Buffer.concat(
+  [["CLIENT", "REPLY", "OFF"], ...DATA_SET, ["CLIENT", "REPLY", "ON"]].map((args) => encodeCommand(args)),
+);
+const ALL = [...DATA_SET, ...SERVER_STATE];
+const ALL_BYTES = Buffer.concat(ALL.map((args) => encodeCommand(args)));
 
 /** Fills both servers with the same data set. */
 class Filler {
@@ -343,11 +347,14 @@ class Filler {
     this.#sockets = sockets;
   }
 
-  /** @param what how much of the data set and the servers' state is made anew. */
-  async fill(what: "data" | "all"): Promise<void> {
-    const commands = what === "data" ? DATA_SET : [...DATA_SET, ...SERVER_STATE];
-    const bytes = what === "data" ? DATA_BYTES : ALL_BYTES;
-    for (const replies of await this.#ask(bytes, commands.length)) {
+  /** The data set is made anew. */
+  async fillData(): Promise<void> {
+    await this.#ask(DATA_QUIETLY, 1);
+  }
+
+  /** The data set, and whatever else a command may look at. */
+  async fillAll(): Promise<void> {
+    for (const replies of await this.#ask(ALL_BYTES, ALL.length)) {
       const errors = replies.filter((reply) => reply.startsWith("-"));
       if (errors.length > 0) throw new Error(`the data set was not taken: ${errors.join("")}`);
     }
@@ -369,7 +376,7 @@ class Filler {
   }
 
   async payloads(): Promise<Payloads> {
-    await this.fill("all");
+    await this.fillAll();
     const asked = Buffer.concat([encodeCommand(["DUMP", "string"]), encodeCommand(["FUNCTION", "DUMP"])]);
     const [[string = "", library = ""] = []] = await this.#ask(asked, 2);
     const bytesOf = (frame: string) => Buffer.from(parseReply(frame).text, "latin1");
@@ -411,7 +418,7 @@ class Pair {
   }
 
   async playAll(cases: readonly Case[]): Promise<void> {
-    await this.#filler.fill("all");
+    await this.#filler.fillAll();
     const isSafe = this.#spec.readsOnly && !this.#isOwn;
     if (isSafe && (await this.#playAtOnce(cases))) return;
     for (const one of cases) await this.#play(one);
@@ -439,7 +446,9 @@ class Pair {
 
   async #play(one: Case): Promise<void> {
     if (this.#isOwn || this.#sockets?.some((socket) => socket.ended)) this.destroy();
-    if (!this.#isFilled) await this.#filler.fill(changesDataOnly(this.#spec) ? "data" : "all");
+    if (!this.#isFilled) {
+      await (changesDataOnly(this.#spec) ? this.#filler.fillData() : this.#filler.fillAll());
+    }
     this.#isFilled = false;
     if (this.#needsQuiet) await this.#filler.untilQuiet();
     try {
