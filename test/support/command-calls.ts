@@ -44,7 +44,7 @@ export const SERVER_STATE: readonly (readonly Argument[])[] = [
   ["CONFIG", "SET", "maxmemory-samples", "5"],
 ];
 
-/** Every type, twice where a command takes two of it; times and ids are given, so that all copies are equal. */
+/** Every type, twice where a command takes two of it; times and ids are given, so that all are equal. */
 export const DATA_SET: readonly (readonly Argument[])[] = [
   ["FLUSHALL"],
   ["SET", "string", "hello"],
@@ -120,7 +120,7 @@ export interface Payloads {
   readonly library: Buffer;
 }
 
-/** By `command:argument` or `argument`; the second value is for the second time. The rest go by their type. */
+/** By `command:argument` or `argument`, the second value for the second time. The rest go by type. */
 const VALUES: Readonly<Record<string, readonly [string, string?]>> = {
   "acl|cat:categoryname": ["read"],
   "acl|deluser:username": ["tester"],
