@@ -400,9 +400,28 @@ const DATA_QUIETLY = Buffer.concat(
 const ALL = [...DATA_SET, ...SERVER_STATE];
 const ALL_BYTES = Buffer.concat(ALL.map((args) => encodeCommand(args)));
 
+/** What tells whether a server is busy with something that was asked before. */
+const QUESTIONS = [
+  ["INFO", "persistence"],
+  ["PUBSUB", "NUMPAT"],
+  ["PUBSUB", "CHANNELS"],
+  ["PUBSUB", "SHARDCHANNELS"],
+];
+
+function isQuiet(answers: readonly string[]): boolean {
+  const [persistence = "", ...subscribed] = answers;
+  return !/_(?:in_progress|scheduled):1/.test(persistence) && subscribed.join("") === ":0\r\n*0\r\n*0\r\n";
+}
+
+function savesOf(answers: readonly string[]): number {
+  return Number(/\brdb_saves:(\d+)/.exec(answers[0] ?? "")?.[1]);
+}
+
 /** Fills both servers with the same data set. */
 class Filler {
   readonly #sockets: readonly [FrameSocket, FrameSocket];
+  /** How often each server has saved, when it was quiet last. */
+  #saves: readonly number[] = [];
 
   static async connect(): Promise<Filler> {
     const both = [FrameSocket.connect(direct.port, 2), FrameSocket.connect(behind.port, 2)] as const;
@@ -428,17 +447,23 @@ class Filler {
 
   /** Waits until nothing that has ended before is still seen. */
   async untilQuiet(): Promise<void> {
-    const asked = [
-      ["INFO", "persistence"],
-      ["PUBSUB", "NUMPAT"],
-      ["PUBSUB", "CHANNELS"],
-      ["PUBSUB", "SHARDCHANNELS"],
-    ];
-    const bytes = Buffer.concat(asked.map((args) => encodeCommand(args)));
-    const isQuiet = (replies: readonly string[]) =>
-      !/_in_progress:1/.test(replies[0] ?? "") && replies.slice(1).join("") === ":0\r\n*0\r\n*0\r\n";
-    const areQuiet = async () => (await this.#ask(bytes, asked.length)).every(isQuiet);
+    const bytes = Buffer.concat(QUESTIONS.map((args) => encodeCommand(args)));
+    const areQuiet = async () => {
+      const answers = await this.#ask(bytes, QUESTIONS.length);
+      this.#saves = answers.map(savesOf);
+      return answers.every(isQuiet);
+    };
     await until(areQuiet, { everyMs: 2, what: "servers without children and subscribers" });
+  }
+
+  /** Waits for what was to be saved later, since the servers were quiet: nothing else says that it will be. */
+  async untilSaved(): Promise<void> {
+    const bytes = Buffer.concat(QUESTIONS.map((args) => encodeCommand(args)));
+    const hasBegun = async () => {
+      const answers = await this.#ask(bytes, QUESTIONS.length);
+      return answers.every((answer, i) => savesOf(answer) > (this.#saves[i] ?? 0));
+    };
+    await until(hasBegun, { everyMs: 2, what: "the save that a transaction asked for" });
   }
 
   async payloads(): Promise<Payloads> {
@@ -524,6 +549,7 @@ class Pair {
         record(this.#sockets[1], one),
       ]);
       judge(one, proxied, told);
+      if (told.join("").includes("saving scheduled")) await this.#filler.untilSaved();
       this.#isFilled =
         this.#spec.readsOnly ||
         (changesDataOnly(this.#spec) && isRefused(one, told) && isRefused(one, proxied));
