@@ -5,11 +5,10 @@
  * depends on the process.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ByteSocket } from "../support/bytes.ts";
+import { FrameSocket } from "../support/frames.ts";
 import { type ProxyProcess, startProxy } from "../support/proxy.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
-import { type Argument, Decoder, encodeCommand } from "../support/resp.ts";
-import { until } from "../support/wait.ts";
+import { type Argument, encodeCommand } from "../support/resp.ts";
 import { startWorkload } from "../support/workload.ts";
 
 /** One step: a command as words, or bytes as they are, and how many replies it gets. */
@@ -1178,26 +1177,14 @@ interface Transcript {
 }
 
 class Player {
-  readonly #socket: ByteSocket;
-  readonly #frames: string[] = [];
+  readonly #socket: FrameSocket;
 
   static async connect(port: number, protocol: 2 | 3): Promise<Player> {
-    const decoder = new Decoder();
-    const frames: string[] = [];
-    const socket = await ByteSocket.connect(port, (chunk) => {
-      for (const frame of decoder.push(chunk)) frames.push(frame.raw.toString("latin1"));
-    });
-    const player = new Player(socket, frames);
-    if (protocol === 3) {
-      await socket.send(encodeCommand(["HELLO", 3]));
-      await player.#take(1, "HELLO 3");
-    }
-    return player;
+    return new Player(await FrameSocket.connect(port, protocol));
   }
 
-  private constructor(socket: ByteSocket, frames: string[]) {
+  private constructor(socket: FrameSocket) {
     this.#socket = socket;
-    this.#frames = frames;
   }
 
   /** One step after the other. */
@@ -1205,7 +1192,7 @@ class Player {
     const replies: string[] = [];
     for (const step of section.steps) {
       await this.#socket.send(step.bytes);
-      replies.push((await this.#take(step.replies, step.name)).join(""));
+      replies.push((await this.#socket.take(step.replies, step.name)).join(""));
     }
     return { replies, closed: await this.#close(section) };
   }
@@ -1216,7 +1203,9 @@ class Player {
     const size = sliceBytes === 0 ? bytes.length : sliceBytes;
     for (let at = 0; at < bytes.length; at += size) await this.#socket.send(bytes.subarray(at, at + size));
     const replies: string[] = [];
-    for (const step of section.steps) replies.push((await this.#take(step.replies, step.name)).join(""));
+    for (const step of section.steps) {
+      replies.push((await this.#socket.take(step.replies, step.name)).join(""));
+    }
     return { replies, closed: await this.#close(section) };
   }
 
@@ -1224,20 +1213,12 @@ class Player {
     this.#socket.destroy();
   }
 
-  async #take(count: number, what: string): Promise<string[]> {
-    const enough = () => this.#frames.length >= count || this.#socket.ended;
-    if (!enough())
-      await until(enough, { everyMs: 1, deadlineMs: 3_000, what: `${count} replies to ${what}` });
-    if (this.#frames.length < count)
-      throw new Error(`the connection was closed instead of answering ${what}`);
-    return this.#frames.splice(0, count);
-  }
-
   async #close(section: Section): Promise<boolean> {
     const mustClose = section.steps.at(-1)?.closes === true;
     if (mustClose) await this.#socket.untilEnded();
     const closed = this.#socket.ended;
-    if (this.#frames.length > 0) throw new Error(`replies nobody asked for: ${this.#frames.join("")}`);
+    const { left } = this.#socket;
+    if (left.length > 0) throw new Error(`replies nobody asked for: ${left.join("")}`);
     return closed;
   }
 }
