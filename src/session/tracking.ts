@@ -1,6 +1,6 @@
 /**
  * CLIENT TRACKING, CACHING, TRACKINGINFO and GETREDIR: client-side caching. What a server tracks it tracks
- * for a connection, so a client that tracks has one of its own, to the master, through which goes all it asks.
+ * for a connection, so a client that tracks has one of its own, to the master, and all it asks goes there.
  *
  * When that connection is lost the client is told once to forget everything: nothing tells it any more what
  * has changed. Until the next one tracks again nothing is read for it.
