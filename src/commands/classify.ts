@@ -17,6 +17,10 @@ export interface CommandFacts {
   readonly writes: boolean;
   readonly readsOnly: boolean;
   readonly blocks: boolean;
+  /** Writes by itself, or may add to the replication stream in another way. */
+  readonly mayReplicate: boolean;
+  /** Its sub-commands that write or may replicate; null = none. */
+  readonly replicating: ReadonlySet<string> | null;
   /** Sub-commands and their arity; null where there are none. */
   readonly subcommands: ReadonlyMap<string, number> | null;
 }
@@ -93,6 +97,8 @@ export function classify(facts: CommandFacts): Command {
     plainKind,
     arity: facts.arity,
     subcommands: facts.subcommands,
+    mayReplicate: facts.mayReplicate,
+    replicating: facts.replicating,
     script: SCRIPTS.has(facts.name),
     known: true,
   };

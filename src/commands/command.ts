@@ -53,6 +53,10 @@ export interface Command {
   readonly arity: number;
   /** Arity by the name of the sub-command, lower case; null = it has none, or they are not known. */
   readonly subcommands: ReadonlyMap<string, number> | null;
+  /** Its flags say `write` or `may_replicate`: CLIENT PAUSE … WRITE stops it (server.c, processCommand). */
+  readonly mayReplicate: boolean;
+  /** The sub-commands of which the same holds, lower case; null = none. */
+  readonly replicating: ReadonlySet<string> | null;
   /** Runs a script, whose own errors may look like the server's (a script can answer any text). */
   readonly script: boolean;
   /** False for the one object that stands for every name the table does not have. */
@@ -67,6 +71,8 @@ export const OWN_REQUEST: Command = {
   plainKind: MASTER_READ,
   arity: -1,
   subcommands: null,
+  mayReplicate: false,
+  replicating: null,
   script: false,
   known: true,
 };

@@ -10,6 +10,8 @@ const UNKNOWN: Command = {
   plainKind: WRITE,
   arity: -1,
   subcommands: null,
+  mayReplicate: true,
+  replicating: null,
   script: false,
   known: false,
 };
@@ -82,16 +84,14 @@ export class CommandTable {
  */
 const OWN_COMMANDS: readonly CommandFacts[] = [
   ...builtinFacts().filter((fact) => classify(fact).handler !== "none"),
-  ...["post", "host:", "waitaof"].map((name) => ({
-    name,
-    arity: -1,
-    writes: false,
-    readsOnly: false,
-    blocks: false,
-    subcommands: null,
-  })),
-  { name: "proxy", arity: -2, writes: false, readsOnly: false, blocks: false, subcommands: null },
+  ...["post", "host:", "waitaof"].map((name) => withoutFlags(name, -1)),
+  withoutFlags("proxy", -2),
 ];
+
+function withoutFlags(name: string, arity: number): CommandFacts {
+  const flags = { writes: false, readsOnly: false, blocks: false, mayReplicate: false };
+  return { name, arity, ...flags, replicating: null, subcommands: null };
+}
 
 function hashBytes(buf: Uint8Array, start: number, end: number): number {
   let hash = end - start;
@@ -119,6 +119,8 @@ function builtinFacts(): CommandFacts[] {
       writes: flags.includes("w"),
       readsOnly: flags.includes("r"),
       blocks: flags.includes("b"),
+      mayReplicate: flags.includes("w") || flags.includes("m"),
+      replicating: null,
       subcommands: null,
     };
   });
@@ -145,6 +147,8 @@ function factsOfReply(reply: unknown): CommandFacts[] {
       writes: words.has("write") || subcommandsWrite(subcommands),
       readsOnly: words.has("readonly"),
       blocks: words.has("blocking"),
+      mayReplicate: mayReplicate(words),
+      replicating: replicatingSubcommands(subcommands),
       subcommands: subcommandArities(subcommands),
     });
   }
@@ -164,9 +168,29 @@ function subcommandArities(subcommands: unknown): ReadonlyMap<string, number> | 
     if (!Array.isArray(row)) continue;
     const [name, arity] = row as unknown[];
     if (typeof name !== "string" || typeof arity !== "number") continue;
-    arities.set(name.slice(name.indexOf("|") + 1).toLowerCase(), arity);
+    arities.set(shortName(name), arity);
   }
   return arities;
+}
+
+/** The sub-command's own name, lower case. */
+function shortName(name: string): string {
+  return name.slice(name.indexOf("|") + 1).toLowerCase();
+}
+
+function mayReplicate(flags: ReadonlySet<string>): boolean {
+  return flags.has("write") || flags.has("may_replicate");
+}
+
+function replicatingSubcommands(subcommands: unknown): ReadonlySet<string> | null {
+  if (!Array.isArray(subcommands)) return null;
+  const names = new Set<string>();
+  for (const row of subcommands as unknown[]) {
+    if (!Array.isArray(row) || !mayReplicate(flagWords(row[2]))) continue;
+    const name: unknown = row[0];
+    if (typeof name === "string") names.add(shortName(name));
+  }
+  return names.size === 0 ? null : names;
 }
 
 function flagWords(flags: unknown): ReadonlySet<string> {

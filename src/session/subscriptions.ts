@@ -47,6 +47,12 @@ export class Subscriptions {
     return this.names.channels.size + this.names.patterns.size + this.names.shards.size;
   }
 
+  /** Names of each family. */
+  get counts(): Readonly<Record<Family, number>> {
+    const { channels, patterns, shards } = this.names;
+    return { channels: channels.size, patterns: patterns.size, shards: shards.size };
+  }
+
   /** Applies (P|S)(UN)SUBSCRIBE. @param args the command's name first. */
   apply(name: string, args: readonly Buffer[]): Change {
     const how = FAMILIES.get(name);

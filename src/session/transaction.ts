@@ -6,6 +6,8 @@ import { encodeError, encodeRequest } from "../resp/encode.ts";
  * node that is demoted would be lost. The checks at queue time are Redis's own (server.c, processCommand).
  */
 export class Transaction {
+  /** A command in it writes or may replicate: CLIENT PAUSE … WRITE stops its EXEC. */
+  mayReplicate = false;
   /** A command was refused when it was queued: EXEC answers EXECABORT. */
   spoilt = false;
   private readonly frames: Buffer[] = [];
@@ -22,6 +24,16 @@ export class Transaction {
   /** Whether all it does can be done twice without harm. */
   get isRepeatable(): boolean {
     return this.repeatable;
+  }
+
+  /** Commands queued. */
+  get size(): number {
+    return this.frames.length;
+  }
+
+  /** Bytes of what is queued. */
+  get length(): number {
+    return this.bytes;
   }
 
   /** Why a command cannot be queued, as an error reply; null = it can. */
