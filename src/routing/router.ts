@@ -298,12 +298,17 @@ export class Router implements LaneKeeper {
 
   /**
    * What the master says to a command that would do harm if it ran: it is queued in a transaction, for which
-   * the server checks the user's rights, on a connection of its own that ends before EXEC. Null = no master,
-   * no room for the connection (`upstream.maxPrivate`), or it was lost.
+   * the server checks the user's rights, on a connection of its own that ends before EXEC.
+   * @param answer gets null when there is no master or the connection was lost.
+   * @returns false when there may be no more private connections (`upstream.maxPrivate`).
    */
-  askQueued(profile: Profile, question: readonly string[], answer: (reply: Buffer | null) => void): void {
-    const lane = this.writable ? this.pool.openPrivate(profile, this.epoch, NOBODY) : null;
-    if (lane === null) return answer(null);
+  askQueued(profile: Profile, question: readonly string[], answer: (reply: Buffer | null) => void): boolean {
+    if (!this.writable) {
+      answer(null);
+      return true;
+    }
+    const lane = this.pool.openPrivate(profile, this.epoch, NOBODY);
+    if (lane === null) return false;
     const tell = (reply: Buffer | null): void => {
       lane.drop();
       answer(reply);
@@ -314,6 +319,7 @@ export class Router implements LaneKeeper {
       else if (lane.isClosed || lane.isRetiring) tell(null);
       else ask(lane, question, tell);
     });
+    return true;
   }
 
   private laneForQuestion(profile: Profile): Lane | null {

@@ -18,10 +18,8 @@ export interface Pause {
 
 /** A pause on top of another one: the stricter level and the later end hold (networking.c, pauseClients). */
 export function mergedPause(now: Pause, asked: Pause): Pause {
-  return {
-    level: asked.level > now.level ? asked.level : now.level,
-    untilMs: Math.max(now.untilMs, asked.untilMs),
-  };
+  const { level } = asked.level > now.level ? asked : now;
+  return { level, untilMs: Math.max(now.untilMs, asked.untilMs) };
 }
 
 /**

@@ -4,6 +4,8 @@ import type { CommandTable } from "../commands/table.ts";
 import { Listener, type StreamHandler } from "../net.ts";
 import { encodeError } from "../resp/encode.ts";
 import type { Router } from "../routing/router.ts";
+import { type ClientReading, readingOf } from "./client-facts.ts";
+import { ClientPause } from "./client-pause.ts";
 import { OutputSlab } from "./output.ts";
 import { Scripts } from "./scripts.ts";
 import { Session, type SessionContext } from "./session.ts";
@@ -16,7 +18,8 @@ const UNWANTED: StreamHandler = { onData() {}, onEnd() {}, onClose() {}, onFault
 
 export class Clients {
   private readonly listeners: Listener[];
-  private readonly sessions = new Set<Session>();
+  private readonly sessions = new Map<number, Session>();
+  private readonly pause: ClientPause;
   private readonly router: Router;
   private readonly context: SessionContext;
   private nextId = 1;
@@ -32,12 +35,15 @@ export class Clients {
     const { router, table, admin, onFault } = options;
     const { listen, limits, hold } = router.config;
     this.router = router;
+    this.pause = new ClientPause(router.nowMs);
     this.context = {
       router,
       table,
       scripts: new Scripts(limits.scriptBytes),
       admin,
       onFault,
+      sessions: this.sessions,
+      pause: this.pause,
       slab: new OutputSlab(),
       output: { maxBytes: limits.outputBufferBytes, pauseBytes: limits.maxUnsentBytes },
       limits,
@@ -64,27 +70,42 @@ export class Clients {
       return UNWANTED;
     }
     const session = new Session(this.nextId++, socket, this.context);
-    this.sessions.add(session);
+    this.sessions.set(session.id, session);
     counters.accepted++;
     counters.clientsNow++;
     return session;
   }
 
   private left(session: Session): void {
-    if (!this.sessions.delete(session)) return;
+    if (!this.sessions.delete(session.id)) return;
     this.router.counters.clientsNow--;
     if (this.sessions.size === 0) this.onEmpty?.();
   }
 
   private closeIdle(idleTimeoutMs: number): void {
     const before = this.router.nowMs() - idleTimeoutMs;
-    for (const session of this.sessions) if (session.isIdleSince(before)) session.destroy("idle");
+    for (const session of this.sessions.values()) if (session.isIdleSince(before)) session.destroy("idle");
+  }
+
+  /** The oldest of them, `limit` at most. */
+  list(limit: number): ClientReading[] {
+    const readings: ClientReading[] = [];
+    for (const session of this.sessions.values()) {
+      if (readings.length >= limit) break;
+      readings.push(readingOf(session));
+    }
+    return readings;
+  }
+
+  /** What CLIENT PAUSE has stopped; null = nothing. */
+  paused(): ReturnType<ClientPause["state"]> {
+    return this.pause.state();
   }
 
   /** Accepts nobody any more, lets every client have its replies, and resolves when all are gone. */
   close(deadlineMs: number): Promise<void> {
     for (const listener of this.listeners) listener.close();
-    for (const session of this.sessions) session.drain();
+    for (const session of this.sessions.values()) session.drain();
     if (this.sessions.size === 0) return Promise.resolve();
     return new Promise((resolve) => {
       const timer = setTimeout(() => this.destroy(), deadlineMs);
@@ -98,6 +119,6 @@ export class Clients {
   destroy(): void {
     if (this.idleTimer !== null) clearInterval(this.idleTimer);
     for (const listener of this.listeners) listener.close();
-    for (const session of this.sessions) session.destroy("shutdown");
+    for (const session of this.sessions.values()) session.destroy("shutdown");
   }
 }

@@ -119,6 +119,6 @@ export function unknownCommand(args: readonly Buffer[]): Buffer {
 }
 
 /** A client's bytes are shown as they came. */
-function latin1Error(text: string): Buffer {
+export function latin1Error(text: string): Buffer {
   return Buffer.from(`-${text.replace(/[\r\n]/g, " ")}\r\n`, "latin1");
 }
