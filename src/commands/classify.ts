@@ -86,6 +86,9 @@ const PLAIN_READS = new Set(["ping", "echo", "command", "lolwut"]);
 
 const SCRIPTS = new Set(["eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"]);
 
+/** Flagged `may_replicate` in the server's own table, which its COMMAND does not show (Redis 7.0). */
+const MAY_REPLICATE = new Set(["eval", "evalsha", "fcall", "publish", "spublish", "pfcount"]);
+
 /** Decides how a command is treated, from what a server says of it and the lists above. */
 export function classify(facts: CommandFacts): Command {
   const handler = HANDLERS.get(facts.name) ?? (facts.blocks ? "blocking" : "none");
@@ -97,7 +100,7 @@ export function classify(facts: CommandFacts): Command {
     plainKind,
     arity: facts.arity,
     subcommands: facts.subcommands,
-    mayReplicate: facts.mayReplicate,
+    mayReplicate: facts.mayReplicate || MAY_REPLICATE.has(facts.name),
     replicating: facts.replicating,
     script: SCRIPTS.has(facts.name),
     known: true,

@@ -119,7 +119,7 @@ function builtinFacts(): CommandFacts[] {
       writes: flags.includes("w"),
       readsOnly: flags.includes("r"),
       blocks: flags.includes("b"),
-      mayReplicate: flags.includes("w") || flags.includes("m"),
+      mayReplicate: flags.includes("w"),
       replicating: null,
       subcommands: null,
     };

@@ -295,7 +295,8 @@ function allowed(session: Session, frame: Frame, words: readonly string[]): Buff
 /** @param ask leads to `session.answered`. */
 function toldBy(session: Session, frame: Frame, ask: () => void): Buffer | null {
   const answer = takeAnswer(session);
-  if (answer === null) {
+  // A yes without words is that of the login, to another question.
+  if (answer === null || (answer.kind === "yes" && answer.reply === undefined)) {
     if (!session.isDrained()) return null;
     session.block("answer");
     ask();
