@@ -126,10 +126,11 @@ function onOrOff(word: string): boolean | null {
 // What concerns others
 
 const SYNTAX_ERROR = "ERR syntax error";
+const BAD_TIMEOUT = "ERR timeout is not an integer or out of range";
 
 /** The proxy evicts nobody: the flag is shown and does nothing else. */
 function noEvict(session: Session, [mode = ""]: readonly string[], frame: Frame): boolean {
-  if (allowed(session, frame, ["NO-EVICT", "x"]) === null) return isDone(session);
+  if (allowed(session, frame, ["NO-EVICT", "x"], SYNTAX_ERROR) === null) return isDone(session);
   const on = onOrOff(mode);
   if (on === null) return error(session, SYNTAX_ERROR);
   session.noEvict = on;
@@ -140,7 +141,7 @@ function noEvict(session: Session, [mode = ""]: readonly string[], frame: Frame)
 function noTouch(session: Session, [mode = ""]: readonly string[], frame: Frame): boolean {
   const { privateLane } = session;
   if (privateLane !== null && !session.mayUse(privateLane)) return false;
-  if (allowed(session, frame, ["NO-TOUCH", "x"]) === null) return isDone(session);
+  if (allowed(session, frame, ["NO-TOUCH", "x"], SYNTAX_ERROR) === null) return isDone(session);
   const on = onOrOff(mode);
   if (on === null) return error(session, SYNTAX_ERROR);
   const { identity, db, protocol } = session.profile;
@@ -157,9 +158,8 @@ function list(session: Session, words: readonly string[], frame: Frame): boolean
   const filter = listFilter(words);
   // The server says itself what is wrong, or knows more of it than the proxy does.
   const question = filter.kind === "wrong" ? words : ["ID", "0"];
-  const told = allowed(session, frame, ["LIST", ...question]);
-  if (told === null) return isDone(session);
-  if (filter.kind === "wrong") return told[0] === MINUS ? say(session, told) : notKnown(session, "LIST");
+  if (allowed(session, frame, ["LIST", ...question]) === null) return isDone(session);
+  if (filter.kind === "wrong") return notKnown(session, "LIST");
   const { sessions } = session.context;
   const chosen = filter.kind === "ids" ? found(sessions, filter.ids) : sessions.values();
   const withLibraries = knowsLibraries(session);
@@ -189,9 +189,7 @@ function notKnown(session: Session, name: string): true {
 }
 
 function kill(session: Session, words: readonly string[], frame: Frame): boolean {
-  const told = allowed(session, frame, ["KILL", ...harmlessKill(words)]);
-  if (told === null) return isDone(session);
-  if (told[0] === MINUS) return say(session, told);
+  if (allowed(session, frame, ["KILL", ...harmlessKill(words)]) === null) return isDone(session);
   const filter = killFilter(words);
   if (filter === null) return notKnown(session, "KILL");
   const victims = [...session.context.sessions.values()].filter((one) =>
@@ -207,14 +205,14 @@ function kill(session: Session, words: readonly string[], frame: Frame): boolean
 }
 
 function pause(session: Session, words: readonly string[], frame: Frame): boolean {
-  if (allowed(session, frame, ["PAUSE", "x"]) === null) return isDone(session);
+  if (allowed(session, frame, ["PAUSE", "x"], BAD_TIMEOUT) === null) return isDone(session);
   const [time = "", mode = "all"] = words;
   if (words.length > 2) return wrongWords(session, frame);
   const level = mode.toLowerCase() === "all" ? PAUSE_ALL : PAUSE_WRITES;
   if (level === PAUSE_WRITES && mode.toLowerCase() !== "write") {
     return error(session, "ERR CLIENT PAUSE mode must be WRITE or ALL");
   }
-  if (!isInteger(time)) return error(session, "ERR timeout is not an integer or out of range");
+  if (!isInteger(time)) return error(session, BAD_TIMEOUT);
   const ms = Number(time);
   if (ms < 0) return error(session, "ERR timeout is negative");
   if (ms + Date.now() > 2 ** 63) return error(session, "ERR timeout is out of range");
@@ -227,7 +225,7 @@ function unpause(session: Session, _words: readonly string[], frame: Frame): boo
   const { router, profile, context } = session;
   const ask = (): void => {
     const isAsked = router.askQueued(profile, ["CLIENT", "UNPAUSE"], (told) =>
-      session.answered(verdict(told)),
+      session.answered(verdict(told, null)),
     );
     if (isAsked) return;
     const most = router.config.upstream.maxPrivate;
@@ -252,11 +250,11 @@ function unblock(session: Session, words: readonly string[], frame: Frame): bool
   if (told === null) return isDone(session);
   if (rest.length > 1) return wrongWords(session, frame);
   const how = rest[0]?.toUpperCase() === "ERROR" ? "ERROR" : "TIMEOUT";
-  if (told[0] === MINUS || told.toString("latin1") !== ":0\r\n") return say(session, told);
-  return say(session, target?.flight.unblock(how) === true ? ONE : told);
+  const isFound = !told.equals(NONE) || target?.flight.unblock(how) === true;
+  return value(session, isFound ? 1 : 0);
 }
 
-const ONE = Buffer.from(":1\r\n");
+const NONE = Buffer.from(":0\r\n");
 
 /** The number at the master of the connection on which a session waits; 0 = it does not wait there. */
 function serverIdOf(session: Session): number {
@@ -283,12 +281,19 @@ function error(session: Session, text: string): true {
 
 /**
  * Asks a server, as the user, CLIENT with words that do nothing.
+ * @param fault the error that the words lead to; null = they are none. A server looks at rights before it
+ * finds fault with words (server.c, processCommand); any other error is the client's answer.
  * @returns its reply when the user may; null = the error was said, or the session waits (see `isDone`).
  */
-function allowed(session: Session, frame: Frame, words: readonly string[]): Buffer | null {
+function allowed(
+  session: Session,
+  frame: Frame,
+  words: readonly string[],
+  fault: string | null = null,
+): Buffer | null {
   const question = ["CLIENT", ...words].map((word) => Buffer.from(word, "latin1"));
   return toldBy(session, frame, () =>
-    session.router.askAsUser(session.profile, question, (told) => session.answered(verdict(told))),
+    session.router.askAsUser(session.profile, question, (told) => session.answered(verdict(told, fault))),
   );
 }
 
@@ -314,10 +319,8 @@ function toldBy(session: Session, frame: Frame, ask: () => void): Buffer | null 
   }
 }
 
-/** A server that finds fault with the words has let the user pass: rights are looked at before (server.c). */
-function verdict(told: Buffer | null): Answer {
+function verdict(told: Buffer | null, fault: string | null): Answer {
   if (told === null) return { kind: "nobody" };
-  const isFault =
-    told[0] !== MINUS || /^-ERR (?!unknown (?:command|subcommand '))/.test(told.toString("latin1", 0, 32));
-  return isFault ? { kind: "yes", reply: told } : { kind: "no", error: told };
+  const isFault = fault !== null && told.toString("latin1") === `-${fault}\r\n`;
+  return told[0] === MINUS && !isFault ? { kind: "no", error: told } : { kind: "yes", reply: told };
 }

@@ -623,6 +623,8 @@ export class Session
 
   onSpecialDone(request: Request): void {
     if (request.bond === "blocking") this.inBlockingCall = false;
+    // What a stream brings from now on is no part of the reply that was skipped.
+    if (request.bond === "stream" && this.skip === "taken" && this.flight.isEmpty) this.isSkipOver();
     if (this.privateLane === null) return;
     const { handler } = request.command;
     if (handler === "exec" || handler === "unwatch") this.watching = false;

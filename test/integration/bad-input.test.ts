@@ -136,9 +136,7 @@ describe("what a client sends", () => {
     ["SYNC"],
     ["PSYNC", "?", "-1"],
     ["REPLCONF", "listening-port", "1"],
-    ["CLIENT", "PAUSE", "1000"],
-    ["CLIENT", "KILL", "TYPE", "normal"],
-    ["CLIENT", "REPLY", "OFF"],
+    ["CLIENT", "TRACKING", "ON"],
     ["SCRIPT", "DEBUG", "YES"],
   ];
 

@@ -183,6 +183,17 @@ describe("CLIENT REPLY (35)", () => {
     expect(proxied).toBe(own);
   });
 
+  it("SKIP of MONITOR swallows its OK and none of its lines; OFF swallows the lines too", async () => {
+    const [skipping, silent, other] = [await client(), await client(), await client()];
+    skipping.send("CLIENT REPLY SKIP\r\nMONITOR\r\n");
+    silent.send("CLIENT REPLY OFF\r\nMONITOR\r\n");
+    const monitors = async () => String(await stage.master.cli("CLIENT", "LIST")).match(/ flags=Oe? /g)?.length;
+    await until(async () => (await monitors()) === 2, { what: "both monitoring" });
+    await other.command("SET", "seen", "1");
+    expect(String(await skipping.reply())).toMatch(/^\d+\.\d+ \[/);
+    expect(silent.unclaimed).toBe(0);
+  });
+
   it("OFF silences replies, not messages", async () => {
     const one = await client();
     const other = await client();
