@@ -161,20 +161,29 @@ function list(session: Session, words: readonly string[], frame: Frame): boolean
   if (allowed(session, frame, ["LIST", ...question]) === null) return isDone(session);
   if (filter.kind === "wrong") return notKnown(session, "LIST");
   const { sessions } = session.context;
+  const lines = new Map<Session, string>();
   const chosen = filter.kind === "ids" ? found(sessions, filter.ids) : sessions.values();
   const withLibraries = knowsLibraries(session);
-  const most = session.router.config.limits.outputBufferBytes;
+  const most = Math.min(session.router.config.limits.outputBufferBytes, MAX_LIST_BYTES);
   let text = "";
   for (const one of chosen) {
-    const facts = factsOf(one);
-    if (filter.kind === "type" && !isListed(facts, filter.type)) continue;
-    text += `${lineOf(facts, withLibraries)}\n`;
+    let line = lines.get(one);
+    if (line === undefined) {
+      const facts = factsOf(one);
+      if (filter.kind === "type" && !isListed(facts, filter.type)) continue;
+      line = `${lineOf(facts, withLibraries)}\n`;
+      lines.set(one, line);
+    }
+    text += line;
     if (text.length <= most) continue;
-    session.refuse(`ERR proxy: the list is larger than limits.outputBufferBytes (${most} bytes)`);
+    session.refuse(`ERR proxy: the list is larger than limits.outputBufferBytes or 64 MB (${most} bytes)`);
     return true;
   }
   return say(session, encodeText(text, session.protocol));
 }
+
+/** No list of clients is as long; one that names the same client again and again could be. */
+const MAX_LIST_BYTES = 64 * 1024 * 1024;
 
 function* found(sessions: ReadonlyMap<number, Session>, ids: readonly number[]): Generator<Session> {
   for (const id of ids) {

@@ -187,7 +187,8 @@ describe("CLIENT REPLY (35)", () => {
     const [skipping, silent, other] = [await client(), await client(), await client()];
     skipping.send("CLIENT REPLY SKIP\r\nMONITOR\r\n");
     silent.send("CLIENT REPLY OFF\r\nMONITOR\r\n");
-    const monitors = async () => String(await stage.master.cli("CLIENT", "LIST")).match(/ flags=Oe? /g)?.length;
+    const monitors = async () =>
+      String(await stage.master.cli("CLIENT", "LIST")).match(/ flags=Oe? /g)?.length;
     await until(async () => (await monitors()) === 2, { what: "both monitoring" });
     await other.command("SET", "seen", "1");
     expect(String(await skipping.reply())).toMatch(/^\d+\.\d+ \[/);

@@ -298,3 +298,27 @@ it("CLIENT LIST and KILL work while there is no master (6, 34)", async () => {
   expect(await writer.command("EXISTS", "never")).toBe(0);
   await stage.expectBalancedAccounts();
 });
+
+it("a list that names one client thousands of times is bounded by name (34)", async () => {
+  stage = await Stage.open({ replicas: 0, config: { limits: { outputBufferBytes: "1mb" } } });
+  const one = await stage.client();
+  const id = String(await one.command("CLIENT", "ID"));
+  const many = (count: number) =>
+    one.command("CLIENT", "LIST", "ID", ...Array.from({ length: count }, () => id));
+  expect(String(await many(1_000)).split("\n")).toHaveLength(1_001);
+  expect(errorText(await many(20_000))).toMatch(/^ERR proxy: .*limits\.outputBufferBytes/);
+  expect(await one.command("PING")).toBe("PONG");
+});
+
+it("UNPAUSE without room for a private connection names upstream.maxPrivate (34)", async () => {
+  stage = await Stage.open({ replicas: 0, config: { upstream: { maxPrivate: 1 } } });
+  const [boss, waiter] = (await stage.clients(2)) as [RawClient, RawClient];
+  waiter.send("BLPOP q 0\r\n");
+  await untilBlocked(1);
+  expect(errorText(await boss.command("CLIENT", "UNPAUSE"))).toMatch(
+    /^ERR proxy: .*upstream\.maxPrivate \(1\)/,
+  );
+  await boss.command("RPUSH", "q", "job");
+  expect(await waiter.reply()).toEqual(["q", "job"]);
+  await until(async () => (await boss.command("CLIENT", "UNPAUSE")) === "OK", { what: "room" });
+});
