@@ -320,5 +320,8 @@ it("UNPAUSE without room for a private connection names upstream.maxPrivate (34)
   );
   await boss.command("RPUSH", "q", "job");
   expect(await waiter.reply()).toEqual(["q", "job"]);
-  await until(async () => (await boss.command("CLIENT", "UNPAUSE")) === "OK", { what: "room" });
+  // What it was asked on is given back each time.
+  for (let i = 0; i < 3; i++) {
+    await until(async () => (await boss.command("CLIENT", "UNPAUSE")) === "OK", { what: "room" });
+  }
 });
