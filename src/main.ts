@@ -66,7 +66,11 @@ class Holdfast {
       onFinished: (record) => this.logSwitch(record),
     });
     const overview = this.buildOverview();
-    const admin = new AdminCommand(overview, (node) => this.adopt(node));
+    const admin = new AdminCommand({
+      overview,
+      adopt: (node) => this.adopt(node),
+      clients: (limit) => this.clients.list(limit),
+    });
     this.clients = new Clients({
       router: this.router,
       table: this.table,
@@ -116,6 +120,7 @@ class Holdfast {
       problems: () =>
         this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`),
       failovers: () => this.failovers.records,
+      paused: () => this.clients.paused(),
       isStopping: () => this.stopping,
       uptimeSeconds: () => (systemClock.nowMs() - this.startedAtMs) / 1000,
     });

@@ -47,7 +47,10 @@ export type UpstreamKind = (typeof UPSTREAM_KINDS)[number];
 export class Counters {
   /** Clients connected at this moment. */
   clientsNow = 0;
-  /** Clients whose reading is paused at this moment because they do not take replies, or a node is slow. */
+  /**
+   * Clients not read from at this moment: they do not take replies, a node is slow, or they are held or
+   * stopped by CLIENT PAUSE and sent more than they may have waiting.
+   */
   clientsPausedNow = 0;
   /** Connections accepted, those refused by `limits.maxClients` not included. */
   accepted = 0;
@@ -215,7 +218,7 @@ const CLIENT_ROWS: readonly MetricRow[] = [
   single(
     "gauge",
     "clients_paused",
-    "Clients not read from now, because they do not take replies or a node is slow.",
+    "Clients not read from now: they do not take replies, a node is slow, or they are held or paused and sent much.",
     (from) => from.counters.clientsPausedNow,
   ),
   single(

@@ -1,6 +1,7 @@
 /** PROXY …: what the proxy tells about itself, on the port the clients use. */
 
 import { encodeError, encodeValue, type Protocol, type Value } from "../resp/encode.ts";
+import { type ClientReading, clientsLimit, clientsValue } from "./clients.ts";
 import type { CommandArgs, Overview } from "./overview.ts";
 
 const HELP: readonly string[] = [
@@ -13,6 +14,8 @@ const HELP: readonly string[] = [
   "    The belief all routing uses: number, master, history, nodes fit to read.",
   "FAILOVERS",
   "    The last switches: when, from, to, why, how long writes were held, what was lost.",
+  "CLIENTS [LIMIT <count>]",
+  "    One entry a client, oldest first, 100 if no limit is given: state, held time, requests, bytes.",
   "ADOPT <host:port>",
   "    Accept this node as the master although its history does not continue the known one.",
   "HELP",
@@ -23,17 +26,23 @@ export class AdminCommand {
   private readonly overview: Overview;
   /** @returns null when done, else why not. */
   private readonly adopt: (node: string) => string | null;
+  /** The oldest clients, so many at most. */
+  private readonly clients: (limit: number) => readonly ClientReading[];
 
-  constructor(overview: Overview, adopt: (node: string) => string | null) {
-    this.overview = overview;
-    this.adopt = adopt;
+  constructor(options: {
+    overview: Overview;
+    adopt: (node: string) => string | null;
+    clients: (limit: number) => readonly ClientReading[];
+  }) {
+    this.overview = options.overview;
+    this.adopt = options.adopt;
+    this.clients = options.clients;
   }
 
   /** @param args the command's name first. @returns the encoded reply. */
   run(args: CommandArgs, protocol: Protocol): Buffer {
     const subcommand = args[1]?.toString("latin1", 0, 32).toUpperCase() ?? "";
-    const expected = subcommand === "ADOPT" ? 3 : 2;
-    const value = args.length === expected ? this.answer(subcommand, args) : null;
+    const value = hasItsWords(subcommand, args) ? this.answer(subcommand, args) : null;
     if (Buffer.isBuffer(value)) return value;
     if (value !== null) return encodeValue(value, protocol);
     const shown = subcommand.replace(/[^A-Z]/g, "?");
@@ -54,6 +63,10 @@ export class AdminCommand {
         return this.overview.epoch();
       case "FAILOVERS":
         return this.overview.failovers();
+      case "CLIENTS": {
+        const limit = clientsLimit(args.slice(2).map((arg) => arg.toString("latin1", 0, 32)));
+        return limit === null ? null : clientsValue(this.clients(limit));
+      }
       case "ADOPT": {
         const problem = this.adopt(args[2]?.toString("latin1", 0, 300) ?? "");
         return problem === null ? Buffer.from("+OK\r\n") : encodeError(`ERR proxy: ${problem}`);
@@ -61,5 +74,17 @@ export class AdminCommand {
       default:
         return null;
     }
+  }
+}
+
+/** Whether a sub-command has as many words as it takes. */
+function hasItsWords(subcommand: string, args: CommandArgs): boolean {
+  switch (subcommand) {
+    case "ADOPT":
+      return args.length === 3;
+    case "CLIENTS":
+      return args.length === 2 || args.length === 4;
+    default:
+      return args.length === 2;
   }
 }

@@ -16,6 +16,8 @@ export interface OverviewSources {
   problems(): readonly string[];
   failovers(): readonly FailoverRecord[];
   uptimeSeconds(): number;
+  /** What CLIENT PAUSE has stopped; null = nothing. */
+  paused(): { readonly level: "write" | "all"; readonly leftMs: number; readonly waiting: number } | null;
   /** It was told to end and lets the clients have their replies. */
   isStopping(): boolean;
 }
@@ -71,7 +73,7 @@ export class Overview {
         reason: this.reason(this.ownNodes()[index]),
         requests: counters.nodeRequests.get(reading.id) ?? 0,
       })),
-      clients: { connected: counters.clientsNow },
+      clients: { connected: counters.clientsNow, paused: this.paused() },
       hold: {
         now: counters.heldNow,
         bytes: counters.heldBytesNow,
@@ -106,6 +108,13 @@ export class Overview {
     };
   }
 
+  private paused(): StatusView["clients"]["paused"] {
+    const paused = this.from.paused();
+    if (paused === null) return null;
+    const { level, leftMs, waiting } = paused;
+    return { what: level, until: timeText(Date.now() + leftMs), waiting };
+  }
+
   private reason(node: NodeStatus | undefined): string {
     if (node === undefined) return "";
     if (node.isMaster) return this.from.epoch().holdCause ?? "master";
@@ -125,6 +134,9 @@ export class Overview {
       hold_cause: view.epoch.holdCause,
       readable_nodes: this.from.epoch().readable.length,
       clients: view.clients.connected,
+      clients_paused: view.clients.paused?.what ?? null,
+      clients_paused_until: view.clients.paused?.until ?? null,
+      clients_paused_now: view.clients.paused?.waiting ?? 0,
       held_now: view.hold.now,
       held_bytes: view.hold.bytes,
       held: view.hold.held,
@@ -223,4 +235,11 @@ export class Overview {
 
 function mapOf(fields: Readonly<Record<string, Value>>): ReadonlyMap<string, Value> {
   return new Map(Object.entries(fields));
+}
+
+/** A date has an end, a pause need not have one before it. */
+const LAST_DATE_MS = 8.64e15;
+
+function timeText(atMs: number): string {
+  return new Date(Math.min(atMs, LAST_DATE_MS)).toISOString();
 }

@@ -21,6 +21,10 @@ export interface CommandFacts {
   readonly unsafe: boolean;
   /** May not stand inside MULTI. */
   readonly noMulti: boolean;
+  /** Writes by itself, or may add to the replication stream in another way. */
+  readonly mayReplicate: boolean;
+  /** Its sub-commands that write or may replicate; null = none. */
+  readonly replicating: ReadonlySet<string> | null;
   /** Sub-commands and their arity; null where there are none. */
   readonly subcommands: ReadonlyMap<string, number> | null;
 }
@@ -91,6 +95,9 @@ const PLAIN_READS = new Set(["ping", "echo", "command", "lolwut"]);
 
 const SCRIPTS = new Set(["eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"]);
 
+/** Flagged `may_replicate` in the server's own table, which its COMMAND does not show (Redis 7.0). */
+const MAY_REPLICATE = new Set(["eval", "evalsha", "fcall", "publish", "spublish", "pfcount"]);
+
 /** Decides how a command is treated, from what a server says of it and the lists above. */
 export function classify(facts: CommandFacts): Command {
   const handler = HANDLERS.get(facts.name) ?? handlerByFlags(facts);
@@ -102,6 +109,8 @@ export function classify(facts: CommandFacts): Command {
     plainKind,
     arity: facts.arity,
     subcommands: facts.subcommands,
+    mayReplicate: facts.mayReplicate || MAY_REPLICATE.has(facts.name),
+    replicating: facts.replicating,
     script: SCRIPTS.has(facts.name),
     noMulti: facts.noMulti,
     known: true,

@@ -59,6 +59,10 @@ export interface Command {
   readonly arity: number;
   /** Arity by the name of the sub-command, lower case; null = it has none, or they are not known. */
   readonly subcommands: ReadonlyMap<string, number> | null;
+  /** Its flags say `write` or `may_replicate`: CLIENT PAUSE … WRITE stops it (server.c, processCommand). */
+  readonly mayReplicate: boolean;
+  /** The sub-commands of which the same holds, lower case; null = none. */
+  readonly replicating: ReadonlySet<string> | null;
   /** Runs a script, whose own errors may look like the server's (a script can answer any text). */
   readonly script: boolean;
   /** Redis does not queue it inside MULTI. */
@@ -75,6 +79,8 @@ export const OWN_REQUEST: Command = {
   plainKind: MASTER_READ,
   arity: -1,
   subcommands: null,
+  mayReplicate: false,
+  replicating: null,
   script: false,
   noMulti: false,
   known: true,

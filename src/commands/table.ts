@@ -10,6 +10,8 @@ const UNKNOWN: Command = {
   plainKind: WRITE,
   arity: -1,
   subcommands: null,
+  mayReplicate: true,
+  replicating: null,
   script: false,
   noMulti: false,
   known: false,
@@ -91,29 +93,16 @@ export class CommandTable {
  */
 const OWN_COMMANDS: readonly CommandFacts[] = [
   ...builtinFacts().filter((fact) => classify(fact).handler !== "none"),
-  ...["post", "host:", "waitaof"].map((name) => ({
-    name,
-    arity: -1,
-    writes: false,
-    readsOnly: false,
-    blocks: false,
-    noMulti: false,
-    unsafe: false,
-    subcommands: null,
-  })),
-  {
-    name: "proxy",
-    arity: -2,
-    writes: false,
-    readsOnly: false,
-    blocks: false,
-    noMulti: false,
-    unsafe: false,
-    subcommands: null,
-  },
+  ...["post", "host:", "waitaof"].map((name) => withoutFlags(name, -1)),
+  withoutFlags("proxy", -2),
 ];
 
 const BUILTIN_NAMES: ReadonlySet<string> = new Set(builtinFacts().map(({ name }) => name));
+
+function withoutFlags(name: string, arity: number): CommandFacts {
+  const flags = { writes: false, readsOnly: false, blocks: false, mayReplicate: false };
+  return { name, arity, ...flags, noMulti: false, unsafe: false, replicating: null, subcommands: null };
+}
 
 function hashBytes(buf: Uint8Array, start: number, end: number): number {
   let hash = end - start;
@@ -143,6 +132,8 @@ function builtinFacts(): CommandFacts[] {
       blocks: flags.includes("b"),
       noMulti: flags.includes("m"),
       unsafe: false,
+      mayReplicate: flags.includes("w"),
+      replicating: null,
       subcommands: null,
     };
   });
@@ -171,6 +162,8 @@ function factsOfReply(reply: unknown): CommandFacts[] {
       blocks: words.has("blocking"),
       noMulti: words.has("no_multi"),
       unsafe: !isBuiltin(name) && touchesConnection(words),
+      mayReplicate: mayReplicate(words),
+      replicating: replicatingSubcommands(subcommands),
       subcommands: subcommandArities(subcommands),
     });
   }
@@ -204,9 +197,29 @@ function subcommandArities(subcommands: unknown): ReadonlyMap<string, number> | 
     if (!Array.isArray(row)) continue;
     const [name, arity] = row as unknown[];
     if (typeof name !== "string" || typeof arity !== "number") continue;
-    arities.set(name.slice(name.indexOf("|") + 1).toLowerCase(), arity);
+    arities.set(shortName(name), arity);
   }
   return arities;
+}
+
+/** The sub-command's own name, lower case. */
+function shortName(name: string): string {
+  return name.slice(name.indexOf("|") + 1).toLowerCase();
+}
+
+function mayReplicate(flags: ReadonlySet<string>): boolean {
+  return flags.has("write") || flags.has("may_replicate");
+}
+
+function replicatingSubcommands(subcommands: unknown): ReadonlySet<string> | null {
+  if (!Array.isArray(subcommands)) return null;
+  const names = new Set<string>();
+  for (const row of subcommands as unknown[]) {
+    if (!Array.isArray(row) || !mayReplicate(flagWords(row[2]))) continue;
+    const name: unknown = row[0];
+    if (typeof name === "string") names.add(shortName(name));
+  }
+  return names.size === 0 ? null : names;
 }
 
 function flagWords(flags: unknown): ReadonlySet<string> {

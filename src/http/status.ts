@@ -10,7 +10,11 @@ export interface StatusView {
     readonly history: { readonly replid: string; readonly offset: number } | null;
   };
   readonly nodes: readonly NodeStatus[];
-  readonly clients: { readonly connected: number };
+  readonly clients: {
+    readonly connected: number;
+    /** CLIENT PAUSE: what is stopped ("write" or "all"), until when (ISO 8601), and how many wait for it. */
+    readonly paused: { readonly what: string; readonly until: string; readonly waiting: number } | null;
+  };
   readonly hold: {
     /** Sessions and bytes held at this moment. */
     readonly now: number;

@@ -32,6 +32,12 @@ export function encodeNullArray(protocol: Protocol): Buffer {
   return Buffer.from(protocol === 3 ? "_\r\n" : "*-1\r\n");
 }
 
+/** A text for people, a byte a character (networking.c, addReplyVerbatim). */
+export function encodeText(latin1: string, protocol: Protocol): Buffer {
+  const head = protocol === 3 ? `=${latin1.length + 4}\r\ntxt:` : `$${latin1.length}\r\n`;
+  return Buffer.from(`${head}${latin1}\r\n`, "latin1");
+}
+
 /** Encodes any value as a reply; strings become bulk strings. */
 export function encodeValue(value: Value, protocol: Protocol): Buffer {
   const parts: (string | Buffer)[] = [];

@@ -15,7 +15,7 @@ import { ChunkPool } from "../upstream/chunk.ts";
 import type { Lane, LaneKeeper, LaneLoss, LaneRole } from "../upstream/lane.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
-import type { NotRunCause, Request, RequestOwner } from "../upstream/request.ts";
+import { NOBODY, type NotRunCause, type Request, type RequestOwner } from "../upstream/request.ts";
 import { Hold } from "./hold.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
@@ -55,7 +55,8 @@ export interface RouterOptions {
 
 /** How a question to a server about a profile or about credentials ended. */
 export type Answer =
-  | { readonly kind: "yes" }
+  /** `reply`: what the server said, where that is of use. */
+  | { readonly kind: "yes"; readonly reply?: Buffer }
   | { readonly kind: "no"; readonly error: Buffer }
   /** No node could be asked, or the connection was lost: try again. */
   | { readonly kind: "nobody" };
@@ -304,6 +305,46 @@ export class Router implements LaneKeeper {
         if (lost || replies.length === questions.length) answer(lost ? null : replies);
       });
     }
+  }
+
+  /**
+   * Asks the master, or without one any node, in the name of a profile's user.
+   * @param answer gets the reply's bytes, an error's too; null = nobody could be asked.
+   */
+  askAsUser(
+    profile: Profile,
+    question: readonly (string | Buffer)[],
+    answer: (reply: Buffer | null) => void,
+  ): void {
+    const lane = this.laneForQuestion(profile);
+    if (lane === null) return answer(null);
+    ask(lane, question, answer);
+  }
+
+  /**
+   * What the master says to a command that would do harm if it ran: it is queued in a transaction, for which
+   * the server checks the user's rights, on a connection of its own that ends before EXEC.
+   * @param answer gets null when there is no master or the connection was lost.
+   * @returns false when there may be no more private connections (`upstream.maxPrivate`).
+   */
+  askQueued(profile: Profile, question: readonly string[], answer: (reply: Buffer | null) => void): boolean {
+    if (!this.writable) {
+      answer(null);
+      return true;
+    }
+    const lane = this.pool.openPrivate(profile, this.epoch, NOBODY);
+    if (lane === null) return false;
+    const tell = (reply: Buffer | null): void => {
+      lane.drop();
+      answer(reply);
+    };
+    ask(lane, ["MULTI"], (reply) => {
+      // Outside a transaction it would run.
+      if (reply === null || reply[0] === MINUS) tell(reply);
+      else if (lane.isClosed || lane.isRetiring) tell(null);
+      else ask(lane, question, tell);
+    });
+    return true;
   }
 
   private laneForQuestion(profile: Profile): Lane | null {

@@ -4,6 +4,8 @@ import type { CommandTable } from "../commands/table.ts";
 import { Listener, type StreamHandler } from "../net.ts";
 import { encodeError } from "../resp/encode.ts";
 import type { Router } from "../routing/router.ts";
+import { type ClientReading, readingOf } from "./client-facts.ts";
+import { ClientPause } from "./client-pause.ts";
 import { Hubs } from "./hubs.ts";
 import { OutputSlab } from "./output.ts";
 import { Scripts } from "./scripts.ts";
@@ -18,6 +20,7 @@ const UNWANTED: StreamHandler = { onData() {}, onEnd() {}, onClose() {}, onFault
 export class Clients {
   private readonly listeners: Listener[];
   private readonly sessions = new Map<number, Session>();
+  private readonly pause: ClientPause;
   private readonly router: Router;
   private readonly hubs: Hubs;
   private readonly context: SessionContext;
@@ -36,6 +39,7 @@ export class Clients {
     const { listen, limits, hold } = router.config;
     this.router = router;
     this.hubs = new Hubs(router);
+    this.pause = new ClientPause(router.nowMs);
     this.context = {
       router,
       table,
@@ -44,6 +48,8 @@ export class Clients {
       admin,
       infoSection,
       onFault,
+      sessions: this.sessions,
+      pause: this.pause,
       slab: new OutputSlab(),
       output: {
         maxBytes: limits.outputBufferBytes,
@@ -54,7 +60,6 @@ export class Clients {
       maxPipeline: limits.maxPipeline,
       maxWaitingBytes: limits.maxUnsentBytes,
       maxHeldBytes: hold.maxBytesPerClient,
-      find: (id) => this.sessions.get(id) ?? null,
       onClose: (session) => this.left(session),
     };
     this.listeners = listen.map((address) => new Listener(address, (socket) => this.accept(socket)));
@@ -90,6 +95,21 @@ export class Clients {
   private closeIdle(idleTimeoutMs: number): void {
     const before = this.router.nowMs() - idleTimeoutMs;
     for (const session of this.sessions.values()) if (session.isIdleSince(before)) session.destroy("idle");
+  }
+
+  /** The oldest of them, `limit` at most. */
+  list(limit: number): ClientReading[] {
+    const readings: ClientReading[] = [];
+    for (const session of this.sessions.values()) {
+      if (readings.length >= limit) break;
+      readings.push(readingOf(session));
+    }
+    return readings;
+  }
+
+  /** What CLIENT PAUSE has stopped; null = nothing. */
+  paused(): ReturnType<ClientPause["state"]> {
+    return this.pause.state();
   }
 
   /** Accepts nobody any more, lets every client have its replies, and resolves when all are gone. */

@@ -7,7 +7,7 @@
  * it.
  */
 import { type Command, READ, WRITE } from "../commands/command.ts";
-import { MINUS } from "../resp/bytes.ts";
+import { MINUS, PLUS } from "../resp/bytes.ts";
 import { encodeError, encodeNullArray, OK, type Protocol } from "../resp/encode.ts";
 import {
   isOwnError,
@@ -71,6 +71,12 @@ export class Flight implements RequestOwner {
   lane: Lane | null = null;
   /** Those of them that may have an effect. */
   writes = 0;
+
+  /**
+   * The client wants no replies (CLIENT REPLY): they are dropped. What a server sends by itself is not a
+   * reply. Changes only while nothing is on the way.
+   */
+  muted = false;
 
   /** A request that was moved away from a silent node is on the way: it is not moved again. */
   private moved = false;
@@ -195,6 +201,7 @@ export class Flight implements RequestOwner {
 
   /** What the proxy itself says, in its place behind everything the client has asked before. */
   say(bytes: Buffer): void {
+    if (this.muted) return;
     if (this.isEmpty) this.output.own(bytes);
     else attach(this.count > 0 ? this.tail! : this.again[this.again.length - 1]!, bytes);
   }
@@ -206,6 +213,7 @@ export class Flight implements RequestOwner {
   }
 
   private pass(request: Request, bytes: Buffer): void {
+    if (this.muted) return;
     let before: Request | null = null;
     for (const one of this.again) if (one.order < request.order) before = one;
     if (before === null) this.output.own(bytes);
@@ -213,11 +221,11 @@ export class Flight implements RequestOwner {
   }
 
   emit(buf: Buffer, start: number, end: number): void {
-    if (!this.host.isClosed) this.output.copy(buf, start, end);
+    if (!this.muted && !this.host.isClosed) this.output.copy(buf, start, end);
   }
 
   emitOwned(bytes: Buffer): void {
-    if (!this.host.isClosed) this.output.own(bytes);
+    if (!this.muted && !this.host.isClosed) this.output.own(bytes);
   }
 
   get exceptional(): boolean {
@@ -247,7 +255,9 @@ export class Flight implements RequestOwner {
   takesMessage(buf: Buffer, start: number, end: number): boolean {
     const message = this.host.messageFor(buf, start, end);
     if (message === null) return false;
-    this.emitOwned(message);
+    // A monitor's line counts as a reply, a message does not (networking.c, prepareClientToWrite).
+    if (message[0] === PLUS) this.emitOwned(message);
+    else if (!this.host.isClosed) this.output.own(message);
     return true;
   }
 
@@ -369,12 +379,31 @@ export class Flight implements RequestOwner {
    * The time-out of a blocking call that waits for a master is over: its answer is what a server would say.
    */
   private giveUpWaiting(request: Request): void {
-    const at = this.again.indexOf(request);
-    if (at < 0 || this.host.isClosed) return;
-    this.again.splice(at, 1);
-    this.answerWith(request, request.rewrite?.nullReply(this.host.protocol) ?? TIMED_OUT);
+    if (this.host.isClosed || !this.again.includes(request)) return;
+    this.giveUp(request, this.nullReplyTo(request));
+  }
+
+  private nullReplyTo(request: Request): Buffer {
+    return request.rewrite?.nullReply(this.host.protocol) ?? TIMED_OUT;
+  }
+
+  /** A call that waits to be sent again is answered instead. */
+  private giveUp(request: Request, reply: Buffer): void {
+    this.again.splice(this.again.indexOf(request), 1);
+    this.answerWith(request, reply);
     this.host.onProgress();
     this.host.onGivenUp();
+  }
+
+  /**
+   * CLIENT UNBLOCK of a call that no server has at the moment: it waits to be sent again.
+   * @returns whether there is such a call.
+   */
+  unblock(how: "TIMEOUT" | "ERROR"): boolean {
+    const request = this.again.find((one) => one.bond === "blocking");
+    if (request === undefined) return false;
+    this.giveUp(request, how === "ERROR" ? UNBLOCKED : this.nullReplyTo(request));
+    return true;
   }
 
   refused(request: Request, error: Buffer): void {
@@ -399,6 +428,9 @@ const MAX_PAUSE_MS = 1_000;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 const TIMED_OUT = Buffer.from("*-1\r\n");
+
+/** blocked.c, CLIENT UNBLOCK … ERROR. */
+const UNBLOCKED = encodeError("UNBLOCKED client unblocked via CLIENT UNBLOCK");
 
 const LOST_TOO_OFTEN = encodeError(
   `ERR proxy: ${MAX_LOSSES + 1} connections were lost over this command, no node answers it`,

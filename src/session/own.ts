@@ -1,7 +1,8 @@
 /** What becomes of the session when a transaction has run in which commands about the session stand. */
 import { encodeError, OK, QUEUED } from "../resp/encode.ts";
+import { client } from "./client-command.ts";
 import type { Session } from "./session.ts";
-import { client, followAuth, followHello, followSelect } from "./settings.ts";
+import { followAuth, followHello, followSelect } from "./settings.ts";
 import type { Transaction } from "./transaction.ts";
 import { type Frame, say } from "./ways.ts";
 

@@ -31,6 +31,7 @@ import { type Chunk, copyBytes, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane, type LaneWaiter } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
 import { NOBODY, type PlainKind, Request } from "../upstream/request.ts";
+import { type ClientPause, isStopped, NOT_PAUSED, type Pausable } from "./client-pause.ts";
 import type { Subscriber } from "./fanout.ts";
 import { Flight, type FlightHost, type Sending } from "./flight.ts";
 import type { Hubs } from "./hubs.ts";
@@ -50,6 +51,9 @@ export interface SessionContext {
   readonly table: CommandTable;
   readonly scripts: Scripts;
   readonly hubs: Hubs;
+  /** All of them, oldest first. */
+  readonly sessions: ReadonlyMap<number, Session>;
+  readonly pause: ClientPause;
   readonly slab: OutputSlab;
   readonly output: OutputSettings;
   readonly limits: RequestLimits & { readonly subscriptionBytes: number };
@@ -62,8 +66,6 @@ export interface SessionContext {
   readonly maxHeldBytes: number;
   /** Answers PROXY …: the admin's reply, encoded. */
   readonly admin: (args: readonly Buffer[], protocol: Protocol) => Buffer;
-  /** The session of this number, if it is still there. */
-  readonly find: (id: number) => Session | null;
   /** The section that the proxy adds to INFO: lines that end with CRLF, its title first. */
   readonly infoSection: () => string;
   readonly onClose: (session: Session) => void;
@@ -74,7 +76,7 @@ export interface SessionContext {
  * What a special command may have to ask a server before it can go on; a profile stands for whether the
  * server lets it in.
  */
-export type Question = Profile | "credentials" | "last-ids" | "subscription" | "redirect";
+export type Question = Profile | "credentials" | "last-ids" | "subscription" | "redirect" | "permission";
 
 /** Why a session does not go on at the moment. */
 export type Blocked =
@@ -85,7 +87,25 @@ export type Blocked =
   | "output" // the client does not take its replies
   | "hold" // there is no node for the next request
   | "pause" // what it asks was lost again and again: not at once once more
-  | "answer"; // a server is asked something on the session's behalf
+  | "answer" // a server is asked something on the session's behalf
+  | "client-pause"; // CLIENT PAUSE stops the next request
+
+/** What CLIENT REPLY SKIP is about to do: the next command, or the one that was taken, gets no reply. */
+export type Skip = "no" | "next" | "taken";
+
+/** What a session's socket and buffers hold at one moment. */
+export interface SessionReadings {
+  readonly socket: Pick<Socket, "remoteAddress" | "remotePort" | "localAddress" | "localPort">;
+  /** Monotonic ms. */
+  readonly createdMs: number;
+  readonly activeMs: number;
+  readonly blocked: Blocked;
+  readonly inputBytes: number;
+  /** Room behind it. */
+  readonly inputRoom: number;
+  /** What the client has not taken. */
+  readonly outputBytes: number;
+}
 
 /** From this size on a request goes through a lane of its own kind: nobody waits behind it. */
 const BULK_BYTES = 1024 * 1024;
@@ -107,6 +127,7 @@ export class Session
     Holdable,
     LaneWaiter,
     Wakeable,
+    Pausable,
     Subscriber,
     InvalidationTarget
 {
@@ -116,6 +137,13 @@ export class Session
   readonly flight: Flight;
   profile: Profile;
   name = "";
+  /** What CLIENT SETINFO told; null = nothing. */
+  library: { readonly name: string; readonly version: string } | null = null;
+  /** CLIENT NO-EVICT: shown, the proxy evicts nobody. */
+  noEvict = false;
+  skip: Skip = "no";
+  /** Name of the command that was taken last, with the sub-command of CLIENT; "" = none yet. */
+  lastCommand = "";
   transaction: Transaction | null = null;
   privateLane: Lane | null = null;
   /** WATCH holds keys on the private connection. */
@@ -165,6 +193,7 @@ export class Session
   private isNext = false;
   /** Requests that begin before this position of the input waited too long already. */
   private expiredBefore = 0;
+  private readonly createdMs: number;
   /** When the client last sent something, monotonic ms, coarse. */
   private activeMs: number;
   private lingerTimer: NodeJS.Timeout | null = null;
@@ -183,6 +212,7 @@ export class Session
     this.profile = router.profiles.get(ANONYMOUS, 0, 2);
     this.profile.users++;
     this.activeMs = router.coarseMs;
+    this.createdMs = this.activeMs;
   }
 
   get protocol(): Protocol {
@@ -200,6 +230,14 @@ export class Session
 
   get isBlocked(): boolean {
     return this.blocked !== "no";
+  }
+
+  readings(): SessionReadings {
+    const { socket, createdMs, activeMs, blocked, input, output } = this;
+    return {
+      ...{ socket, createdMs, activeMs, blocked, inputBytes: input.length },
+      ...{ inputRoom: input.buffer.length - input.end, outputBytes: output.unsentBytes },
+    };
   }
 
   // Input
@@ -284,6 +322,7 @@ export class Session
     let run: Lane | null = null;
     let chunk: Chunk | null = null;
     let base = 0;
+    let last: Command | null = null;
     if (this.output.congested) this.block("output");
     while (pos < end && this.blocked === "no" && this.closeReason === null) {
       const status = framer.next(buf, pos, end);
@@ -302,23 +341,27 @@ export class Session
           }
           const at = base - runStart;
           flight.launch(command, command.kind as PlainKind, lane, chunk!, at + pos, at + frameEnd);
+          last = command;
           pos = frameEnd;
           continue;
         }
         if (chunk !== null) copyBytes(buf, runStart, pos, chunk.buffer, base);
         run = null;
         chunk = null;
+        last = null;
         if (!this.takeFrame(command, lane, buf, pos, frameEnd, owned)) break;
         pos = frameEnd;
       } else {
         if (chunk !== null) copyBytes(buf, runStart, pos, chunk.buffer, base);
         run = null;
         chunk = null;
+        last = null;
         if (!this.takeUnusual(status, buf, pos)) break;
         pos = framer.end;
       }
     }
     if (chunk !== null) copyBytes(buf, runStart, pos, chunk.buffer, base);
+    if (last !== null) this.lastCommand = last.name;
     run?.checkCongestion();
     return pos;
   }
@@ -326,6 +369,7 @@ export class Session
   /** Whether a command goes straight to a lane that is shared. */
   private isPlain(command: Command): boolean {
     if (command.kind === SPECIAL || !this.profile.accepted) return false;
+    if (this.context.pause.level !== NOT_PAUSED || this.skip !== "no") return false;
     if (this.transaction !== null || this.privateLane !== null) return false;
     return this.subscriptions === null && !this.hasStream;
   }
@@ -339,6 +383,7 @@ export class Session
     end: number,
     owned: boolean,
   ): boolean {
+    this.lastCommand = command.name;
     if (lane !== null) {
       const isBulk = end - start >= BULK_BYTES && lane.target.role === "master";
       const wide = isBulk ? this.router.bulkLane(this.profile) : lane;
@@ -364,7 +409,7 @@ export class Session
     pos: number,
   ): boolean {
     if (status === EMPTY) return true;
-    if (status === BROKEN) return this.refuseStream(this.framer.problem);
+    if (status === BROKEN) return this.isSkipOver() && this.refuseStream(this.framer.problem);
     const { end, lineEnd } = this.framer;
     const args = splitInline(buf.subarray(pos, lineEnd));
     if (args === null) return this.refuseStream("ERR Protocol error: unbalanced quotes in request");
@@ -496,6 +541,39 @@ export class Session
     return encodeError(`MASTERDOWN proxy: not run: ${why}`);
   }
 
+  // CLIENT PAUSE and CLIENT REPLY
+
+  /**
+   * Whether CLIENT PAUSE lets the next command pass; if not, it waits for the end of the pause. A proxy that
+   * shuts down does not wait: then the error was said.
+   */
+  isLetPass(command: Command, args: readonly Buffer[]): boolean {
+    const { pause } = this.context;
+    if (!isStopped(pause.level, command, args, this.transaction?.mayReplicate === true)) return true;
+    if (this.draining) this.say(this.masterDown("clients are paused, and the proxy is shutting down"));
+    else {
+      this.endHold("released");
+      pause.add(this);
+      this.block("client-pause");
+      // A client that will send nothing more and waits is as good as gone.
+      if (this.ended) this.destroy("client");
+    }
+    return false;
+  }
+
+  pauseEnded(): void {
+    if (this.blocked === "client-pause") this.goOn();
+  }
+
+  /** Whether the command that CLIENT REPLY SKIP was meant for is answered; else the session waits for it. */
+  isSkipOver(): boolean {
+    if (this.skip !== "taken") return true;
+    if (!this.isDrained()) return false;
+    this.skip = "no";
+    this.flight.muted = false;
+    return true;
+  }
+
   // Going on
 
   wake(): void {
@@ -509,6 +587,11 @@ export class Session
       case "lane":
       case "pause":
         return;
+      case "client-pause":
+        // What came back from a lost connection was let pass before.
+        if (!this.draining && (!this.flight.hasAgain || this.flight.count > 0)) return;
+        this.context.pause.remove(this);
+        break;
       case "drain":
         if (this.flight.count > 0) return;
         break;
@@ -582,6 +665,8 @@ export class Session
 
   onSpecialDone(request: Request): void {
     if (request.bond === "blocking") this.inBlockingCall = false;
+    // What a stream brings from now on is no part of the reply that was skipped.
+    if (request.bond === "stream" && this.skip === "taken" && this.flight.isEmpty) this.isSkipOver();
     if (this.privateLane === null) return;
     const { handler } = request.command;
     if (handler === "exec" || handler === "unwatch") this.watching = false;
@@ -781,6 +866,12 @@ export class Session
     this.output.isSubscriber = false;
   }
 
+  /** A confirmation counts as a message: CLIENT REPLY OFF does not silence it (pubsub.c). */
+  confirm(bytes: Buffer): void {
+    if (this.flight.muted) this.deliverShared(bytes);
+    else this.say(bytes);
+  }
+
   deliver(buf: Buffer, start: number, end: number): void {
     if (!this.closed) this.output.copy(buf, start, end);
   }
@@ -858,7 +949,7 @@ export class Session
   onEnd(): void {
     this.ended = true;
     // A client that left while it waits is not waited for: its requests are dropped.
-    const waits = this.blocked === "hold" || this.inBlockingCall;
+    const waits = this.blocked === "hold" || this.blocked === "client-pause" || this.inBlockingCall;
     if (!waits && !this.hasStream && this.subscriptions === null) {
       this.router.turn.wakeLater(this);
       return;
@@ -907,6 +998,7 @@ export class Session
 
   private gone(reason: CloseReason): void {
     this.closed = true;
+    this.context.pause.remove(this);
     this.endHold(reason === "client" ? "left" : "failed");
     this.resume();
     this.router.counters.closed[reason]++;

@@ -6,7 +6,6 @@ import { ask } from "../upstream/ask.ts";
 import type { Lane } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
 import type { Session } from "./session.ts";
-import { caching, getRedir, tracking, trackingInfo } from "./tracking.ts";
 import { type Frame, isDone, say } from "./ways.ts";
 
 /**
@@ -96,11 +95,12 @@ export function auth(session: Session, frame: Frame): boolean {
 
 /** The session goes on with what a server has accepted. */
 function follow(session: Session, change: Partial<Pick<Profile, "identity" | "db" | "protocol">>): void {
-  const { identity, db, protocol } = session.profile;
+  const { identity, db, protocol, noTouch } = session.profile;
   const profile = session.router.profiles.get(
     change.identity ?? identity,
     change.db ?? db,
     change.protocol ?? protocol,
+    noTouch,
   );
   profile.accepted = true;
   session.useProfile(profile);
@@ -177,6 +177,7 @@ export function hello(session: Session, frame: Frame): boolean {
     identity,
     session.profile.db,
     options.protocol ?? session.protocol,
+    session.profile.noTouch,
   );
   if (!isAccepted(session, frame, profile)) {
     if (!isDone(session)) return false;
@@ -220,7 +221,8 @@ export function select(session: Session, frame: Frame): boolean {
     return say(session, encodeError(`ERR value is out of range, ${range}`));
   }
   if (db < 0 || db > MAX_DB) return say(session, encodeError("ERR DB index is out of range"));
-  const profile = session.router.profiles.get(session.profile.identity, db, session.protocol);
+  const { identity, protocol, noTouch } = session.profile;
+  const profile = session.router.profiles.get(identity, db, protocol, noTouch);
   if (!isAccepted(session, frame, profile)) return isDone(session);
   const { privateLane } = session;
   if (privateLane === null) {
@@ -239,7 +241,12 @@ export function select(session: Session, frame: Frame): boolean {
 const MAX_DB = 1_000_000;
 
 /** Everything a new connection would have; the reply comes in RESP2 (networking.c, resetCommand). */
-export function reset(session: Session): true {
+export function reset(session: Session): boolean {
+  // Replies to what came before it are not to be seen; its own is, unless CLIENT REPLY SKIP is meant for it.
+  if (session.flight.muted && session.skip === "no") {
+    if (!session.isDrained()) return false;
+    session.flight.muted = false;
+  }
   session.transaction = null;
   session.watchLost = false;
   session.endSubscriptions();
@@ -247,64 +254,14 @@ export function reset(session: Session): true {
   session.endTracking();
   session.dropPrivate();
   session.name = "";
+  session.noEvict = false;
   session.useProfile(session.router.profiles.get(ANONYMOUS, 0, 2));
   return say(session, RESET);
 }
 
-export function client(session: Session, frame: Frame): boolean {
-  const { args } = frame;
-  const word = args[1]!.toString("latin1", 0, 32).toUpperCase();
-  switch (word) {
-    case "ID":
-      return args.length === 2
-        ? say(session, encodeValue(session.id, session.protocol))
-        : arity(session, "id");
-    case "GETNAME":
-      if (args.length !== 2) return arity(session, "getname");
-      return say(session, encodeValue(session.name === "" ? null : session.name, session.protocol));
-    case "SETNAME":
-      return args.length === 3 ? setName(session, args[2]!) : arity(session, "setname");
-    case "SETINFO":
-      return args.length === 4 ? setInfo(session, args[2]!, args[3]!) : arity(session, "setinfo");
-    case "TRACKING":
-      return args.length >= 3 ? tracking(session, frame) : arity(session, "tracking");
-    case "CACHING":
-      return args.length === 3 ? caching(session, frame) : arity(session, "caching");
-    case "TRACKINGINFO":
-      return args.length === 2 ? trackingInfo(session, frame) : arity(session, "trackinginfo");
-    case "GETREDIR":
-      return args.length === 2 ? getRedir(session) : arity(session, "getredir");
-    default:
-      session.refuse(`ERR proxy: CLIENT ${word.replace(/[^A-Z-]/g, "?")} is not supported yet`);
-      return true;
-  }
-}
+/** networking.c, validateClientName. */
+export const BAD_NAME = "ERR Client names cannot contain spaces, newlines or special characters.";
 
-const BAD_NAME = "ERR Client names cannot contain spaces, newlines or special characters.";
-
-function setName(session: Session, name: Buffer): true {
-  const text = name.toString("latin1");
-  if (!isPrintable(text)) return say(session, encodeError(BAD_NAME));
-  session.name = text;
-  return say(session, OK);
-}
-
-/**
- * Libraries tell their name and version on connect; the proxy has no use for them yet but must not refuse.
- */
-function setInfo(session: Session, key: Buffer, value: Buffer): true {
-  const name = key.toString("latin1", 0, 32).toLowerCase();
-  if (name !== "lib-name" && name !== "lib-ver") {
-    return say(session, encodeError(`ERR Unrecognized option '${name}'`));
-  }
-  if (isPrintable(value.toString("latin1"))) return say(session, OK);
-  return say(session, encodeError(`ERR ${name} cannot contain spaces, newlines or special characters.`));
-}
-
-function isPrintable(text: string): boolean {
+export function isPrintable(text: string): boolean {
   return /^[!-~]*$/.test(text);
-}
-
-function arity(session: Session, subcommand: string): true {
-  return say(session, encodeError(`ERR wrong number of arguments for 'client|${subcommand}' command`));
 }

@@ -3,19 +3,21 @@
  * own, or belong to a transaction. Each function returns whether the command was taken; false = the session
  * is blocked and the command will be tried again.
  */
-import { arityFits, type Command, MASTER_READ, SPECIAL, WRITE } from "../commands/command.ts";
+import { arityFits, type Command, MASTER_READ, READ, SPECIAL, WRITE } from "../commands/command.ts";
 import { requestArgs } from "../resp/args.ts";
 import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind } from "../upstream/request.ts";
 import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
+import { client } from "./client-command.ts";
+import { mayReplicate, NOT_PAUSED } from "./client-pause.ts";
 import type { Sending } from "./flight.ts";
 import { InfoCall, wantsProxySection } from "./info.ts";
 import { queueOwn } from "./own.ts";
 import { ScanCall } from "./scan.ts";
 import { ScriptCall } from "./scripts.ts";
 import type { Session } from "./session.ts";
-import { auth, client, hello, isAccepted, reset, select } from "./settings.ts";
+import { auth, hello, isAccepted, reset, select } from "./settings.ts";
 import { counting, inSubscriberMode, subscribe } from "./subscribe.ts";
 import { commandProblem, Transaction, wrongArity, wrongArityText } from "./transaction.ts";
 import {
@@ -40,10 +42,27 @@ export function special(
   owned: boolean,
 ): boolean {
   const frame: Frame = { command, buf, start, end, owned, args: requestArgs(buf, start) };
+  return session.skip === "no" ? take(session, frame) : takeSkipped(session, frame);
+}
+
+/** The command behind CLIENT REPLY SKIP, which gets no reply, or the one behind that, which gets its own. */
+function takeSkipped(session: Session, frame: Frame): boolean {
+  if (session.skip === "taken") return session.isSkipOver() && take(session, frame);
+  session.skip = "taken";
+  const taken = take(session, frame);
+  if (!taken) session.skip = "next";
+  return taken;
+}
+
+function take(session: Session, frame: Frame): boolean {
+  const { command } = frame;
   if (!session.profile.accepted && wantsLogin(frame)) {
     const problem = commandProblem(command, frame.args);
     if (problem !== null) return say(session, problem);
     if (!isAccepted(session, frame)) return isDone(session);
+  }
+  if (session.context.pause.level !== NOT_PAUSED && commandProblem(command, frame.args) === null) {
+    if (!session.isLetPass(command, frame.args)) return isDone(session);
   }
   if (session.transaction !== null) return inTransaction(session, session.transaction, frame);
   if (session.subscriptions !== null && session.protocol === 2 && !isAlwaysAllowed(frame)) {
@@ -92,7 +111,7 @@ function handle(session: Session, frame: Frame): boolean {
     case "reset":
       return isPrivateQuiet(session) && reset(session);
     case "client":
-      return client(session, frame);
+      return isHelp(frame) ? sendPlain(session, frame, READ) : client(session, frame);
     case "info":
       return info(session, frame);
     case "multi":
@@ -154,6 +173,10 @@ function quit(session: Session): true {
   session.say(OK);
   session.finish("client");
   return true;
+}
+
+function isHelp(frame: Frame): boolean {
+  return frame.args.length === 2 && /^help$/i.test(frame.args[1]!.toString("latin1", 0, 8));
 }
 
 function proxy(session: Session, frame: Frame): true {
@@ -485,6 +508,7 @@ function queue(session: Session, transaction: Transaction, frame: Frame): boolea
       return queueOwn(session, transaction, frame) || refuseInMulti(session, transaction, frame);
   }
   transaction.add(command, buf.subarray(start, end));
+  transaction.mayReplicate ||= mayReplicate(command, args);
   return say(session, QUEUED);
 }
 

@@ -20,7 +20,8 @@ export function subscribe(session: Session, frame: Frame): boolean {
   const subscriptions = session.subscriptions ?? new Subscriptions(session);
   const said = subscriptions.remove(command.name, how.family, names, session.protocol);
   session.keepSubscriptions(subscriptions);
-  return say(session, said);
+  session.confirm(said);
+  return true;
 }
 
 function add(session: Session, frame: Frame, family: Family, names: readonly string[]): boolean {
@@ -45,7 +46,7 @@ function add(session: Session, frame: Frame, family: Family, names: readonly str
   }
   const { name } = frame.command;
   const confirm = (topics: readonly Topic[]): void => {
-    session.say(subscriptions.add(name, topics, session.protocol));
+    session.confirm(subscriptions.add(name, topics, session.protocol));
     session.keepSubscriptions(subscriptions);
   };
   const hub = session.context.hubs.get(session.profile.identity);

@@ -33,6 +33,12 @@ export class Subscriptions {
     return this.topics[family].size;
   }
 
+  /** Names of each family. */
+  get counts(): Readonly<Record<Family, number>> {
+    const { channels, patterns, shards } = this.topics;
+    return { channels: channels.size, patterns: patterns.size, shards: shards.size };
+  }
+
   /** What subscribing to these names would add to `bytes`. */
   costOf(family: Family, names: readonly string[]): number {
     let bytes = 0;

@@ -146,7 +146,7 @@ export function tracking(session: Session, frame: Frame): boolean {
   if (!isOn && session.tracking === null) return sendPlain(session, frame, MASTER_READ);
   const redirectAt = isOn ? redirectIndex(args) : -1;
   const redirectId = redirectAt < 0 ? null : Number(args[redirectAt]!.toString("latin1"));
-  const target = redirectId === null ? null : session.context.find(redirectId);
+  const target = redirectId === null ? null : (session.context.sessions.get(redirectId) ?? null);
   const invalidations = target?.takeInvalidations() ?? null;
   if (invalidations !== null && !isReady(session, frame, invalidations)) return isDone(session);
   const most = session.context.limits.subscriptionBytes;

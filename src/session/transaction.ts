@@ -7,6 +7,8 @@ import { type Step, StepsCall } from "./steps.ts";
  * node that is demoted would be lost. The checks at queue time are Redis's own (server.c, processCommand).
  */
 export class Transaction {
+  /** A command in it writes or may replicate: CLIENT PAUSE … WRITE stops its EXEC. */
+  mayReplicate = false;
   /** A command was refused when it was queued: EXEC answers EXECABORT. */
   spoilt = false;
   private readonly frames: Buffer[] = [];
@@ -27,6 +29,16 @@ export class Transaction {
   /** Whether all it does can be done twice without harm. */
   get isRepeatable(): boolean {
     return this.repeatable;
+  }
+
+  /** Commands queued. */
+  get size(): number {
+    return this.frames.length;
+  }
+
+  /** Bytes of what is queued. */
+  get length(): number {
+    return this.bytes;
   }
 
   /** Why a command cannot be queued, as an error reply; null = it can. */
@@ -141,6 +153,6 @@ export function unknownCommand(args: readonly Buffer[]): Buffer {
 }
 
 /** A client's bytes are shown as they came. */
-function latin1Error(text: string): Buffer {
+export function latin1Error(text: string): Buffer {
   return Buffer.from(`-${text.replace(/[\r\n]/g, " ")}\r\n`, "latin1");
 }

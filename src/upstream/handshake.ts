@@ -9,7 +9,8 @@ import type { Profile } from "./profile.ts";
  * address may have been taken by a restarted, empty server in between.
  */
 
-type Step = "must" | "may" | "role" | "id";
+/** allowed: the user must have the right, the server need not know the command. */
+type Step = "must" | "may" | "allowed" | "role" | "id";
 
 /** How a handshake ended. */
 export type HandshakeResult =
@@ -49,6 +50,7 @@ export class Handshake {
     say("may", "CLIENT", "SETNAME", "holdfast");
     // A connection shared by many clients is the biggest one, the first that maxmemory-clients would evict.
     say("may", "CLIENT", "NO-EVICT", "ON");
+    if (profile.noTouch) say("allowed", "CLIENT", "NO-TOUCH", "ON");
     if (wantsId) say("id", "CLIENT", "ID");
     if (profile.db !== 0) say("must", "SELECT", String(profile.db));
     if (replid !== null) say("role", "INFO", "replication");
@@ -60,6 +62,7 @@ export class Handshake {
     const step = this.steps.shift();
     const isError = reply[0] === MINUS;
     if (step === "must" && isError) return refusal(reply);
+    if (step === "allowed" && reply.toString("latin1", 0, 8) === "-NOPERM ") return refusal(reply);
     if (step === "id" && reply[0] === COLON) this.serverId = Number(reply.toString("latin1", 1));
     if (step === "role" && !isError) {
       const text = reply.toString("latin1");

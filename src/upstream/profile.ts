@@ -13,11 +13,15 @@ export interface Identity {
 
 export const ANONYMOUS: Identity = { username: null, password: null };
 
-/** What upstream connections must have in common to be shared: the user, the database, the protocol. */
+/**
+ * What upstream connections must have in common to be shared: the user, the database, the protocol, and
+ * whether what is read counts as used (CLIENT NO-TOUCH).
+ */
 export class Profile {
   readonly identity: Identity;
   readonly db: number;
   readonly protocol: Protocol;
+  readonly noTouch: boolean;
   /** Sessions that use it; unused profiles lose their lanes. */
   users = 0;
   /** The lane to the epoch's master; null until it is needed. */
@@ -29,11 +33,17 @@ export class Profile {
   /** A connection like this was accepted by a server at least once. */
   accepted = false;
 
-  constructor(identity: Identity, db: number, protocol: Protocol) {
+  constructor(identity: Identity, db: number, protocol: Protocol, noTouch = false) {
     this.identity = identity;
     this.db = db;
     this.protocol = protocol;
+    this.noTouch = noTouch;
   }
+}
+
+/** One number for what distinguishes the profiles of one user. */
+function keyOf(db: number, protocol: Protocol, noTouch: boolean): number {
+  return (db * 2 + (noTouch ? 1 : 0)) * 4 + protocol;
 }
 
 /** Finds the one profile for a combination. */
@@ -52,16 +62,16 @@ export class Profiles {
     return found;
   }
 
-  get(identity: Identity, db: number, protocol: Protocol): Profile {
+  get(identity: Identity, db: number, protocol: Protocol, noTouch = false): Profile {
     let family = this.byIdentity.get(identity);
     if (family === undefined) {
       family = new Map();
       this.byIdentity.set(identity, family);
     }
-    const key = db * 4 + protocol;
+    const key = keyOf(db, protocol, noTouch);
     let profile = family.get(key);
     if (profile === undefined) {
-      profile = new Profile(identity, db, protocol);
+      profile = new Profile(identity, db, protocol, noTouch);
       family.set(key, profile);
     }
     return profile;
@@ -75,7 +85,7 @@ export class Profiles {
   forget(profile: Profile): void {
     const family = this.byIdentity.get(profile.identity);
     if (family === undefined) return;
-    family.delete(profile.db * 4 + profile.protocol);
+    family.delete(keyOf(profile.db, profile.protocol, profile.noTouch));
     if (family.size > 0) return;
     this.byIdentity.delete(profile.identity);
     const { username, password } = profile.identity;

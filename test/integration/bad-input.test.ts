@@ -136,9 +136,6 @@ describe("what a client sends", () => {
     ["SYNC"],
     ["PSYNC", "?", "-1"],
     ["REPLCONF", "listening-port", "1"],
-    ["CLIENT", "PAUSE", "1000"],
-    ["CLIENT", "KILL", "TYPE", "normal"],
-    ["CLIENT", "REPLY", "OFF"],
     ["SCRIPT", "DEBUG", "YES"],
   ];
 

@@ -85,7 +85,7 @@ const FULL = {
       lagBytes: null,
     },
   ],
-  clients: { connected: 42 },
+  clients: { connected: 42, paused: null },
   hold: { now: 3, bytes: 2048, held: 10, released: 7, expired: 0, left: 0, failed: 0 },
   counters: { reads: 100, writes: 50, uncertain: 1 },
   failovers: [

@@ -174,3 +174,22 @@ describe("a node that is not the master we believe in", () => {
     expect(said(handshake(ANONYMOUS, 0, 2, null))).not.toContain("INFO replication");
   });
 });
+
+describe("NO-TOUCH (1)", () => {
+  const untouching = () => new Handshake(new Profile(ANONYMOUS, 0, 2, true), null, false);
+
+  it("is said on each connection of a profile that has it", () => {
+    expect(said(untouching())).toEqual([...COMMON, "CLIENT NO-TOUCH ON"]);
+    expect(outcome(untouching(), OK, OK, OK)).toEqual({ kind: "accepted" });
+  });
+
+  it("does not matter where the server does not know it, and does where the user may not", () => {
+    const unknown = "-ERR unknown subcommand 'NO-TOUCH'. Try CLIENT HELP.\r\n";
+    expect(outcome(untouching(), OK, OK, unknown)).toEqual({ kind: "accepted" });
+    const forbidden = "-NOPERM this user has no permissions to run the 'client|no-touch' command\r\n";
+    expect(outcome(untouching(), OK, OK, forbidden)).toEqual({
+      kind: "refused",
+      error: Buffer.from(forbidden),
+    });
+  });
+});

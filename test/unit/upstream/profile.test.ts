@@ -25,20 +25,22 @@ describe("an identity", () => {
 });
 
 describe("a profile", () => {
-  it("is one object for user, database and protocol, and another one when any of them differs", () => {
+  it("is one object for user, database, protocol and NO-TOUCH (1), and another one when any of them differs", () => {
     const profiles = new Profiles();
     const alice = profiles.identity("alice", "p");
     const all = [ANONYMOUS, alice].flatMap((identity) =>
       [0, 1, 2, 3, 15, 1_000_000].flatMap((db) =>
-        ([2, 3] as const).map((protocol) => {
-          const profile = profiles.get(identity, db, protocol);
-          expect(profile).toMatchObject({ identity, db, protocol, users: 0, accepted: false, master: null });
-          expect(profiles.get(identity, db, protocol)).toBe(profile);
-          return profile;
-        }),
+        ([2, 3] as const).flatMap((protocol) =>
+          [false, true].map((noTouch) => {
+            const profile = profiles.get(identity, db, protocol, noTouch);
+            expect(profile).toMatchObject({ identity, db, protocol, noTouch, users: 0, accepted: false });
+            expect(profiles.get(identity, db, protocol, noTouch)).toBe(profile);
+            return profile;
+          }),
+        ),
       ),
     );
-    expect(new Set(all).size).toBe(24);
+    expect(new Set(all).size).toBe(48);
     expect(new Set(profiles)).toEqual(new Set(all));
   });
 
