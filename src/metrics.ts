@@ -38,6 +38,10 @@ export type HoldOutcome = (typeof HOLD_OUTCOMES)[number];
 export const UPSTREAM_KINDS = ["lane", "private"] as const;
 export type UpstreamKind = (typeof UPSTREAM_KINDS)[number];
 
+/** What open upstream connections are for; idle = private ones kept for the next session that needs one. */
+export const UPSTREAM_USES = ["lane", "private", "idle"] as const;
+export type UpstreamUse = (typeof UPSTREAM_USES)[number];
+
 /**
  * All counters of one process. Fields only grow (since the start) unless they end in `Now`. Increment them in
  * place: `counters.requests.read++`, `counters.closed["output-limit"]++`.
@@ -88,7 +92,7 @@ export class Counters {
   readonly upstreamOpened: Record<UpstreamKind, number> = zeros(UPSTREAM_KINDS);
   /** Upstream connections that ended without our doing. */
   readonly upstreamLost: Record<UpstreamKind, number> = zeros(UPSTREAM_KINDS);
-  readonly upstreamNow: Record<UpstreamKind, number> = zeros(UPSTREAM_KINDS);
+  readonly upstreamNow: Record<UpstreamUse, number> = zeros(UPSTREAM_USES);
 
   /** Times the master became another one. */
   switches = 0;
@@ -300,7 +304,7 @@ const UPSTREAM_ROWS: readonly MetricRow[] = [
     "gauge",
     "upstream_connections",
     "kind",
-    "Upstream connections open now: lane (shared) or private.",
+    "Upstream connections open now: lane (shared), private, or idle (private ones kept for the next client).",
     (counters) => counters.upstreamNow,
   ),
   byLabel(

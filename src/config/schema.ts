@@ -240,6 +240,13 @@ const upstream = group({
     max: "1000000",
     doc: "Private upstream connections at most (WATCH, blocking calls, MONITOR, tracking), over all nodes.",
   }),
+  privateIdle: duration({
+    default: "10s",
+    min: "10ms",
+    max: "1h",
+    zero: "not at all",
+    doc: "How long a private connection is kept for the next client; less than the nodes' own time-out.",
+  }),
   keepAlive: duration({
     default: "10s",
     min: "1s",

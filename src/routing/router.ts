@@ -107,9 +107,11 @@ export class Router implements LaneKeeper {
       profiles: this.profiles,
       counters,
       addressOf,
+      isReleasing: () => this.hold.releasing,
       settings: {
         maxLanes: config.upstream.maxLanes,
         maxPrivate: config.upstream.maxPrivate,
+        privateIdleMs: config.upstream.privateIdle,
         retireTimeoutMs: config.upstream.retireTimeout,
       },
       context: {
@@ -299,7 +301,7 @@ export class Router implements LaneKeeper {
   // What the lanes report
 
   laneLost(lane: Lane, why: LaneLoss): void {
-    this.counters.upstreamLost[lane.target.privateTo === null ? "lane" : "private"]++;
+    this.counters.upstreamLost[lane.target.isPrivate ? "private" : "lane"]++;
     if (lane.isRetiring) return;
     this.pool.forget(lane);
     this.evidence(LOSS_EVIDENCE[why], lane.target.node, lane.target.epoch);
@@ -309,8 +311,13 @@ export class Router implements LaneKeeper {
     this.counters.addNodeRequests(lane.target.node, requests);
   }
 
+  laneOpened(lane: Lane): void {
+    this.pool.convoy.changed(lane);
+  }
+
   laneClosed(lane: Lane): void {
     this.pool.forget(lane);
+    this.pool.convoy.changed(lane);
   }
 
   laneFault(_lane: Lane, error: unknown): void {

@@ -33,8 +33,8 @@ export interface FlightHost {
   onProgress(): void;
   /** Where to send a request again; null = it has to wait (the session is blocked). */
   wayFor(request: Request): Lane | null;
-  /** A command with a handler of its own was answered. */
-  onSpecialDone(request: Request): void;
+  /** A command with a handler of its own was answered; `failed`: with an error. */
+  onSpecialDone(request: Request, failed: boolean): void;
   /** The private connection is gone. */
   onConnectionGone(lane: Lane): void;
   /** The node will not let the call wait there: the private connection is of no use any more. */
@@ -184,7 +184,7 @@ export class Flight implements RequestOwner {
   /** The request is done with: a server's reply, or what the proxy says in its place. */
   private answerWith(request: Request, reply: Buffer): void {
     this.deliver(request, reply);
-    if (request.command.handler !== "none") this.host.onSpecialDone(request);
+    if (request.command.handler !== "none") this.host.onSpecialDone(request, reply[0] === MINUS);
   }
 
   clear(): void {
@@ -232,7 +232,7 @@ export class Flight implements RequestOwner {
   settled(request: Request, nowMs: number): void {
     this.left(request);
     if (request.kind === WRITE) this.lastWriteMs = nowMs;
-    if (request.command.handler !== "none") this.host.onSpecialDone(request);
+    if (request.command.handler !== "none") this.host.onSpecialDone(request, false);
     this.host.onProgress();
   }
 
@@ -330,7 +330,7 @@ export class Flight implements RequestOwner {
         break;
       case "watched":
         this.deliver(request, encodeNullArray(this.host.protocol));
-        this.host.onSpecialDone(request);
+        this.host.onSpecialDone(request, true);
         break;
       case "none":
       case "blocking":

@@ -102,6 +102,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   monitor: Command | null = null;
   /** A call waits on the private connection for as long as it likes. */
   inBlockingCall = false;
+  /** Its place among all such calls of all clients. */
+  callPlace = 0;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
   answer: Answer | null = null;
   /**
@@ -526,7 +528,10 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   wayFor(request: Request): Lane | null {
     if (request.bond === "blocking" || request.bond === "stream") {
       const lane = this.openPrivate();
-      if (typeof lane !== "string") return lane;
+      if (typeof lane !== "string") {
+        if (request.bond === "blocking") this.router.pool.convoy.join(lane, this.callPlace);
+        return lane;
+      }
     } else {
       const lane = this.route(request.kind);
       if (lane !== null) return lane;
@@ -535,11 +540,15 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     return null;
   }
 
-  onSpecialDone(request: Request): void {
+  onSpecialDone(request: Request, failed: boolean): void {
     if (request.bond === "blocking") this.inBlockingCall = false;
     if (this.privateLane === null) return;
     const { handler } = request.command;
-    if (handler === "exec" || handler === "unwatch") this.watching = false;
+    if (handler === "exec" || handler === "unwatch") {
+      this.watching = false;
+      // Refused, it may have left the keys watched.
+      if (failed) this.privateLane.spoilt = true;
+    }
     this.releasePrivate();
   }
 
@@ -548,9 +557,12 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     return this.monitor !== null || (this.subscriptions !== null && this.subscriptions.size > 0);
   }
 
-  /** Ends the private connection if nothing needs it any more. */
+  /** Gives the private connection back if nothing needs it any more. */
   releasePrivate(): void {
-    if (!this.watching && !this.hasStream && this.flight.count === 0) this.dropPrivate();
+    const lane = this.privateLane;
+    if (lane === null || this.watching || this.hasStream || this.flight.count > 0) return;
+    this.privateLane = null;
+    this.router.pool.givePrivate(lane);
   }
 
   isMessage(buf: Buffer, start: number, end: number, next: Request | null): boolean {
@@ -615,8 +627,14 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   onWatchLost(): void {
-    this.watching = false;
+    this.forgetWatch();
     this.watchLost = true;
+  }
+
+  /** The keys are not watched any more, as far as the client is concerned; the server may not know it. */
+  forgetWatch(): void {
+    if (this.watching && this.privateLane !== null) this.privateLane.spoilt = true;
+    this.watching = false;
   }
 
   /** Ends the private connection on our side. */

@@ -191,6 +191,7 @@ export function select(session: Session, frame: Frame): boolean {
   // The private connection follows; its server's OK is the client's.
   if (!session.mayUse(privateLane)) return false;
   session.useProfile(profile);
+  privateLane.spoilt = true;
   session.send({ command: frame.command, kind: WRITE }, privateLane, frame);
   return true;
 }

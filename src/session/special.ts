@@ -7,7 +7,7 @@ import { arityFits, type Command, MASTER_READ, SPECIAL, WRITE } from "../command
 import { requestArgs } from "../resp/args.ts";
 import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
-import type { Bond, PlainKind } from "../upstream/request.ts";
+import type { Bond, PlainKind, Rewrite } from "../upstream/request.ts";
 import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
 import { ScanCall } from "./scan.ts";
 import { ScriptCall } from "./scripts.ts";
@@ -242,12 +242,25 @@ function blocking(session: Session, frame: Frame): boolean {
   if (lane === "wait") return false;
   session.lastIds = null;
   if (lane === "answered") return true;
-  const rewrite = new BlockingCall(command.name, args, session.router.nowMs);
+  issue(
+    session,
+    command,
+    command.plainKind,
+    lane,
+    new BlockingCall(command.name, args, session.router.nowMs),
+  );
+  return true;
+}
+
+/** Sends a call that the server may let wait, in its place among all such calls. */
+function issue(session: Session, command: Command, kind: PlainKind, lane: Lane, rewrite: Rewrite): void {
+  const { convoy } = session.router.pool;
+  session.callPlace = convoy.takePlace();
+  convoy.join(lane, session.callPlace);
   const buf = rewrite.requestFor("");
-  session.send({ command, kind: command.plainKind, bond: "blocking", rewrite }, lane, wholeOf(buf));
+  session.send({ command, kind, bond: "blocking", replies: rewrite.replies, rewrite }, lane, wholeOf(buf));
   session.inBlockingCall = true;
   session.block("drain");
-  return true;
 }
 
 /** Streams of one XREAD whose last id is asked for at most; with more of them `$` stays what it is. */
@@ -511,6 +524,6 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
 function discardQuietly(session: Session): void {
   session.transaction = null;
   session.watchLost = false;
-  session.watching = false;
+  session.forgetWatch();
   session.releasePrivate();
 }

@@ -24,7 +24,7 @@ export type HandshakeResult =
 export class Handshake {
   /** To be written when the connection is open. */
   readonly bytes: Buffer;
-  /** The connection's own number at the server (CLIENT ID); null = not asked, not told yet, or not allowed. */
+  /** The connection's number at the server (CLIENT ID); null = not asked, not told yet, or not allowed. */
   serverId: number | null = null;
   private readonly steps: Step[] = [];
   private readonly replid: string | null;

@@ -39,6 +39,7 @@ describe("values", () => {
         maxLanes: 1_024,
         maxInFlight: 16_384,
         maxPrivate: 1_000,
+        privateIdle: 10_000,
         keepAlive: 10_000,
       },
       probe: { interval: 100, timeout: 1_000 },
