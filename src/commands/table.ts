@@ -60,6 +60,7 @@ export class CommandTable {
 
   private replace(facts: readonly CommandFacts[]): void {
     this.byName = new Map();
+    this.byName.set(WAITAOF.name, WAITAOF);
     for (const fact of OWN_COMMANDS) this.byName.set(fact.name, classify(fact));
     for (const fact of facts) this.byName.set(fact.name, classify(fact));
     let size = 64;
@@ -82,16 +83,17 @@ export class CommandTable {
  */
 const OWN_COMMANDS: readonly CommandFacts[] = [
   ...builtinFacts().filter((fact) => classify(fact).handler !== "none"),
-  ...["post", "host:", "waitaof"].map((name) => ({
-    name,
-    arity: -1,
-    writes: false,
-    readsOnly: false,
-    blocks: false,
-    subcommands: null,
-  })),
-  { name: "proxy", arity: -2, writes: false, readsOnly: false, blocks: false, subcommands: null },
+  ownFacts("post", -1),
+  ownFacts("host:", -1),
+  ownFacts("proxy", -2),
 ];
+
+/** Known as soon as a server lists it (Redis 7.2); until then the server is asked all the same. */
+const WAITAOF: Command = { ...classify(ownFacts("waitaof", -1)), known: false };
+
+function ownFacts(name: string, arity: number): CommandFacts {
+  return { name, arity, writes: false, readsOnly: false, blocks: false, subcommands: null };
+}
 
 function hashBytes(buf: Uint8Array, start: number, end: number): number {
   let hash = end - start;

@@ -16,6 +16,7 @@ import type { Lane, LaneKeeper, LaneLoss } from "../upstream/lane.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
 import type { NotRunCause, Request, RequestOwner } from "../upstream/request.ts";
+import { Doubts } from "./doubts.ts";
 import { Hold } from "./hold.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
@@ -69,6 +70,7 @@ export class Router implements LaneKeeper {
   readonly counters: Counters;
   readonly turn: Turn;
   readonly hold: Hold;
+  readonly doubts = new Doubts();
   readonly profiles = new Profiles();
   readonly nowMs: () => number;
   readonly pool: LanePool;
@@ -147,9 +149,13 @@ export class Router implements LaneKeeper {
 
   // The epoch
 
-  /** Takes over a new epoch object: the one place where routing changes. */
-  setEpoch(epoch: Epoch): void {
+  /**
+   * Takes over a new epoch object: the one place where routing changes.
+   * @param keptUntilMs see `Doubts`; null when the epoch's history is the one of before.
+   */
+  setEpoch(epoch: Epoch, keptUntilMs: number | null): void {
     const before = this.epoch;
+    if (keptUntilMs !== null) this.doubts.add(keptUntilMs, this.nowMs());
     this.epoch = epoch;
     this.writable = epoch.holdCause === null && epoch.master !== null;
     const gone = this.updateTargets(before, epoch);

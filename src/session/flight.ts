@@ -131,6 +131,17 @@ export class Flight implements RequestOwner {
     lane.checkCongestion();
   }
 
+  /** A call that may wait has no connection to be sent on yet: it waits for one with its own time-out. */
+  defer(what: Sending, bytes: Buffer): void {
+    const { command, kind, replies, bond, rewrite } = what;
+    const chunk = new Chunk(bytes, false);
+    const request = new Request(this, command, kind, chunk, 0, bytes.length, replies ?? 1);
+    request.bond = bond ?? "none";
+    request.rewrite = rewrite ?? null;
+    request.order = this.nextOrder++;
+    this.keep(request);
+  }
+
   private sent(request: Request, lane: Lane): void {
     this.lane = lane;
     this.count++;
@@ -161,6 +172,11 @@ export class Flight implements RequestOwner {
       this.deliver(request, request.refusal);
       return true;
     }
+    const known = request.rewrite?.knownReply?.() ?? null;
+    if (known !== null) {
+      this.answerWith(request, known);
+      return true;
+    }
     const lane = this.host.wayFor(request);
     if (lane === null) return false;
     lane.pushAgain(request);
@@ -176,7 +192,7 @@ export class Flight implements RequestOwner {
     for (const request of [...refused].reverse()) request.undo?.();
     for (const request of refused) {
       // A call that waited on a connection that was lost may have got something at that instant.
-      const mayHaveRun = request.bond === "blocking" && request.losses > 0;
+      const mayHaveRun = request.bond === "blocking" && request.kind === WRITE && request.losses > 0;
       this.answerWith(request, mayHaveRun ? UNCERTAIN : error());
     }
   }
@@ -259,7 +275,9 @@ export class Flight implements RequestOwner {
       if (!this.host.isClosed) this.pass(request, Buffer.from(buf.subarray(start, end)));
       return;
     }
-    if (buf[start] === MINUS) request.queueRefusal ??= notRunCause(buf, start, end);
+    if (buf[start] !== MINUS) return;
+    request.queueRefusal ??= notRunCause(buf, start, end);
+    request.rewrite?.firstRefused?.();
   }
 
   exception(request: Request, buf: Buffer, start: number, end: number, nowMs: number): boolean {

@@ -169,6 +169,15 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
     return this.ended;
   }
 
+  get hasWritten(): boolean {
+    return this.flight.lastWriteMs > Number.NEGATIVE_INFINITY;
+  }
+
+  /** Whether the last write may be lost: no switch since has proven that it survived. */
+  get isWriteInDoubt(): boolean {
+    return this.hasWritten && this.router.doubts.cover(this.flight.lastWriteMs);
+  }
+
   get isBlocked(): boolean {
     return this.blocked !== "no";
   }
@@ -709,9 +718,14 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
 
   /** An error of the proxy itself: the request was not run. */
   refuse(text: string): void {
+    this.flight.say(this.refusal(text));
+  }
+
+  /** The same where it stands for a reply. */
+  refusal(text: string): Buffer {
     this.router.counters.requests.refused++;
     this.router.counters.proxyErrors++;
-    this.flight.say(encodeError(text));
+    return encodeError(text);
   }
 
   /** The answer to a question of a special command. */

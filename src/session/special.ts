@@ -10,11 +10,12 @@ import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind, Rewrite } from "../upstream/request.ts";
 import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
 import { ScanCall } from "./scan.ts";
-import { ScriptCall } from "./scripts.ts";
+import { MAX_GIVEN, ScriptCall } from "./scripts.ts";
 import type { Session } from "./session.ts";
 import { auth, client, hello, isAccepted, isDone, reset, say, select } from "./settings.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { commandProblem, Transaction, wrongArity, wrongArityText } from "./transaction.ts";
+import { MARK, WAIT_CHANNEL, WaitCall } from "./waiting.ts";
 
 /** One command as it lies in a buffer. */
 export interface Frame {
@@ -109,10 +110,9 @@ function handle(session: Session, frame: Frame): boolean {
     case "scan":
       return scan(session, frame);
     case "script":
-      noteScriptCommand(session, frame.args);
-      return isScriptDebug(frame.args) ? unsupported(session, frame) : sendPlain(session, frame, WRITE);
+      return script(session, frame);
     case "wait":
-      return unsupported(session, frame);
+      return wait(session, frame);
     case "proxy":
       return proxy(session, frame);
     case "refused":
@@ -186,22 +186,52 @@ function rememberScript(session: Session, body: Buffer | undefined): void {
 }
 
 function noteScriptCommand(session: Session, args: readonly Buffer[]): void {
-  const word = args[1]?.toString("latin1", 0, 16).toUpperCase();
+  const word = scriptWord(args);
   if (word === "LOAD") rememberScript(session, args[2]);
   else if (word === "FLUSH") session.context.scripts.clear();
+}
+
+function scriptWord(args: readonly Buffer[]): string {
+  return args[1]?.toString("latin1", 0, 16).toUpperCase() ?? "";
 }
 
 function evalsha(session: Session, frame: Frame): boolean {
   const { command } = frame;
   const lane = laneFor(session, command.plainKind);
   if (lane === null) return session.noWay(command, frame.buf, frame.start);
-  const name = Buffer.from(frame.args[1] ?? "");
-  const load = (): Buffer | null => session.context.scripts.loadRequest(name);
-  const rewrite = new ScriptCall(frame.buf.subarray(frame.start, frame.end), name, load);
+  const rewrite = scriptCall(session, frame, frame.args.slice(1, 2));
   const buf = rewrite.firstFor(lane.scripts);
   const { replies } = rewrite;
   const repair = (): Buffer | null => rewrite.repaired();
   session.send({ command, kind: command.plainKind, replies, rewrite, repair }, lane, wholeOf(buf));
+  return true;
+}
+
+function scriptCall(session: Session, frame: Frame, names: readonly Buffer[]): ScriptCall {
+  const load = (name: string): Buffer | null => session.context.scripts.loadRequest(name);
+  return new ScriptCall(frame.buf.subarray(frame.start, frame.end), names, load);
+}
+
+function script(session: Session, frame: Frame): boolean {
+  switch (scriptWord(frame.args)) {
+    case "EXISTS":
+      return scriptExists(session, frame);
+    case "DEBUG":
+      return unsupported(session, frame);
+    default:
+      noteScriptCommand(session, frame.args);
+      return sendPlain(session, frame, WRITE);
+  }
+}
+
+/** A server that came to be the master only now has what the one before had. */
+function scriptExists(session: Session, frame: Frame): boolean {
+  const { command } = frame;
+  const lane = laneFor(session, MASTER_READ);
+  if (lane === null) return session.noWay(command, frame.buf, frame.start);
+  const rewrite = scriptCall(session, frame, frame.args.slice(2));
+  const buf = rewrite.firstFor(lane.scripts);
+  session.send({ command, kind: MASTER_READ, replies: rewrite.replies, rewrite }, lane, wholeOf(buf));
   return true;
 }
 
@@ -213,9 +243,14 @@ function privateLane(session: Session, frame: Frame): Lane | "wait" | "answered"
   if (lane === "blocked") return "wait";
   if (lane === "no-master") return session.wait(frame.start) ? "answered" : "wait";
   if (lane !== "no-room") return lane;
+  noPrivateRoom(session);
+  return "answered";
+}
+
+function noPrivateRoom(session: Session): true {
   const most = session.router.config.upstream.maxPrivate;
   session.refuse(`ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`);
-  return "answered";
+  return true;
 }
 
 /** Sends a command on the private connection. @returns null when it was sent, else what to return. */
@@ -238,30 +273,49 @@ function blocking(session: Session, frame: Frame): boolean {
   const { command } = frame;
   const args = command.name === "xread" ? withPinnedIds(session, frame) : frame.args;
   if (args === null) return isDone(session);
-  const lane = privateLane(session, frame);
-  if (lane === "wait") return false;
-  session.lastIds = null;
-  if (lane === "answered") return true;
-  issue(
+  return issue(
     session,
     command,
     command.plainKind,
-    lane,
     new BlockingCall(command.name, args, session.router.nowMs),
   );
+}
+
+/** Sends a call that the server may let wait, in its place among all such calls, or as soon as it can. */
+function issue(session: Session, command: Command, kind: PlainKind, rewrite: Rewrite): boolean {
+  const lane = session.openPrivate();
+  if (lane === "blocked") return false;
+  session.lastIds = null;
+  if (lane === "no-room") return noPrivateRoom(session);
+  const { convoy } = session.router.pool;
+  session.callPlace = convoy.takePlace();
+  const buf = rewrite.requestFor("");
+  const what = { command, kind, bond: "blocking", replies: rewrite.replies, rewrite } as const;
+  session.inBlockingCall = true;
+  if (lane === "no-master") session.flight.defer(what, buf);
+  else {
+    convoy.join(lane, session.callPlace);
+    session.send(what, lane, wholeOf(buf));
+  }
+  session.block("drain");
   return true;
 }
 
-/** Sends a call that the server may let wait, in its place among all such calls. */
-function issue(session: Session, command: Command, kind: PlainKind, lane: Lane, rewrite: Rewrite): void {
-  const { convoy } = session.router.pool;
-  session.callPlace = convoy.takePlace();
-  convoy.join(lane, session.callPlace);
-  const buf = rewrite.requestFor("");
-  session.send({ command, kind, bond: "blocking", replies: rewrite.replies, rewrite }, lane, wholeOf(buf));
-  session.inBlockingCall = true;
-  session.block("drain");
+function wait(session: Session, frame: Frame): boolean {
+  if (session.hasLeft) return leave(session);
+  // It is about the client's last write, which must be answered.
+  if (!session.isDrained()) return false;
+  const { command, args } = frame;
+  const call = new WaitCall(command.name, args, session.router.nowMs, {
+    hasWritten: session.hasWritten,
+    isWriteInDoubt: () => session.isWriteInDoubt,
+    refuseMark: () => session.refusal(`ERR proxy: ${MARK_NEEDED}`),
+  });
+  const known = call.knownReply();
+  return known !== null ? say(session, known) : issue(session, command, MASTER_READ, call);
 }
+
+const MARK_NEEDED = `WAIT and WAITAOF behind a write need the right to PUBLISH to the channel ${WAIT_CHANNEL}`;
 
 /** Streams of one XREAD whose last id is asked for at most; with more of them `$` stays what it is. */
 const MAX_PINNED = 128;
@@ -382,16 +436,13 @@ function inStream(session: Session, frame: Frame): boolean {
     case "multi":
     case "blocking":
     case "xread":
+    case "wait":
       // They would need the connection in a state that the messages must not share.
       session.refuse(`ERR proxy: ${command.name.toUpperCase()} is not supported yet while subscribed`);
       return true;
     default:
       return handle(session, frame);
   }
-}
-
-function isScriptDebug(args: readonly Buffer[]): boolean {
-  return args[1] !== undefined && args[1].toString("latin1", 0, 16).toUpperCase() === "DEBUG";
 }
 
 // Transactions
@@ -430,19 +481,21 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
     case "eval":
       rememberScript(session, args[1]);
       return queue(session, transaction, frame);
-    case "evalsha": {
-      const load = session.context.scripts.loadRequest(args[1] ?? Buffer.alloc(0));
-      if (load !== null) transaction.needScript(load);
+    case "evalsha":
+      needScripts(session, transaction, args.slice(1, 2));
       return queue(session, transaction, frame);
-    }
     case "scan": {
       // Within a transaction the cursor comes back as the server's own.
       const buf = new ScanCall(args).requestFor(session.router.epoch.history?.replid ?? "");
       return queue(session, transaction, { ...frame, buf, start: 0, end: buf.length });
     }
+    case "wait":
+      if (session.hasWritten) transaction.needFirst(MARK);
+      return queue(session, transaction, frame);
     case "script":
       noteScriptCommand(session, args);
-      if (!isScriptDebug(frame.args)) return queue(session, transaction, frame);
+      if (scriptWord(args) === "EXISTS") needScripts(session, transaction, args.slice(2, 2 + MAX_GIVEN));
+      if (scriptWord(args) !== "DEBUG") return queue(session, transaction, frame);
       break;
     case "refused":
       transaction.spoilt = true;
@@ -454,6 +507,13 @@ function inTransaction(session: Session, transaction: Transaction, frame: Frame)
   transaction.spoilt = true;
   session.refuse(`ERR proxy: ${frame.command.name.toUpperCase()} inside MULTI is not supported yet`);
   return true;
+}
+
+function needScripts(session: Session, transaction: Transaction, names: readonly Buffer[]): void {
+  for (const name of names) {
+    const load = session.context.scripts.loadRequest(name.toString("latin1"));
+    if (load !== null) transaction.needFirst(load);
+  }
 }
 
 /** Commands that may end a transaction without sending it, and with it the private connection of WATCH. */

@@ -43,10 +43,10 @@ export class Transaction {
     this.repeatable &&= isRepeatable(command.plainKind);
   }
 
-  /** The server is to have this script before the unit runs: inside, its lack could not be repaired. */
-  needScript(loadRequest: Buffer): void {
-    this.before.push(loadRequest);
-    this.bytes += loadRequest.length;
+  /** A request that must run before the unit: it loads a script whose lack could not be repaired inside. */
+  needFirst(request: Buffer): void {
+    this.before.push(request);
+    this.bytes += request.length;
   }
 
   /** Replies that the unit gets. */

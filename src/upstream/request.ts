@@ -30,6 +30,10 @@ export interface Rewrite {
   readonly deadlineMs: number | null;
   /** What it is answered then. */
   nullReply(protocol: Protocol): Buffer;
+  /** One of the replies before the last was an error. */
+  firstRefused?(): void;
+  /** Its answer where no server need be asked (any more); null = it has to be sent. */
+  knownReply?(): Buffer | null;
 }
 
 /** Who sent a request and gets its reply. */

@@ -152,9 +152,13 @@ describe("clients that wait for one key are served in the order in which they ca
 
   it("21: without a switch, also when they come all at once and some have to open a connection", async () => {
     stage = await Stage.open({ replicas: 0 });
-    const clients = await stage.clients(CLIENTS);
-    // Every other one finds a connection that is open already.
-    await Promise.all(clients.slice(10).map((client) => client.command("BLPOP", "none", "0.2")));
+    const late = await stage.clients(CLIENTS / 2);
+    // Connections that are open already are of no use to those who come first: they speak another protocol.
+    await Promise.all(late.map((client) => client.command("BLPOP", "none", "0.2")));
+    await untilIdle(late.length);
+    const early: RawClient[] = [];
+    while (early.length + late.length < CLIENTS) early.push(await stage.client({ protocol: 3 }));
+    const clients = [...early, ...late];
     const served = clients.map(async (client, i) => {
       const reply = await client.command("BLPOP", "q", "0");
       return `${i}: ${JSON.stringify(reply)}`;

@@ -939,7 +939,6 @@ const DIFFERENCES: Readonly<Record<string, Difference>> = {
   },
   ...notYet("CLIENT", "CLIENT INFO", "CLIENT HELP", "CLIENT NO-EVICT ON", "CLIENT GETREDIR"),
   ...notYet("CLIENT", "CLIENT TRACKINGINFO", "CLIENT REPLY ON", "CLIENT UNPAUSE", "CLIENT NOSUCH"),
-  ...notYet("the server", "WAIT 0 0"),
   ...everyOf(
     "RESP3 subscribers may go on with everything",
     "HELLO 3",
