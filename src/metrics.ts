@@ -56,6 +56,8 @@ export class Counters {
   /** Connections refused because `limits.maxClients` was reached. */
   refused = 0;
   readonly closed: Record<CloseReason, number> = zeros(CLOSE_REASONS);
+  /** AUTH and HELLO … AUTH with credentials that were refused. */
+  authFailures = 0;
 
   readonly requests: Record<RequestClass, number> = zeros(REQUEST_CLASSES);
   /** Bytes received from clients. */
@@ -233,6 +235,12 @@ const CLIENT_ROWS: readonly MetricRow[] = [
     "reason",
     `Client connections ended, by reason: ${CLOSE_REASONS.join(", ")}.`,
     (counters) => counters.closed,
+  ),
+  single(
+    "counter",
+    "auth_failures_total",
+    "Logins of clients that were refused.",
+    (from) => from.counters.authFailures,
   ),
   byLabel(
     "counter",

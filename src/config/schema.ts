@@ -367,6 +367,13 @@ const limits = group({
     zero: "never",
     doc: "A client that asked nothing for this long is closed.",
   }),
+  authPause: duration({
+    default: "5s",
+    min: "10ms",
+    max: "1m",
+    zero: "no pauses",
+    doc: "Longest pause before a client's next login is checked, after several that failed in a row.",
+  }),
   drainTime: duration({
     default: "10s",
     min: "0",

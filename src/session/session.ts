@@ -31,6 +31,7 @@ import { type Chunk, copyBytes, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane, type LaneWaiter } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
 import { NOBODY, type PlainKind, Request } from "../upstream/request.ts";
+import { Attempts } from "./attempts.ts";
 import { Flight, type FlightHost, type Sending } from "./flight.ts";
 import { Input } from "./input.ts";
 import { Output, type OutputOwner, type OutputSettings, type OutputSlab } from "./output.ts";
@@ -69,7 +70,7 @@ export type Blocked =
   | "lane" // the connection it feeds does not drain
   | "output" // the client does not take its replies
   | "hold" // there is no node for the next request
-  | "pause" // what it asks was lost again and again: not at once once more
+  | "pause" // what it asks was lost, or its login refused, again and again: not at once once more
   | "answer"; // a server is asked something on the session's behalf
 
 /** From this size on a request goes through a lane of its own kind: nobody waits behind it. */
@@ -110,6 +111,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
    * What `$` stands for in the XREAD that waits to be issued, in its order; null where the server must say.
    */
   lastIds: (string | null)[] | null = null;
+  /** Failed logins in a row; null while there are none. */
+  attempts: Attempts | null = null;
   /** Credentials that HELLO … AUTH has proven, until the rest of that HELLO is done. */
   provenIdentity: Identity | null = null;
   wakeQueued = false;
@@ -583,7 +586,11 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   }
 
   onLostAgain(pauseMs: number): void {
-    if (this.blocked === "hold") return;
+    if (this.blocked !== "hold") this.pauseFor(pauseMs);
+  }
+
+  /** Takes nothing more for a while. */
+  pauseFor(pauseMs: number): void {
     this.blocked = "pause";
     setTimeout(() => {
       if (this.blocked === "pause") this.goOn();
@@ -732,6 +739,13 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
   answered(answer: Answer): void {
     this.answer = answer;
     this.router.turn.wakeLater(this);
+  }
+
+  /** A server, or the proxy in its place, has refused the client's credentials. */
+  loginFailed(): void {
+    this.router.counters.authFailures++;
+    this.attempts ??= new Attempts();
+    this.attempts.fail(this.router.nowMs(), this.router.config.limits.authPause);
   }
 
   /** From now on requests go through connections of this profile. */

@@ -58,11 +58,17 @@ const WRONG_PASS = encodeError("WRONGPASS invalid username-password pair or user
 function proveIdentity(session: Session, frame: Frame, credentials: readonly Buffer[]): Identity | null {
   const answer = takeAnswer(session);
   if (answer === null) {
+    if (!session.isDrained()) return null;
+    const pauseMs = session.attempts?.pauseMs(session.router.nowMs()) ?? 0;
+    if (pauseMs > 0) {
+      session.pauseFor(pauseMs);
+      return null;
+    }
     if (credentials.some((one) => one.length > MAX_CREDENTIAL_BYTES)) {
+      session.loginFailed();
       session.say(WRONG_PASS);
       return null;
     }
-    if (!session.isDrained()) return null;
     session.block("answer");
     session.router.checkCredentials(
       credentials.map((one) => Buffer.from(one)),
@@ -72,11 +78,13 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
   }
   switch (answer.kind) {
     case "yes": {
+      session.attempts = null;
       const password = credentials[credentials.length - 1]!.toString("latin1");
       const username = credentials.length === 2 ? credentials[0]!.toString("latin1") : null;
       return session.router.profiles.identity(username, password);
     }
     case "no":
+      session.loginFailed();
       session.say(answer.error);
       return null;
     case "nobody":

@@ -492,6 +492,8 @@ export class Lane implements Flushable, StreamHandler {
 
   /** The server's own error is the answer to every request that waits for this connection. */
   private refuse(error: Buffer): void {
+    // Its user may be gone: whoever has this profile has to prove again that it is let in.
+    this.target.profile.accepted = false;
     const request = this.end();
     this.context.keeper.laneClosed(this);
     for (let one = request; one !== null; ) {

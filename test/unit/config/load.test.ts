@@ -54,6 +54,7 @@ describe("values", () => {
         maxPipeline: 1_024,
         outputBufferBytes: 268_435_456,
         idleTimeout: 0,
+        authPause: 5_000,
         drainTime: 10_000,
         scriptBytes: 16 * 1024 * 1024,
         maxUnsentBytes: 1_048_576,
