@@ -327,7 +327,9 @@ describe("a server with a password", () => {
   it("a client that guesses is checked ever more slowly, nobody else is; the right password ends that", async () => {
     const [guesser, other] = [await connect(), await login("default", SECRET)];
     // Nobody from before has logins left to be checked.
-    await until(async () => (await proxy.metric("holdfast_clients")) === 2, { what: "the others being gone" });
+    await until(async () => (await proxy.metric("holdfast_clients")) === 2, {
+      what: "the others being gone",
+    });
     const failuresBefore = await proxy.metric("holdfast_auth_failures_total");
     const fromMs = performance.now();
     const guesses: string[][] = Array.from({ length: 4 }, () => ["AUTH", "alice", WRONG]);
