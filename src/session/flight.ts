@@ -67,6 +67,8 @@ export class Flight implements RequestOwner {
   count = 0;
   /** When the last write was answered, monotonic ms; a node that is read must have proven to be newer. */
   lastWriteMs = Number.NEGATIVE_INFINITY;
+  /** The newest of those times at which a former master answered a write; NaN as long as none did. */
+  lateWriteMs = Number.NaN;
   /** The connection they are on, if there are any. */
   lane: Lane | null = null;
   /** Those of them that may have an effect. */
@@ -247,9 +249,14 @@ export class Flight implements RequestOwner {
 
   settled(request: Request, nowMs: number): void {
     this.left(request);
-    if (request.kind === WRITE) this.lastWriteMs = nowMs;
+    if (request.kind === WRITE) this.wrote(nowMs);
     if (request.command.handler !== "none") this.host.onSpecialDone(request, false);
     this.host.onProgress();
+  }
+
+  private wrote(nowMs: number): void {
+    this.lastWriteMs = nowMs;
+    if (this.lane?.isRetiring === true) this.lateWriteMs = nowMs;
   }
 
   /** A request is not on the way any more. */
@@ -297,7 +304,7 @@ export class Flight implements RequestOwner {
         return this.keep(request);
       if (buf[start] === MINUS) request.undo?.();
       const reply = Buffer.from(buf.subarray(start, end));
-      if (request.kind === WRITE) this.lastWriteMs = nowMs;
+      if (request.kind === WRITE) this.wrote(nowMs);
       this.answerWith(request, request.rewrite === null ? reply : request.rewrite.replyFor(reply));
       this.host.onProgress();
       return false;

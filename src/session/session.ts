@@ -178,7 +178,8 @@ export class Session implements FlightHost, StreamHandler, OutputOwner, Holdable
 
   /** Whether the last write may be lost: no switch since has proven that it survived. */
   get isWriteInDoubt(): boolean {
-    return this.hasWritten && this.router.doubts.cover(this.flight.lastWriteMs);
+    const { lastWriteMs, lateWriteMs } = this.flight;
+    return this.hasWritten && (lastWriteMs === lateWriteMs || this.router.doubts.cover(lastWriteMs));
   }
 
   get isBlocked(): boolean {

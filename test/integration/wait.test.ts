@@ -176,6 +176,24 @@ describe("over a switch", () => {
     expect(errorText(await waiting.command("WAIT", "one", 0))).toMatch(/^ERR value is not an integer/);
   });
 
+  it("33: a write that the former master answered after the switch is not counted at the new one", async () => {
+    stage = await Stage.open({ config: { upstream: { retireTimeout: "20s" } } });
+    const client = await stage.client();
+    const [next, other] = stage.group.replicas as [RedisServer, RedisServer];
+    await stage.master.cli("CLIENT", "PAUSE", 60_000, "WRITE");
+    const written = client.command("SET", "k", "v");
+    await untilWaiting();
+    await next.promote();
+    await other.replicaOf(next);
+    await stage.untilMaster(next);
+    await stage.master.cli("CLIENT", "UNPAUSE");
+    expect(await written).toBe("OK");
+    expect(await next.cli("GET", "k")).toBeNull();
+    expect(await client.command("WAIT", 1, 0)).toBe(0);
+    expect(await client.command("SET", "k", "w")).toBe("OK");
+    expect(await client.command("WAIT", 1, 10_000)).toBe(1);
+  });
+
   it("33: its own time-out ends it also while there is no master: 0, whether it was sent before or not", async () => {
     stage = await Stage.open({ replicas: 1 });
     const [before, after] = [await writer(), await writer()];
