@@ -13,7 +13,7 @@ export class Convoy implements Flushable {
   flushQueued = false;
   private nextPlace = 0;
   /** In the order of their places. */
-  private line: { readonly lane: Lane; readonly place: number }[] = [];
+  private readonly line: { readonly lane: Lane; readonly place: number }[] = [];
   private readonly turn: Turn;
   /** Others, with lower places perhaps, are still to join. */
   private readonly isGathering: () => boolean;
@@ -40,28 +40,23 @@ export class Convoy implements Flushable {
 
   /** A lane has opened, or has ended. */
   changed(lane: Lane): void {
-    if (!lane.lined) return;
-    if (lane.isClosed) {
-      lane.lined = false;
-      this.line = this.line.filter((one) => one.lane !== lane);
-    }
-    this.goOn();
+    if (lane.lined) this.goOn();
   }
 
   private goOn(): void {
     if (!this.flushQueued && this.line.length > 0) this.turn.flushLater(this);
   }
 
-  /** Writes what is at the head of the line and open. */
+  /** Writes what is at the head of the line and open; what has ended meanwhile leaves the line. */
   flush(): void {
     if (this.isGathering()) return this.goOn();
-    let written = 0;
+    let done = 0;
     for (const { lane } of this.line) {
-      if (!lane.isOpen) break;
+      if (!lane.isOpen && !lane.isClosed) break;
       lane.lined = false;
       lane.flush();
-      written++;
+      done++;
     }
-    if (written > 0) this.line.splice(0, written);
+    if (done > 0) this.line.splice(0, done);
   }
 }

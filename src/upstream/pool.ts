@@ -140,7 +140,8 @@ export class LanePool {
   private leaveIdle(lane: Lane): void {
     if (!this.idle.delete(lane)) return;
     const { idle } = lane.target.profile;
-    idle.splice(idle.indexOf(lane), 1);
+    const at = idle.indexOf(lane);
+    if (at >= 0) idle.splice(at, 1);
     this.counters.upstreamNow.idle--;
     this.counters.upstreamNow.private++;
   }
@@ -199,6 +200,8 @@ export class LanePool {
       const { master, bulk } = profile;
       profile.master = null;
       profile.bulk = null;
+      // All of them end below.
+      profile.idle.length = 0;
       master?.retire(this.settings.retireTimeoutMs);
       bulk?.retire(this.settings.retireTimeoutMs);
     }

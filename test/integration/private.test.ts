@@ -144,7 +144,7 @@ describe("clients that wait for one key are served in the order in which they ca
   }
 
   async function expectOrder(served: readonly Promise<string>[]): Promise<void> {
-    const elements = Array.from({ length: CLIENTS }, (_, i) => `element ${i}`);
+    const elements = Array.from({ length: served.length }, (_, i) => `element ${i}`);
     await (await stage.client()).command("RPUSH", "q", ...elements);
     const expected = elements.map((element, i) => `${i}: ["q","${element}"]`);
     expect(await Promise.all(served)).toEqual(expected);
@@ -176,13 +176,25 @@ describe("clients that wait for one key are served in the order in which they ca
     expect(await stage.proxy.metric("holdfast_blocking_reissued_total")).toBe(CLIENTS);
   });
 
-  it("21, 22: after a crash and a promotion", async () => {
+  it("21, 22: after a crash and a promotion, behind them those who came in between", async () => {
     stage = await Stage.open();
     const { served } = await queueUp();
     await stage.master.kill("SIGKILL");
     await stage.untilHeld(CLIENTS);
+    for (let i = CLIENTS; i < CLIENTS + 3; i++) {
+      const client = await stage.client();
+      served.push(client.command("BLPOP", "q", "0").then((reply) => `${i}: ${JSON.stringify(reply)}`));
+      await stage.untilHeld(i + 1);
+    }
+    // One that leaves while it is held takes nothing from the others.
+    const leaver = await stage.proxy.connect();
+    leaver.command("BLPOP", "q", "0").catch(() => {});
+    await stage.untilHeld(served.length + 1);
+    leaver.close();
+    await until(async () => (await stage.accounts()).left === 1, { what: "the leaver being gone" });
     await stage.replica(0).promote();
-    await untilBlocked(CLIENTS, stage.replica(0));
+    await untilBlocked(served.length, stage.replica(0));
     await expectOrder(served);
+    await stage.expectBalancedAccounts();
   });
 });
