@@ -90,7 +90,7 @@ class Holdfast {
       maxLagMs: reads.maxLag,
     };
     const callbacks = {
-      onEpoch: (epoch: Epoch) => this.onEpoch(epoch),
+      onEpoch: (epoch: Epoch, keptUntilMs: number | null) => this.onEpoch(epoch, keptUntilMs),
       onSwitch: (facts: SwitchFacts) => this.onSwitch(facts),
       onReturn: (facts: SwitchFacts) => this.onReturn(facts),
       onProblem: (problem: { kind: string; node: string | null; detail: string }, change: string) => {
@@ -140,7 +140,7 @@ class Holdfast {
 
   // From the control plane
 
-  private onEpoch(epoch: Epoch): void {
+  private onEpoch(epoch: Epoch, keptUntilMs: number | null): void {
     const before = this.router.epoch;
     if (before.holdCause === null && epoch.holdCause !== null) this.failovers.mark();
     if (before.holdCause !== epoch.holdCause && epoch.number === before.number && epoch.master !== null) {
@@ -148,7 +148,7 @@ class Holdfast {
       if (holdCause === null) this.log.info({ epoch: number, master }, "writes go on");
       else this.log.warn({ epoch: number, master, holdCause }, "writes are held");
     }
-    this.router.setEpoch(epoch);
+    this.router.setEpoch(epoch, keptUntilMs);
   }
 
   private onSwitch(facts: SwitchFacts): void {

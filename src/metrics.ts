@@ -40,6 +40,10 @@ export type HoldOutcome = (typeof HOLD_OUTCOMES)[number];
 export const UPSTREAM_KINDS = ["lane", "private"] as const;
 export type UpstreamKind = (typeof UPSTREAM_KINDS)[number];
 
+/** What open upstream connections are for; idle = private ones kept for the next session that needs one. */
+export const UPSTREAM_USES = ["lane", "private", "idle"] as const;
+export type UpstreamUse = (typeof UPSTREAM_USES)[number];
+
 /**
  * All counters of one process. Fields only grow (since the start) unless they end in `Now`. Increment them in
  * place: `counters.requests.read++`, `counters.closed["output-limit"]++`.
@@ -57,6 +61,8 @@ export class Counters {
   /** Connections refused because `limits.maxClients` was reached. */
   refused = 0;
   readonly closed: Record<CloseReason, number> = zeros(CLOSE_REASONS);
+  /** AUTH and HELLO … AUTH with credentials that were refused. */
+  authFailures = 0;
 
   readonly requests: Record<RequestClass, number> = zeros(REQUEST_CLASSES);
   /** Bytes received from clients. */
@@ -98,7 +104,7 @@ export class Counters {
   readonly upstreamOpened: Record<UpstreamKind, number> = zeros(UPSTREAM_KINDS);
   /** Upstream connections that ended without our doing. */
   readonly upstreamLost: Record<UpstreamKind, number> = zeros(UPSTREAM_KINDS);
-  readonly upstreamNow: Record<UpstreamKind, number> = zeros(UPSTREAM_KINDS);
+  readonly upstreamNow: Record<UpstreamUse, number> = zeros(UPSTREAM_USES);
 
   /** Times the master became another one. */
   switches = 0;
@@ -240,6 +246,12 @@ const CLIENT_ROWS: readonly MetricRow[] = [
     `Client connections ended, by reason: ${CLOSE_REASONS.join(", ")}.`,
     (counters) => counters.closed,
   ),
+  single(
+    "counter",
+    "auth_failures_total",
+    "Logins of clients that were refused.",
+    (from) => from.counters.authFailures,
+  ),
   byLabel(
     "counter",
     "requests_total",
@@ -325,7 +337,7 @@ const UPSTREAM_ROWS: readonly MetricRow[] = [
     "gauge",
     "upstream_connections",
     "kind",
-    "Upstream connections open now: lane (shared) or private.",
+    "Upstream connections open now: lane (shared), private, or idle (private ones kept for the next client).",
     (counters) => counters.upstreamNow,
   ),
   byLabel(

@@ -71,6 +71,7 @@ export class CommandTable {
 
   private replace(facts: readonly CommandFacts[]): void {
     this.byName = new Map();
+    this.byName.set(WAITAOF.name, WAITAOF);
     for (const fact of OWN_COMMANDS) this.byName.set(fact.name, classify(fact));
     for (const fact of facts) this.byName.set(fact.name, classify(fact));
     let size = 64;
@@ -93,11 +94,15 @@ export class CommandTable {
  */
 const OWN_COMMANDS: readonly CommandFacts[] = [
   ...builtinFacts().filter((fact) => classify(fact).handler !== "none"),
-  ...["post", "host:", "waitaof"].map((name) => withoutFlags(name, -1)),
+  withoutFlags("post", -1),
+  withoutFlags("host:", -1),
   withoutFlags("proxy", -2),
 ];
 
 const BUILTIN_NAMES: ReadonlySet<string> = new Set(builtinFacts().map(({ name }) => name));
+
+/** Known as soon as a server lists it (Redis 7.2); until then the server is asked all the same. */
+const WAITAOF: Command = { ...classify(withoutFlags("waitaof", -1)), known: false };
 
 function withoutFlags(name: string, arity: number): CommandFacts {
   const flags = { writes: false, readsOnly: false, blocks: false, mayReplicate: false };

@@ -240,6 +240,13 @@ const upstream = group({
     max: "1000000",
     doc: "Private upstream connections at most (WATCH, blocking calls, MONITOR, tracking), over all nodes.",
   }),
+  privateIdle: duration({
+    default: "10s",
+    min: "10ms",
+    max: "1h",
+    zero: "not at all",
+    doc: "How long a private connection is kept for the next client; less than the nodes' own time-out.",
+  }),
   keepAlive: duration({
     default: "10s",
     min: "1s",
@@ -387,6 +394,13 @@ const limits = group({
     max: "168h",
     zero: "never",
     doc: "A client that asked nothing for this long is closed.",
+  }),
+  authPause: duration({
+    default: "5s",
+    min: "10ms",
+    max: "1m",
+    zero: "no pauses",
+    doc: "Longest pause before a client's next login is checked, after several that failed in a row.",
   }),
   drainTime: duration({
     default: "10s",

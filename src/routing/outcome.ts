@@ -5,6 +5,10 @@
 import { isRepeatable } from "../commands/command.ts";
 import type { NotRunCause, PlainKind, Request } from "../upstream/request.ts";
 
+const OF_REPLICA = "cannot be used with replica instances. Please also note that";
+const IF_WRITABLE = "if a replica is configured to be writable (which is not the default)";
+const LOCAL_WRITES = "to replicas are just local and are not propagated.\r\n";
+
 /**
  * Error replies a server gives before it runs anything (Redis server.c, processCommand), with their exact
  * texts, because a script can answer any text of its own. "slave" stands for "replica" in servers before 5.
@@ -19,13 +23,16 @@ const NOT_RUN_TEXTS: readonly (readonly [string, NotRunCause])[] = [
   ],
   ["-LOADING Redis is loading the dataset in memory\r\n", "loading"],
   ["-LOADING Valkey is loading the dataset in memory\r\n", "loading"],
+  // Asked of a node that is a replica now (replication.c, waitCommand and waitaofCommand).
+  [`-ERR WAIT ${OF_REPLICA} since Redis 4.0 ${IF_WRITABLE} writes ${LOCAL_WRITES}`, "not-master"],
+  [`-ERR WAITAOF ${OF_REPLICA} writes ${LOCAL_WRITES}`, "not-master"],
   ["-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n", "link-down"],
 ];
 
 const EXECABORT = "-EXECABORT Transaction discarded because of";
 
 /** Longest text above, bytes, with room for what EXECABORT puts before it. */
-const LONGEST = 160;
+const LONGEST = 300;
 
 /** Reads an error reply: null when it does not say that the node was the wrong one for the request. */
 export function notRunCause(buf: Buffer, start: number, end: number): NotRunCause | null {

@@ -16,6 +16,7 @@ import type { Lane, LaneKeeper, LaneLoss, LaneRole } from "../upstream/lane.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
 import { NOBODY, type NotRunCause, type Request, type RequestOwner } from "../upstream/request.ts";
+import { Doubts } from "./doubts.ts";
 import { Hold } from "./hold.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
@@ -75,6 +76,7 @@ export class Router implements LaneKeeper {
   readonly counters: Counters;
   readonly turn: Turn;
   readonly hold: Hold;
+  readonly doubts = new Doubts();
   readonly profiles = new Profiles();
   readonly nowMs: () => number;
   readonly pool: LanePool;
@@ -115,9 +117,11 @@ export class Router implements LaneKeeper {
       profiles: this.profiles,
       counters,
       addressOf,
+      isReleasing: () => this.hold.releasing,
       settings: {
         maxLanes: config.upstream.maxLanes,
         maxPrivate: config.upstream.maxPrivate,
+        privateIdleMs: config.upstream.privateIdle,
         retireTimeoutMs: config.upstream.retireTimeout,
       },
       context: {
@@ -153,9 +157,13 @@ export class Router implements LaneKeeper {
 
   // The epoch
 
-  /** Takes over a new epoch object: the one place where routing changes. */
-  setEpoch(epoch: Epoch): void {
+  /**
+   * Takes over a new epoch object: the one place where routing changes.
+   * @param keptUntilMs see `Doubts`; null when the epoch's history is the one of before.
+   */
+  setEpoch(epoch: Epoch, keptUntilMs: number | null): void {
     const before = this.epoch;
+    if (keptUntilMs !== null) this.doubts.add(keptUntilMs, this.nowMs());
     this.epoch = epoch;
     this.writable = epoch.holdCause === null && epoch.master !== null;
     const gone = this.updateTargets(before, epoch);
@@ -365,7 +373,7 @@ export class Router implements LaneKeeper {
   // What the lanes report
 
   laneLost(lane: Lane, why: LaneLoss): void {
-    this.counters.upstreamLost[lane.target.privateTo === null ? "lane" : "private"]++;
+    this.counters.upstreamLost[lane.target.isPrivate ? "private" : "lane"]++;
     if (lane.isRetiring) return;
     this.pool.forget(lane);
     this.evidence(LOSS_EVIDENCE[why], lane.target.node, lane.target.epoch);
@@ -375,8 +383,13 @@ export class Router implements LaneKeeper {
     this.counters.addNodeRequests(lane.target.node, requests);
   }
 
+  laneOpened(lane: Lane): void {
+    this.pool.convoy.changed(lane);
+  }
+
   laneClosed(lane: Lane): void {
     this.pool.forget(lane);
+    this.pool.convoy.changed(lane);
   }
 
   laneFault(_lane: Lane, error: unknown): void {

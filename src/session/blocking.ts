@@ -62,6 +62,9 @@ function timeoutOf(name: string, args: readonly Buffer[]): Timeout | null {
     case "blmpop":
     case "bzmpop":
       return { index: 1, unit: "s" };
+    case "wait":
+    case "waitaof":
+      return { index: args.length - 1, unit: "ms" };
     case "xread":
     case "xreadgroup": {
       const index = blockIndex(args);

@@ -33,8 +33,8 @@ export interface FlightHost {
   onProgress(): void;
   /** Where to send a request again; null = it has to wait (the session is blocked). */
   wayFor(request: Request): Lane | null;
-  /** A command with a handler of its own was answered. */
-  onSpecialDone(request: Request): void;
+  /** A command with a handler of its own was answered; `failed`: with an error. */
+  onSpecialDone(request: Request, failed: boolean): void;
   /** The private connection is gone. */
   onConnectionGone(lane: Lane): void;
   /** The node will not have the call or transaction: the private connection is of no use any more. */
@@ -67,6 +67,8 @@ export class Flight implements RequestOwner {
   count = 0;
   /** When the last write was answered, monotonic ms; a node that is read must have proven to be newer. */
   lastWriteMs = Number.NEGATIVE_INFINITY;
+  /** The newest of those times at which a former master answered a write; NaN as long as none did. */
+  lateWriteMs = Number.NaN;
   /** The connection they are on, if there are any. */
   lane: Lane | null = null;
   /** Those of them that may have an effect. */
@@ -136,6 +138,17 @@ export class Flight implements RequestOwner {
     lane.checkCongestion();
   }
 
+  /** A call that may wait has no connection to be sent on yet: it waits for one with its own time-out. */
+  defer(what: Sending, bytes: Buffer): void {
+    const { command, kind, replies, bond, rewrite } = what;
+    const chunk = new Chunk(bytes, false);
+    const request = new Request(this, command, kind, chunk, 0, bytes.length, replies ?? 1);
+    request.bond = bond ?? "none";
+    request.rewrite = rewrite ?? null;
+    request.order = this.nextOrder++;
+    this.keep(request);
+  }
+
   private sent(request: Request, lane: Lane): void {
     this.lane = lane;
     this.count++;
@@ -163,7 +176,13 @@ export class Flight implements RequestOwner {
   private sendOneAgain(request: Request): boolean {
     const { router } = this;
     if (request.refusal !== null && router.writable && isOwnError(request, router.epoch.number)) {
-      this.deliver(request, request.refusal);
+      this.sayNext(request.refusal);
+      if (request.trailer !== null) this.sayNext(request.trailer);
+      return true;
+    }
+    const known = request.rewrite?.knownReply?.() ?? null;
+    if (known !== null) {
+      this.answerWith(request, known);
       return true;
     }
     const lane = this.host.wayFor(request);
@@ -181,7 +200,7 @@ export class Flight implements RequestOwner {
     for (const request of [...refused].reverse()) request.undo?.();
     for (const request of refused) {
       // A call that waited on a connection that was lost may have got something at that instant.
-      const mayHaveRun = request.bond === "blocking" && request.losses > 0;
+      const mayHaveRun = request.bond === "blocking" && request.kind === WRITE && request.losses > 0;
       this.answerWith(request, mayHaveRun ? UNCERTAIN : error());
     }
   }
@@ -189,12 +208,19 @@ export class Flight implements RequestOwner {
   /** The request is done with: a server's reply, or what the proxy says in its place. */
   private answerWith(request: Request, reply: Buffer): void {
     this.deliver(request, reply);
-    if (request.command.handler !== "none") this.host.onSpecialDone(request);
+    if (request.command.handler !== "none") this.host.onSpecialDone(request, reply[0] === MINUS);
   }
 
   clear(): void {
     this.again = [];
     if (this.deadlineTimer !== null) clearTimeout(this.deadlineTimer);
+  }
+
+  /** What is said in the place of a request that is not sent again, behind those that were before it. */
+  private sayNext(bytes: Buffer): void {
+    if (this.muted) return;
+    if (this.count > 0) attach(this.tail!, bytes);
+    else this.output.own(bytes);
   }
 
   // Replies
@@ -238,9 +264,14 @@ export class Flight implements RequestOwner {
 
   settled(request: Request, nowMs: number): void {
     this.left(request);
-    if (request.kind === WRITE) this.lastWriteMs = nowMs;
-    if (request.command.handler !== "none") this.host.onSpecialDone(request);
+    if (request.kind === WRITE) this.wrote(nowMs);
+    if (request.command.handler !== "none") this.host.onSpecialDone(request, false);
     this.host.onProgress();
+  }
+
+  private wrote(nowMs: number): void {
+    this.lastWriteMs = nowMs;
+    if (this.lane?.isRetiring === true) this.lateWriteMs = nowMs;
   }
 
   /** A request is not on the way any more. */
@@ -262,7 +293,9 @@ export class Flight implements RequestOwner {
   }
 
   intermediate(request: Request, buf: Buffer, start: number, end: number): void {
-    if (buf[start] === MINUS) request.queueRefusal ??= notRunCause(buf, start, end);
+    if (buf[start] !== MINUS) return;
+    request.queueRefusal ??= notRunCause(buf, start, end);
+    request.rewrite?.firstRefused?.();
   }
 
   exception(request: Request, buf: Buffer, start: number, end: number, nowMs: number): boolean {
@@ -282,14 +315,15 @@ export class Flight implements RequestOwner {
         return this.keep(request);
       if (buf[start] === MINUS) request.undo?.();
       const reply = Buffer.from(buf.subarray(start, end));
-      if (request.kind === WRITE) this.lastWriteMs = nowMs;
+      if (request.kind === WRITE) this.wrote(nowMs);
       this.answerWith(request, request.rewrite === null ? reply : request.rewrite.replyFor(reply));
       this.host.onProgress();
       return false;
     }
     request.refusals++;
     request.refusal = Buffer.from(buf.subarray(start, end));
-    request.refusedInEpoch = this.router.epoch.number;
+    // A former master's refusal may come late: it says nothing of the master of now.
+    request.refusedInEpoch = lane?.target.epoch ?? -1;
     // A node that refuses a "read" as a write knows better.
     if (cause === "not-master" && request.kind === READ) request.kind = WRITE;
     if (lane !== null) this.router.refusedBy(lane, cause);
@@ -333,7 +367,7 @@ export class Flight implements RequestOwner {
         break;
       case "watched":
         this.deliver(request, encodeNullArray(this.host.protocol));
-        this.host.onSpecialDone(request);
+        this.host.onSpecialDone(request, true);
         break;
       case "node":
         this.answerWith(request, request.refusal ?? MASTER_CHANGED);

@@ -7,6 +7,8 @@ import type { Flight } from "./flight.ts";
 export class Reading {
   private target: ReadTarget | null = null;
   private version = -1;
+  /** When it chose another node, monotonic ms: that node must have proven to be newer. */
+  private movedMs = Number.NEGATIVE_INFINITY;
   private readonly router: Router;
   private readonly flight: Flight;
   private readonly sessionId: number;
@@ -24,7 +26,8 @@ export class Reading {
     const { target } = this;
     const { consistency } = router.config.reads;
     if (target === null || consistency === "strong") return null;
-    if (consistency === "session" && this.flight.lastWriteMs > target.provenAtMs) {
+    const { provenAtMs } = target;
+    if (consistency === "session" && (this.flight.lastWriteMs > provenAtMs || this.movedMs > provenAtMs)) {
       router.counters.freshnessReads++;
       return null;
     }
@@ -44,6 +47,6 @@ export class Reading {
     if (isFit && home !== before && !canMove) return;
     this.version = router.version;
     this.target = home;
-    if (before !== null && home !== before && router.writable) this.flight.lastWriteMs = router.nowMs();
+    if (before !== null && home !== before && router.writable) this.movedMs = router.nowMs();
   }
 }

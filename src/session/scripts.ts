@@ -10,36 +10,50 @@ import type { Rewrite } from "../upstream/request.ts";
 /** Names noted for one connection at most; beyond it they are given anew. */
 const MAX_NOTED = 10_000;
 
+/** Scripts given to a server before one request at most; of more names the server knows what it knows. */
+export const MAX_GIVEN = 128;
+
 /**
- * EVALSHA on its way. The body goes before it through each connection once, so that nothing that the client
- * has sent behind it can overtake it because the server lacked the script.
+ * A request that names scripts, EVALSHA or SCRIPT EXISTS, on its way. The bodies go before it through each
+ * connection once, so that nothing that the client has sent behind it can overtake it because the server
+ * lacked the script.
  */
 export class ScriptCall implements Rewrite {
   replies = 1;
   private readonly frame: Buffer;
-  private readonly name: string;
-  private readonly load: () => Buffer | null;
+  private readonly names: readonly string[];
+  private readonly load: (name: string) => Buffer | null;
 
-  /** @param frame the request as the client sent it; copied. @param load gives the script to a server. */
-  constructor(frame: Buffer, name: Buffer, load: () => Buffer | null) {
+  /**
+   * @param frame the request as the client sent it; copied.
+   * @param load the request that gives the script of a name to a server; null when it is not known.
+   */
+  constructor(frame: Buffer, names: readonly Buffer[], load: (name: string) => Buffer | null) {
     this.frame = Buffer.from(frame);
-    this.name = name.toString("latin1").toLowerCase();
+    this.names = names.slice(0, MAX_GIVEN).map((name) => name.toString("latin1").toLowerCase());
     this.load = load;
   }
 
   /** The request for a connection whose server was given these scripts. */
   firstFor(given: Set<string>): Buffer {
-    if (given.has(this.name)) return this.frame;
     if (given.size >= MAX_NOTED) given.clear();
-    const bytes = this.requestFor();
-    if (this.replies > 1) given.add(this.name);
-    return bytes;
+    const loads: Buffer[] = [];
+    for (const name of this.names) {
+      const load = given.has(name) ? null : this.load(name);
+      if (load === null) continue;
+      loads.push(load);
+      given.add(name);
+    }
+    return this.behind(loads);
   }
 
   requestFor(): Buffer {
-    const load = this.load();
-    this.replies = load === null ? 1 : 2;
-    return load === null ? this.frame : Buffer.concat([load, this.frame]);
+    return this.behind(this.names.map(this.load).filter((load) => load !== null));
+  }
+
+  private behind(loads: readonly Buffer[]): Buffer {
+    this.replies = loads.length + 1;
+    return loads.length === 0 ? this.frame : Buffer.concat([...loads, this.frame]);
   }
 
   /** What to send when the server lacks the script all the same; null = nobody has sent it. */
@@ -91,9 +105,9 @@ export class Scripts {
   }
 
   /** The request that gives a server the script; null when it is not known. */
-  loadRequest(name: Buffer): Buffer | null {
+  loadRequest(name: string): Buffer | null {
     if (name.length !== SHA1_DIGITS) return null;
-    const body = this.touch(name.toString("latin1").toLowerCase());
+    const body = this.touch(name.toLowerCase());
     return body === null ? null : encodeRequest(["SCRIPT", "LOAD", body]);
   }
 

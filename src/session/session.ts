@@ -31,6 +31,7 @@ import { type Chunk, copyBytes, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane, type LaneWaiter } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
 import { NOBODY, type PlainKind, Request } from "../upstream/request.ts";
+import { Attempts } from "./attempts.ts";
 import { type ClientPause, isStopped, NOT_PAUSED, type Pausable } from "./client-pause.ts";
 import type { Subscriber } from "./fanout.ts";
 import { Flight, type FlightHost, type Sending } from "./flight.ts";
@@ -86,7 +87,7 @@ export type Blocked =
   | "lane" // the connection it feeds does not drain
   | "output" // the client does not take its replies
   | "hold" // there is no node for the next request
-  | "pause" // what it asks was lost again and again: not at once once more
+  | "pause" // what it asks was lost, or its login refused, again and again: not at once once more
   | "answer" // a server is asked something on the session's behalf
   | "client-pause"; // CLIENT PAUSE stops the next request
 
@@ -159,12 +160,16 @@ export class Session
   private invalidations: Invalidations | null = null;
   /** A call waits on the private connection for as long as it likes. */
   inBlockingCall = false;
+  /** Its place among all such calls of all clients. */
+  callPlace = 0;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
   private answer: { readonly question: Question; readonly answer: Answer } | null = null;
   /**
    * What `$` stands for in the XREAD that waits to be issued, in its order; null where the server must say.
    */
   lastIds: (string | null)[] | null = null;
+  /** Failed logins in a row; null while there are none. */
+  attempts: Attempts | null = null;
   /** Credentials that HELLO … AUTH has proven, until the rest of that HELLO is done. */
   provenIdentity: Identity | null = null;
   /** While something of its own is answered inside of EXEC's reply: what it says. */
@@ -226,6 +231,16 @@ export class Session
   /** The client will send nothing more; it may still take replies. */
   get hasLeft(): boolean {
     return this.ended;
+  }
+
+  get hasWritten(): boolean {
+    return this.flight.lastWriteMs > Number.NEGATIVE_INFINITY;
+  }
+
+  /** Whether the last write may be lost: no switch since has proven that it survived. */
+  get isWriteInDoubt(): boolean {
+    const { lastWriteMs, lateWriteMs } = this.flight;
+    return this.hasWritten && (lastWriteMs === lateWriteMs || this.router.doubts.cover(lastWriteMs));
   }
 
   get isBlocked(): boolean {
@@ -652,7 +667,8 @@ export class Session
     if (isPrivate || this.tracking !== null) {
       const lane = this.openPrivate();
       if (typeof lane !== "string") {
-        lane.strayed ||= request.bond === "change";
+        lane.spoilt ||= request.bond === "change";
+        if (request.bond === "blocking") this.router.pool.convoy.join(lane, this.callPlace);
         return lane;
       }
     } else {
@@ -663,13 +679,17 @@ export class Session
     return null;
   }
 
-  onSpecialDone(request: Request): void {
+  onSpecialDone(request: Request, failed: boolean): void {
     if (request.bond === "blocking") this.inBlockingCall = false;
     // What a stream brings from now on is no part of the reply that was skipped.
     if (request.bond === "stream" && this.skip === "taken" && this.flight.isEmpty) this.isSkipOver();
     if (this.privateLane === null) return;
     const { handler } = request.command;
-    if (handler === "exec" || handler === "unwatch") this.watching = false;
+    if (handler === "exec" || handler === "unwatch") {
+      this.watching = false;
+      // Refused, it may have left the keys watched.
+      if (failed) this.privateLane.spoilt = true;
+    }
     this.releasePrivate();
   }
 
@@ -678,9 +698,12 @@ export class Session
     return this.monitor !== null || this.tracking !== null;
   }
 
-  /** Ends the private connection if nothing needs it any more. */
+  /** Gives the private connection back if nothing needs it any more. */
   releasePrivate(): void {
-    if (!this.watching && !this.hasStream && this.flight.count === 0) this.dropPrivate();
+    const lane = this.privateLane;
+    if (lane === null || this.watching || this.hasStream || this.flight.count > 0) return;
+    this.privateLane = null;
+    this.router.pool.givePrivate(lane);
   }
 
   messageFor(buf: Buffer, start: number, end: number): Buffer | null {
@@ -691,7 +714,11 @@ export class Session
   }
 
   onLostAgain(pauseMs: number): void {
-    if (this.blocked === "hold") return;
+    if (this.blocked !== "hold") this.pauseFor(pauseMs);
+  }
+
+  /** Takes nothing more for a while. */
+  pauseFor(pauseMs: number): void {
     this.blocked = "pause";
     setTimeout(() => {
       if (this.blocked === "pause") this.goOn();
@@ -750,8 +777,14 @@ export class Session
   }
 
   onWatchLost(): void {
-    this.watching = false;
+    this.forgetWatch();
     this.watchLost = true;
+  }
+
+  /** The keys are not watched any more, as far as the client is concerned; the server may not know it. */
+  forgetWatch(): void {
+    if (this.watching && this.privateLane !== null) this.privateLane.spoilt = true;
+    this.watching = false;
   }
 
   /** Ends the private connection on our side. */
@@ -910,9 +943,14 @@ export class Session
 
   /** An error of the proxy itself: the request was not run. */
   refuse(text: string): void {
+    this.flight.say(this.refusal(text));
+  }
+
+  /** The same where it stands for a reply. */
+  refusal(text: string): Buffer {
     this.router.counters.requests.refused++;
     this.router.counters.proxyErrors++;
-    this.utter(encodeError(text));
+    return encodeError(text);
   }
 
   /** The answer to a question of a special command. */
@@ -929,6 +967,13 @@ export class Session
     const { answer } = this;
     this.answer = null;
     return answer?.question === question ? answer.answer : null;
+  }
+
+  /** A server, or the proxy in its place, has refused the client's credentials. */
+  loginFailed(): void {
+    this.router.counters.authFailures++;
+    this.attempts ??= new Attempts();
+    this.attempts.fail(this.router.nowMs(), this.router.config.limits.authPause);
   }
 
   /** From now on requests go through connections of this profile. */

@@ -50,11 +50,17 @@ const WRONG_PASS = encodeError("WRONGPASS invalid username-password pair or user
 function proveIdentity(session: Session, frame: Frame, credentials: readonly Buffer[]): Identity | null {
   const answer = session.takeAnswer("credentials");
   if (answer === null) {
+    if (!session.isDrained()) return null;
+    const pauseMs = session.attempts?.pauseMs(session.router.nowMs()) ?? 0;
+    if (pauseMs > 0) {
+      session.pauseFor(pauseMs);
+      return null;
+    }
     if (credentials.some((one) => one.length > MAX_CREDENTIAL_BYTES)) {
+      session.loginFailed();
       session.say(WRONG_PASS);
       return null;
     }
-    if (!session.isDrained()) return null;
     session.block("answer");
     const args = credentials.map((one) => Buffer.from(one));
     if (session.privateLane !== null) logIn(session, session.privateLane, args);
@@ -63,8 +69,10 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
   }
   switch (answer.kind) {
     case "yes":
+      session.attempts = null;
       return identityOf(session, credentials);
     case "no":
+      session.loginFailed();
       session.say(answer.error);
       return null;
     case "nobody":
@@ -78,7 +86,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
  * connection goes on as the same user if the answer is no.
  */
 function logIn(session: Session, lane: Lane, credentials: readonly Buffer[]): void {
-  lane.strayed = true;
+  lane.spoilt = true;
   ask(lane, ["AUTH", ...credentials], (reply) => {
     if (reply === null) session.answered("credentials", { kind: "nobody" });
     else session.answered("credentials", reply[0] === MINUS ? { kind: "no", error: reply } : { kind: "yes" });
@@ -188,7 +196,7 @@ export function hello(session: Session, frame: Frame): boolean {
   }
   session.provenIdentity = null;
   if (session.privateLane !== null && session.protocol !== profile.protocol) {
-    session.privateLane.strayed = true;
+    session.privateLane.spoilt = true;
     ask(session.privateLane, ["HELLO", String(profile.protocol)], () => {});
   }
   session.useProfile(profile);
@@ -231,8 +239,9 @@ export function select(session: Session, frame: Frame): boolean {
   }
   // The private connection follows; its server's OK is the client's.
   if (!session.mayUse(privateLane)) return false;
-  privateLane.strayed = true;
+  privateLane.spoilt = true;
   session.useProfile(profile);
+  privateLane.spoilt = true;
   session.send({ command: frame.command, kind: WRITE }, privateLane, frame);
   return true;
 }

@@ -7,7 +7,7 @@ import { arityFits, type Command, MASTER_READ, READ, SPECIAL, WRITE } from "../c
 import { requestArgs } from "../resp/args.ts";
 import { encodeError, encodeNullArray, OK, QUEUED } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
-import type { Bond, PlainKind } from "../upstream/request.ts";
+import type { Bond, PlainKind, Rewrite } from "../upstream/request.ts";
 import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
 import { client } from "./client-command.ts";
 import { mayReplicate, NOT_PAUSED } from "./client-pause.ts";
@@ -15,17 +15,19 @@ import type { Sending } from "./flight.ts";
 import { InfoCall, wantsProxySection } from "./info.ts";
 import { queueOwn } from "./own.ts";
 import { ScanCall } from "./scan.ts";
-import { ScriptCall } from "./scripts.ts";
+import { MAX_GIVEN, ScriptCall } from "./scripts.ts";
 import type { Session } from "./session.ts";
 import { auth, hello, isAccepted, reset, select } from "./settings.ts";
 import { counting, inSubscriberMode, subscribe } from "./subscribe.ts";
 import { commandProblem, Transaction, wrongArity, wrongArityText } from "./transaction.ts";
+import { MARK, WAIT_CHANNEL, WaitCall } from "./waiting.ts";
 import {
   type Frame,
   isDone,
   laneFor,
   onPrivate,
   privateLane,
+  refusePrivate,
   say,
   sendPlain,
   sendPrivate,
@@ -144,15 +146,13 @@ function handle(session: Session, frame: Frame): boolean {
     case "scan":
       return scan(session, frame);
     case "script":
-      noteScriptCommand(session, frame.args);
-      if (isWord(frame.args[1], "DEBUG")) return unsupported(session, frame);
-      return isWord(frame.args[1], "KILL") ? besideScripts(session, frame) : sendPlain(session, frame, WRITE);
+      return script(session, frame);
     case "function":
       return isWord(frame.args[1], "KILL") || isWord(frame.args[1], "STATS")
         ? besideScripts(session, frame)
         : sendPlain(session, frame, WRITE);
     case "wait":
-      return unsupported(session, frame);
+      return wait(session, frame);
     case "proxy":
       return proxy(session, frame);
     case "topology":
@@ -224,7 +224,7 @@ function unlisted(session: Session, frame: Frame): boolean {
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;
-  lane.strayed = true;
+  lane.spoilt = true;
   session.send({ command: frame.command, kind: WRITE, bond: "change" }, lane, frame);
   session.block("drain");
   return true;
@@ -286,7 +286,7 @@ function rememberScript(session: Session, body: Buffer | undefined): void {
 }
 
 function noteScriptCommand(session: Session, args: readonly Buffer[]): void {
-  const word = args[1]?.toString("latin1", 0, 16).toUpperCase();
+  const word = scriptWord(args);
   if (word === "LOAD") rememberScript(session, args[2]);
   else if (word === "FLUSH") session.context.scripts.clear();
 }
@@ -302,17 +302,47 @@ function besideScripts(session: Session, frame: Frame): boolean {
   return true;
 }
 
+function scriptWord(args: readonly Buffer[]): string {
+  return args[1]?.toString("latin1", 0, 16).toUpperCase() ?? "";
+}
+
 function evalsha(session: Session, frame: Frame): boolean {
   const { command } = frame;
   const lane = laneFor(session, command.plainKind);
   if (lane === null) return session.noWay(command, frame.buf, frame.start);
-  const name = Buffer.from(frame.args[1] ?? "");
-  const load = (): Buffer | null => session.context.scripts.loadRequest(name);
-  const rewrite = new ScriptCall(frame.buf.subarray(frame.start, frame.end), name, load);
+  const rewrite = scriptCall(session, frame, frame.args.slice(1, 2));
   const buf = rewrite.firstFor(lane.scripts);
   const { replies } = rewrite;
   const repair = (): Buffer | null => rewrite.repaired();
   session.send({ command, kind: command.plainKind, replies, rewrite, repair }, lane, wholeOf(buf));
+  return true;
+}
+
+function scriptCall(session: Session, frame: Frame, names: readonly Buffer[]): ScriptCall {
+  const load = (name: string): Buffer | null => session.context.scripts.loadRequest(name);
+  return new ScriptCall(frame.buf.subarray(frame.start, frame.end), names, load);
+}
+
+function script(session: Session, frame: Frame): boolean {
+  switch (scriptWord(frame.args)) {
+    case "EXISTS":
+      return scriptExists(session, frame);
+    case "DEBUG":
+      return unsupported(session, frame);
+    default:
+      noteScriptCommand(session, frame.args);
+      return sendPlain(session, frame, WRITE);
+  }
+}
+
+/** A server that came to be the master only now has what the one before had. */
+function scriptExists(session: Session, frame: Frame): boolean {
+  const { command } = frame;
+  const lane = laneFor(session, MASTER_READ);
+  if (lane === null) return session.noWay(command, frame.buf, frame.start);
+  const rewrite = scriptCall(session, frame, frame.args.slice(2));
+  const buf = rewrite.firstFor(lane.scripts);
+  session.send({ command, kind: MASTER_READ, replies: rewrite.replies, rewrite }, lane, wholeOf(buf));
   return true;
 }
 
@@ -324,17 +354,49 @@ function blocking(session: Session, frame: Frame): boolean {
   const { command } = frame;
   const args = command.name === "xread" ? withPinnedIds(session, frame) : frame.args;
   if (args === null) return isDone(session);
-  const lane = privateLane(session, frame);
-  if (lane === "wait") return false;
+  return issue(
+    session,
+    command,
+    command.plainKind,
+    new BlockingCall(command.name, args, session.router.nowMs),
+  );
+}
+
+/** Sends a call that the server may let wait, in its place among all such calls, or as soon as it can. */
+function issue(session: Session, command: Command, kind: PlainKind, rewrite: Rewrite): boolean {
+  const lane = session.openPrivate();
+  if (lane === "blocked") return false;
   session.lastIds = null;
-  if (lane === "answered") return true;
-  const rewrite = new BlockingCall(command.name, args, session.router.nowMs);
+  if (lane === "no-room") return refusePrivate(session);
+  const { convoy } = session.router.pool;
+  session.callPlace = convoy.takePlace();
   const buf = rewrite.requestFor("");
-  session.send({ command, kind: command.plainKind, bond: "blocking", rewrite }, lane, wholeOf(buf));
+  const what = { command, kind, bond: "blocking", replies: rewrite.replies, rewrite } as const;
   session.inBlockingCall = true;
+  if (lane === "no-master") session.flight.defer(what, buf);
+  else {
+    convoy.join(lane, session.callPlace);
+    session.send(what, lane, wholeOf(buf));
+  }
   session.block("drain");
   return true;
 }
+
+function wait(session: Session, frame: Frame): boolean {
+  if (session.hasLeft) return leave(session);
+  // It is about the client's last write, which must be answered.
+  if (!session.isDrained()) return false;
+  const { command, args } = frame;
+  const call = new WaitCall(command.name, args, session.router.nowMs, {
+    hasWritten: session.hasWritten,
+    isWriteInDoubt: () => session.isWriteInDoubt,
+    refuseMark: () => session.refusal(`ERR proxy: ${MARK_NEEDED}`),
+  });
+  const known = call.knownReply();
+  return known !== null ? say(session, known) : issue(session, command, MASTER_READ, call);
+}
+
+const MARK_NEEDED = `WAIT and WAITAOF behind a write need the right to PUBLISH to the channel ${WAIT_CHANNEL}`;
 
 /** Streams of one XREAD whose last id is asked for at most; with more of them `$` stays what it is. */
 const MAX_PINNED = 128;
@@ -425,6 +487,7 @@ function inMonitor(session: Session, frame: Frame): boolean {
     case "multi":
     case "blocking":
     case "xread":
+    case "wait":
       session.refuse(`ERR proxy: ${command.name.toUpperCase()} is not supported yet by a monitor`);
       return true;
     default:
@@ -489,20 +552,21 @@ function queue(session: Session, transaction: Transaction, frame: Frame): boolea
     case "eval":
       rememberScript(session, args[1]);
       break;
-    case "evalsha": {
-      const load = session.context.scripts.loadRequest(args[1] ?? Buffer.alloc(0));
-      // Inside the transaction its lack could not be repaired.
-      if (load !== null) transaction.precede(load);
+    case "evalsha":
+      needScripts(session, transaction, args.slice(1, 2));
       break;
-    }
     case "scan": {
       // Within a transaction the cursor comes back as the server's own.
       transaction.add(command, new ScanCall(args).requestFor(session.router.epoch.history?.replid ?? ""));
       return say(session, QUEUED);
     }
+    case "wait":
+      if (session.hasWritten) transaction.precede(MARK);
+      return queue(session, transaction, frame);
     case "script":
       if (isWord(args[1], "DEBUG")) return refuseInMulti(session, transaction, frame);
       noteScriptCommand(session, args);
+      if (scriptWord(args) === "EXISTS") needScripts(session, transaction, args.slice(2, 2 + MAX_GIVEN));
       break;
     default:
       return queueOwn(session, transaction, frame) || refuseInMulti(session, transaction, frame);
@@ -530,6 +594,13 @@ function refuseInMulti(session: Session, transaction: Transaction, frame: Frame)
     frame.command.subcommands === null ? "" : ` ${frame.args[1]?.toString("latin1").toUpperCase()}`;
   session.refuse(`ERR proxy: ${nameOf(frame)}${word} inside MULTI is not supported yet`);
   return true;
+}
+
+function needScripts(session: Session, transaction: Transaction, names: readonly Buffer[]): void {
+  for (const name of names) {
+    const load = session.context.scripts.loadRequest(name.toString("latin1"));
+    if (load !== null) transaction.precede(load);
+  }
 }
 
 /** Commands that may end a transaction without sending it, and with it the private connection of WATCH. */
@@ -608,13 +679,13 @@ function laneForUnit(
     return session.noWay(frame.command, frame.buf, frame.start) ? "answered" : "wait";
   }
   const lane = privateLane(session, frame);
-  if (typeof lane !== "string") lane.strayed = true;
+  if (typeof lane !== "string") lane.spoilt = true;
   return lane;
 }
 
 function discardQuietly(session: Session): void {
   session.transaction = null;
   session.watchLost = false;
-  session.watching = false;
+  session.forgetWatch();
   session.releasePrivate();
 }

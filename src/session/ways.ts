@@ -46,9 +46,15 @@ export function privateLane(session: Session, frame: Frame): Lane | "wait" | "an
   if (lane === "blocked") return "wait";
   if (lane === "no-master") return session.wait(frame.start) ? "answered" : "wait";
   if (lane !== "no-room") return lane;
+  refusePrivate(session);
+  return "answered";
+}
+
+/** There may be no more private connections. @returns true: the command is taken. */
+export function refusePrivate(session: Session): true {
   const most = session.router.config.upstream.maxPrivate;
   session.refuse(`ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`);
-  return "answered";
+  return true;
 }
 
 /** Sends a command on the private connection. @returns null when it was sent, else what to return. */

@@ -23,7 +23,7 @@ import {
   type NodeView,
   type Problem,
 } from "./rules/model.ts";
-import { addSample } from "./rules/samples.ts";
+import { addSample, provenAt } from "./rules/samples.ts";
 import { describeScene, isClaimant, type Scene } from "./rules/scene.ts";
 import { bytesLost, judgeSuccession } from "./rules/succession.ts";
 
@@ -184,10 +184,17 @@ function accept(
     reason,
     detail,
     lostBytes,
+    keptUntilMs: keptUntil(belief.master, lostBytes),
     seenBy: belief.gone?.by ?? "probe",
     goneSinceMs: belief.gone?.sinceMs ?? null,
   };
   return finish(observe(next, master, scene, moment), before, scene, moment, change, []);
+}
+
+/** What was answered until the newest offset that is known to survive was reported, survives. */
+function keptUntil(master: MasterBelief | null, lostBytes: number | null): number {
+  if (master === null || lostBytes === null) return Number.NEGATIVE_INFINITY;
+  return provenAt(master.samples, master.lastSeenOffset - lostBytes);
 }
 
 function newMaster(belief: Belief, report: NodeReport, lostBytes: number | null): MasterBelief {

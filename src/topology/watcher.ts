@@ -63,8 +63,12 @@ export interface SwitchFacts {
 }
 
 export interface WatcherCallbacks {
-  /** A new epoch object; also for changes of the hold cause or of what may be read. */
-  onEpoch(epoch: Epoch): void;
+  /**
+   * A new epoch object; also for changes of the hold cause or of what may be read.
+   * @param keptUntilMs for another master, or the same with a new history: monotonic ms before which every
+   *   answered write is in its history, -Infinity = nothing is proven. Null: it has the history of before.
+   */
+  onEpoch(epoch: Epoch, keptUntilMs: number | null): void;
   /** Another master. Called after onEpoch. */
   onSwitch(facts: SwitchFacts): void;
   /** The same node is the master again with a new history (restart, adoption): same epoch number. */
@@ -190,7 +194,7 @@ export class Watcher {
     const before = this.#belief.epoch;
     this.#belief = suspect(this.#belief, evidence, true, this.#clock.nowMs());
     this.#lookSoon(entry);
-    if (this.#belief.epoch !== before) this.#callbacks.onEpoch(this.#belief.epoch);
+    if (this.#belief.epoch !== before) this.#callbacks.onEpoch(this.#belief.epoch, null);
     this.#roundSoon();
   }
 
@@ -419,10 +423,10 @@ export class Watcher {
       this.#denseUntilMs = nowMs + DENSE_AFTER_MS;
     }
     this.#tickIn(this.#pauseMs(nowMs));
-    if (epoch !== before) this.#callbacks.onEpoch(epoch);
+    if (epoch !== before) this.#callbacks.onEpoch(epoch, change?.keptUntilMs ?? null);
     if (change !== null && this.#state !== "closed") {
       const atMs = this.#clock.wallMs();
-      const { kind, goneSinceMs, ...facts } = change;
+      const { kind, goneSinceMs, keptUntilMs: _, ...facts } = change;
       const masterGoneAtMs = goneSinceMs === null ? null : atMs - (nowMs - goneSinceMs);
       const told: SwitchFacts = { ...facts, atMs, epochNumber: epoch.number, masterGoneAtMs };
       if (kind === "switch") this.#callbacks.onSwitch(told);

@@ -35,6 +35,8 @@ export type LaneLoss =
 export interface LaneKeeper {
   /** It ended without our doing; called before its requests are given back to their owners. */
   laneLost(lane: Lane, why: LaneLoss): void;
+  /** The server has let it in. */
+  laneOpened(lane: Lane): void;
   /** Requests were handed to the socket. */
   laneSent(lane: Lane, requests: number): void;
   /** It ended, for whatever reason. */
@@ -77,13 +79,19 @@ export interface LaneTarget {
   readonly epoch: number;
   readonly replid: string | null;
   readonly profile: Profile;
-  /** The session that owns a private connection. */
-  readonly privateTo: RequestOwner | null;
+  /** One session at a time has it for itself. */
+  readonly isPrivate: boolean;
 }
 
 type LaneState = "connecting" | "open" | "closed";
 
 const NOTHING = Buffer.alloc(0);
+
+/**
+ * Size of a private connection's chunks, bytes: one session's requests lie there, few and small, and there
+ * may be thousands of such connections.
+ */
+const PRIVATE_CHUNK_BYTES = 512;
 
 /** From this size on a request is not copied again, its buffer is taken over. */
 export const LARGE_BYTES = 16 * 1024;
@@ -105,16 +113,18 @@ export class Lane implements Flushable, StreamHandler {
   congested = false;
   /** A subscriber's or a monitor's connection: its owner looks at each frame whether it is a message. */
   carriesMessages = false;
-  /**
-   * A private connection whose user, database or protocol are not those of its target any more: of use to
-   * its session only, and to nobody after it.
-   */
-  strayed = false;
   /** A private connection's number at the server (CLIENT ID), once it is open. */
   serverId: number | null = null;
+  /**
+   * Its session changed it (its user, database or protocol, what it watches) in a way that another of the
+   * same profile must not meet: it ends with its use.
+   */
+  spoilt = false;
+  /** What it takes is not written yet: others must be written before (see `Convoy`). */
+  lined = false;
+  /** Whose private connection it is: told what belongs to no request, and when it ends. */
+  owner: RequestOwner | null = null;
 
-  /** Who is told what belongs to no request, and when a private connection ends. */
-  private owner: RequestOwner | null;
   private state: LaneState = "connecting";
   private retiring = false;
   /** Nobody cares any more for what arrives, nor that it ends. */
@@ -142,12 +152,11 @@ export class Lane implements Flushable, StreamHandler {
 
   constructor(target: LaneTarget, context: LaneContext) {
     this.target = target;
-    this.owner = target.privateTo;
     this.context = context;
-    this.chunk = context.chunks.take(0);
+    this.chunk = this.takeChunk(0);
     this.partial = new PartialReply(this.framer, context.settings.maxReplyBytes);
     const replid = target.role === "master" ? target.replid : null;
-    this.handshake = new Handshake(target.profile, replid, target.privateTo !== null);
+    this.handshake = new Handshake(target.profile, replid, target.isPrivate);
     const { connectTimeoutMs, keepAliveMs } = context.settings;
     this.timer = setTimeout(() => this.fail("connect-failed"), connectTimeoutMs);
     this.socket = dial({ address: target.address, keepAliveMs, onConnect: () => this.onConnect() }, this);
@@ -166,6 +175,16 @@ export class Lane implements Flushable, StreamHandler {
     return this.state === "closed";
   }
 
+  get isOpen(): boolean {
+    return this.state === "open";
+  }
+
+  /** Whether a private connection is as good as a new one for the next session of its profile. */
+  get isClean(): boolean {
+    if (this.spoilt || this.carriesMessages || this.retiring || this.dropped) return false;
+    return this.state === "open" && this.inFlight === 0;
+  }
+
   /** The chunk being filled, with room for `bytes` more behind `used`. */
   room(bytes: number): Chunk {
     const chunk = this.chunk;
@@ -181,8 +200,13 @@ export class Lane implements Flushable, StreamHandler {
   /** A chunk with bytes to be written is let go by `flush`, any other at once. */
   private replaceChunk(bytes: number): Chunk {
     if (this.chunk.used === this.chunk.flushed) this.context.chunks.release(this.chunk);
-    this.chunk = this.context.chunks.take(bytes);
+    this.chunk = this.takeChunk(bytes);
     return this.chunk;
+  }
+
+  private takeChunk(bytes: number): Chunk {
+    if (!this.target.isPrivate) return this.context.chunks.take(bytes);
+    return new Chunk(Buffer.allocUnsafeSlow(Math.max(bytes, PRIVATE_CHUNK_BYTES)), false);
   }
 
   /** Takes a request whose bytes lie (or will lie before the turn ends) in a chunk that `room` gave. */
@@ -253,7 +277,7 @@ export class Lane implements Flushable, StreamHandler {
   }
 
   flush(): void {
-    if (this.state !== "open" || this.awaitingDrain) return;
+    if (this.state !== "open" || this.awaitingDrain || this.lined || this.dropped) return;
     for (const chunk of this.unwritten) {
       if (chunk.flushed < chunk.used) this.socket.write(chunk.buffer.subarray(chunk.flushed, chunk.used));
       chunk.flushed = chunk.used;
@@ -295,7 +319,7 @@ export class Lane implements Flushable, StreamHandler {
 
   /** What it takes cannot be written in this turn. */
   private get isBehind(): boolean {
-    return this.awaitingDrain || this.state !== "open";
+    return this.awaitingDrain || this.lined || this.state !== "open";
   }
 
   /** Ends the congestion when half of what is allowed is left. */
@@ -456,6 +480,7 @@ export class Lane implements Flushable, StreamHandler {
     this.handshake = null;
     this.state = "open";
     this.stopTimer();
+    this.context.keeper.laneOpened(this);
     if (this.context.settings.requestTimeoutMs > 0) {
       this.timer = setInterval(() => this.checkTimeout(), TIMEOUT_CHECK_MS);
     }
@@ -470,6 +495,8 @@ export class Lane implements Flushable, StreamHandler {
 
   /** The server's own error is the answer to every request that waits for this connection. */
   private refuse(error: Buffer): void {
+    // Its user may be gone: whoever has this profile has to prove again that it is let in.
+    this.target.profile.accepted = false;
     const request = this.end();
     this.context.keeper.laneClosed(this);
     for (let one = request; one !== null; ) {

@@ -1,6 +1,7 @@
 import type { Address } from "../config/address.ts";
 import type { Counters } from "../metrics.ts";
 import type { Epoch, NodeId } from "../topology/epoch.ts";
+import { Convoy } from "./convoy.ts";
 import { Lane, type LaneContext, type LaneRole, type LaneTarget } from "./lane.ts";
 import { ANONYMOUS, Profile, type Profiles } from "./profile.ts";
 import type { Request, RequestOwner } from "./request.ts";
@@ -8,6 +9,8 @@ import type { Request, RequestOwner } from "./request.ts";
 export interface PoolSettings {
   readonly maxLanes: number;
   readonly maxPrivate: number;
+  /** How long a private connection is kept for the next session that needs one, ms; 0 = not at all. */
+  readonly privateIdleMs: number;
   /** How long a connection to a former master may still answer what is in flight, ms. */
   readonly retireTimeoutMs: number;
 }
@@ -18,9 +21,13 @@ const SWEEP_MS = 10_000;
 /** Opens, finds and ends the upstream connections. */
 export class LanePool {
   private readonly lanes = new Set<Lane>();
+  /** All private connections. */
   private readonly privates = new Set<Lane>();
   /** Connections that carry messages; their owners know themselves when to leave a former master. */
   private readonly feeds = new Set<Lane>();
+  /** Those of them that no session has, with the monotonic time in ms since when, the oldest first. */
+  private readonly idle = new Map<Lane, number>();
+  private idleTimer: NodeJS.Timeout | null = null;
   private readonly profiles: Profiles;
   private readonly context: LaneContext;
   private readonly settings: PoolSettings;
@@ -29,19 +36,24 @@ export class LanePool {
   private readonly unused = new Set<Profile>();
   private checker: Lane | null = null;
   private sweeper: NodeJS.Timeout | null = null;
+  /** Calls that wait on the server, in the order in which they are to be written. */
+  readonly convoy: Convoy;
 
+  /** @param options.isReleasing held sessions are being let go, and may issue such calls again. */
   constructor(options: {
     profiles: Profiles;
     context: LaneContext;
     settings: PoolSettings;
     counters: Counters;
     addressOf: (node: NodeId) => Address;
+    isReleasing: () => boolean;
   }) {
     this.profiles = options.profiles;
     this.context = options.context;
     this.settings = options.settings;
     this.counters = options.counters;
     this.addressOf = options.addressOf;
+    this.convoy = new Convoy(options.context.turn, options.isReleasing);
   }
 
   start(): void {
@@ -61,7 +73,7 @@ export class LanePool {
       epoch: epoch.number,
       replid: epoch.history.replid,
       profile,
-      privateTo: null,
+      isPrivate: false,
     });
     profile[slot] = lane;
     return lane;
@@ -88,7 +100,13 @@ export class LanePool {
   /** A connection to the master for one session alone; null when there may be no more of them. */
   openPrivate(profile: Profile, epoch: Epoch, owner: RequestOwner): Lane | null {
     if (epoch.master === null || epoch.history === null) return null;
-    if (this.isPrivateFull) return null;
+    const known = profile.idle.at(-1);
+    if (known !== undefined) {
+      this.leaveIdle(known);
+      known.owner = owner;
+      return known;
+    }
+    if (!this.makeRoom()) return null;
     const lane = new Lane(
       {
         node: epoch.master,
@@ -97,10 +115,11 @@ export class LanePool {
         epoch: epoch.number,
         replid: epoch.history.replid,
         profile,
-        privateTo: owner,
+        isPrivate: true,
       },
       this.context,
     );
+    lane.owner = owner;
     this.privates.add(lane);
     this.counters.upstreamOpened.private++;
     this.counters.upstreamNow.private++;
@@ -115,20 +134,66 @@ export class LanePool {
     epoch: Epoch;
     owner: RequestOwner;
   }): Lane | null {
-    if (this.isPrivateFull) return null;
+    if (!this.makeRoom()) return null;
     const { profile, node, role, epoch, owner } = options;
     const replid = epoch.history?.replid ?? null;
     const target = { node, address: this.addressOf(node), role, epoch: epoch.number, replid, profile };
-    const lane = new Lane({ ...target, privateTo: owner }, this.context);
+    const lane = new Lane({ ...target, isPrivate: true }, this.context);
+    lane.owner = owner;
     this.feeds.add(lane);
     this.counters.upstreamOpened.private++;
     this.counters.upstreamNow.private++;
     return lane;
   }
 
-  /** There may be no more private connections. */
+  /** There may be no more private connections, and each of them is in use. */
   get isPrivateFull(): boolean {
-    return this.privates.size + this.feeds.size >= this.settings.maxPrivate;
+    return this.idle.size === 0 && this.privates.size + this.feeds.size >= this.settings.maxPrivate;
+  }
+
+  /** One that nobody needs makes room for one that is needed. @returns whether there is room. */
+  private makeRoom(): boolean {
+    const { maxPrivate } = this.settings;
+    if (this.privates.size + this.feeds.size >= maxPrivate) this.oldestIdle()?.destroy();
+    return this.privates.size + this.feeds.size < maxPrivate;
+  }
+
+  /** A session has no more use for its private connection: another may have it, if it is as good as new. */
+  givePrivate(lane: Lane): void {
+    if (!lane.isClean || this.settings.privateIdleMs === 0) return lane.drop();
+    lane.owner = null;
+    lane.target.profile.idle.push(lane);
+    this.idle.set(lane, this.context.nowMs());
+    this.counters.upstreamNow.private--;
+    this.counters.upstreamNow.idle++;
+    this.idleTimer ??= setTimeout(() => this.endIdle(), this.settings.privateIdleMs);
+  }
+
+  private leaveIdle(lane: Lane): void {
+    if (!this.idle.delete(lane)) return;
+    const { idle } = lane.target.profile;
+    const at = idle.indexOf(lane);
+    if (at >= 0) idle.splice(at, 1);
+    this.counters.upstreamNow.idle--;
+    this.counters.upstreamNow.private++;
+  }
+
+  private oldestIdle(): Lane | undefined {
+    return this.idle.keys().next().value;
+  }
+
+  /** Ends what nobody has needed for long enough. */
+  private endIdle(): void {
+    this.idleTimer = null;
+    const nowMs = this.context.nowMs();
+    for (const [lane, sinceMs] of this.idle) {
+      const leftMs = sinceMs + this.settings.privateIdleMs - nowMs;
+      if (leftMs > 0) {
+        this.idleTimer = setTimeout(() => this.endIdle(), Math.ceil(leftMs));
+        return;
+      }
+      lane.destroy();
+    }
   }
 
   /** There may be no more lanes. */
@@ -138,7 +203,7 @@ export class LanePool {
 
   private readerTarget(profile: Profile, node: NodeId, epoch: number): LaneTarget {
     const address = this.addressOf(node);
-    return { node, address, role: "reader", epoch, replid: null, profile, privateTo: null };
+    return { node, address, role: "reader", epoch, replid: null, profile, isPrivate: false };
   }
 
   private open(target: LaneTarget): Lane | null {
@@ -152,6 +217,7 @@ export class LanePool {
 
   /** A lane has ended: nobody may find it any more. */
   forget(lane: Lane): void {
+    this.leaveIdle(lane);
     if (this.privates.delete(lane) || this.feeds.delete(lane)) this.counters.upstreamNow.private--;
     if (this.lanes.delete(lane)) this.counters.upstreamNow.lane--;
     const { profile, node } = lane.target;
@@ -166,6 +232,8 @@ export class LanePool {
       const { master, bulk } = profile;
       profile.master = null;
       profile.bulk = null;
+      // All of them end below.
+      profile.idle.length = 0;
       master?.retire(this.settings.retireTimeoutMs);
       bulk?.retire(this.settings.retireTimeoutMs);
     }
@@ -198,11 +266,13 @@ export class LanePool {
     profile.master?.retire(this.settings.retireTimeoutMs);
     profile.bulk?.retire(this.settings.retireTimeoutMs);
     for (const lane of profile.readers.values()) lane.retire(this.settings.retireTimeoutMs);
+    for (const lane of [...profile.idle]) lane.destroy();
     this.profiles.forget(profile);
   }
 
   destroy(): void {
     if (this.sweeper !== null) clearInterval(this.sweeper);
+    if (this.idleTimer !== null) clearTimeout(this.idleTimer);
     for (const lane of [...this.lanes, ...this.privates, ...this.feeds]) lane.destroy();
   }
 }

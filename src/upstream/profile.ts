@@ -30,6 +30,8 @@ export class Profile {
   bulk: Lane | null = null;
   /** Lanes for reads, by node. */
   readonly readers = new Map<NodeId, Lane>();
+  /** Private connections that no session has at the moment, the one used last at the end. */
+  readonly idle: Lane[] = [];
   /** A connection like this was accepted by a server at least once. */
   accepted = false;
 

@@ -33,6 +33,10 @@ export interface Rewrite {
   readonly isBarrier?: boolean;
   /** What it is answered then. */
   nullReply(protocol: Protocol): Buffer;
+  /** One of the replies before the last was an error. */
+  firstRefused?(): void;
+  /** Its answer where no server need be asked (any more); null = it has to be sent. */
+  knownReply?(): Buffer | null;
 }
 
 /** A request that reads alike for every node, and whose reply the client is to see otherwise. */

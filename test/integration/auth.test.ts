@@ -11,7 +11,7 @@ const SECRET = "s3cret-of-the-default-user";
 const ALICE = "s3cret-of-alice";
 const BOB = "s3cret-of-bob";
 const WRONG = "s3cret-that-is-wrong";
-const SECRETS = [SECRET, ALICE, BOB, WRONG];
+const SECRETS = [SECRET, ALICE, BOB, WRONG, "dora's", "eve's"];
 
 /** One command on the node itself, as the default user. */
 async function onNode(server: RedisServer, ...command: Argument[]): Promise<Reply> {
@@ -324,14 +324,107 @@ describe("a server with a password", () => {
     expect(await after.command("SET", "k", "w")).toBe("OK");
   });
 
+  it("a client that guesses is checked ever more slowly, nobody else is; the right password ends that", async () => {
+    const [guesser, other] = [await connect(), await login("default", SECRET)];
+    // Nobody from before has logins left to be checked.
+    await until(async () => (await proxy.metric("holdfast_clients")) === 2, {
+      what: "the others being gone",
+    });
+    const failuresBefore = await proxy.metric("holdfast_auth_failures_total");
+    const fromMs = performance.now();
+    const guesses: string[][] = Array.from({ length: 4 }, () => ["AUTH", "alice", WRONG]);
+    guesses.push(["HELLO", "3", "AUTH", "alice", WRONG], ["AUTH", "x".repeat(20_000)]);
+    let isAnswered = false;
+    const answers = guesser.pipeline([...guesses, ["GET", "alice:k"]]).finally(() => {
+      isAnswered = true;
+    });
+    let pings = 0;
+    while (!isAnswered) {
+      expect(await other.command("PING")).toBe("PONG");
+      pings++;
+    }
+    expect((await answers).map(word)).toEqual([...guesses.map(() => "WRONGPASS"), "NOAUTH"]);
+    // Three are free, then 100, 200 and 400 ms.
+    expect(performance.now() - fromMs).toBeGreaterThan(690);
+    expect(pings).toBeGreaterThan(100);
+    expect(await proxy.metric("holdfast_auth_failures_total")).toBe(failuresBefore + guesses.length);
+    expect(await guesser.command("AUTH", "alice", ALICE)).toBe("OK");
+    const rightMs = performance.now();
+    expect(rightMs - fromMs).toBeGreaterThan(1_480);
+    expect(word(await guesser.command("AUTH", "alice", WRONG))).toBe("WRONGPASS");
+    expect(await guesser.command("AUTH", "alice", ALICE)).toBe("OK");
+    expect(performance.now() - rightMs).toBeLessThan(500);
+    expect(guesser.disconnected).toBe(false);
+  });
+
+  it("a user who is deleted has lost its access, also where its client was idle, until it is there again", async () => {
+    const rules = ["on", ">dora's", "~*", "&*", "+@all"];
+    for (const server of group.all) await onNode(server, "ACL", "SETUSER", "dora", ...rules);
+    const [idle, busy, other] = [
+      await login("dora", "dora's"),
+      await login("dora", "dora's"),
+      await login("alice", ALICE),
+    ];
+    expect(await idle.command("SET", "k", "v")).toBe("OK");
+    // A private connection is kept for the next client of this user.
+    expect(await idle.command("BLPOP", "q", "0.01")).toBeNull();
+    for (const server of group.all) await onNode(server, "ACL", "DELUSER", "dora");
+    const commands = [
+      ["GET", "k"],
+      ["SET", "k", "w"],
+      ["BLPOP", "q", "0.01"],
+      ["CLIENT", "GETNAME"],
+      ["MULTI"],
+    ];
+    for (const client of [idle, busy]) {
+      // The server's word, not the proxy's.
+      for (const command of commands) expect(word(await client.command(...command))).toBe("WRONGPASS");
+      expect(client.disconnected).toBe(false);
+    }
+    expect(await other.command("SET", "alice:k", "v")).toBe("OK");
+    expect(await onNode(group.master, "GET", "k")).toBe("v");
+    for (const server of group.all) await onNode(server, "ACL", "SETUSER", "dora", ...rules);
+    expect(await busy.command("SET", "k", "w")).toBe("OK");
+    expect(await busy.command("BLPOP", "q", "0.01")).toBeNull();
+  });
+
+  it("rights that are taken away are gone at once, on every kind of connection", async () => {
+    const rules = ["on", ">eve's", "~*", "&*", "+@all"];
+    for (const server of group.all) await onNode(server, "ACL", "SETUSER", "eve", ...rules);
+    const eve = await login("eve", "eve's");
+    expect(await eve.command("SET", "k", "v")).toBe("OK");
+    expect(await eve.command("GET", "k")).toBe("v");
+    expect(await eve.command("BLPOP", "q", "0.01")).toBeNull();
+    const less = ["-get", "-set", "-blpop"];
+    for (const server of group.all) await onNode(server, "ACL", "SETUSER", "eve", ...less);
+    for (const command of [
+      ["GET", "k"],
+      ["SET", "k", "w"],
+      ["BLPOP", "q", "0.01"],
+    ]) {
+      expect(word(await eve.command(...command))).toBe("NOPERM");
+    }
+    expect(await eve.command("EXISTS", "k")).toBe(1);
+  });
+
   it("never shows a password: not in the log, the status, PROXY or the metrics", async () => {
     const client = await login("default", SECRET);
+    // Also where it was wrong, or its user went away.
+    const failed = await connect();
+    for (const args of [
+      ["AUTH", "alice", WRONG],
+      ["HELLO", "3", "AUTH", "bob", WRONG],
+      ["AUTH", WRONG],
+    ]) {
+      expect((await failed.rawCommand(...args)).toString()).not.toContain(WRONG);
+    }
     const shown = [
       JSON.stringify(proxy.logs),
       proxy.stray,
       await (await proxy.http("/api/status")).text(),
       await (await proxy.http("/metrics")).text(),
       await (await proxy.http("/readyz")).text(),
+      await (await proxy.http("/")).text(),
     ];
     for (const subcommand of ["STATUS", "NODES", "EPOCH", "FAILOVERS", "HELP"]) {
       shown.push((await client.rawCommand("PROXY", subcommand)).toString());

@@ -208,6 +208,33 @@ it("EVALSHA works on a master that never saw the script, alone, in a pipeline an
   expect(String(((await client.command("EVALSHA", sha, "1", "n")) as Error).message)).toMatch(/^NOSCRIPT /);
 });
 
+it("SCRIPT EXISTS knows on a new master what clients have sent before, alone and in MULTI (30)", async () => {
+  stage = await Stage.open();
+  const client = await stage.client();
+  const bodies = ["return 1", "return 2", "return 3"];
+  const names: string[] = [];
+  for (const body of bodies) names.push((await client.command("SCRIPT", "LOAD", body)) as string);
+  const nobodys = "0".repeat(40);
+  await switchOver();
+  expect(await stage.replica(0).cli("SCRIPT", "EXISTS", ...names)).toEqual([0, 0, 0]);
+  const [first, second, third] = names as [string, string, string];
+  const unit = [["MULTI"], ["SCRIPT", "EXISTS", third, nobodys], ["EXEC"]];
+  expect((await client.pipeline(unit))[2]).toEqual([[1, 0]]);
+  const pipeline = [
+    ["SET", "k", "v"],
+    ["SCRIPT", "EXISTS", first, nobodys, second.toUpperCase()],
+    ["GET", "k"],
+    ["EVALSHA", first, "0"],
+    ["SCRIPT", "EXISTS"],
+  ];
+  const replies = await client.pipeline(pipeline);
+  expect(replies.slice(0, 4)).toEqual(["OK", [1, 0, 1], "v", 1]);
+  expect(String((replies[4] as Error).message)).toMatch(/^ERR wrong number of arguments/);
+  // What a client flushes stays flushed.
+  expect(await client.command("SCRIPT", "FLUSH")).toBe("OK");
+  expect(await client.command("SCRIPT", "EXISTS", ...names)).toEqual([0, 0, 0]);
+});
+
 it("a waiting call on a master that lives on moves at once to the promoted one (21)", async () => {
   stage = await Stage.open({ config: { upstream: { retireTimeout: "20s" } } });
   const waiting = await stage.client();

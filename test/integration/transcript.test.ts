@@ -1092,8 +1092,6 @@ interface Difference {
   readonly mayBeEqual?: boolean;
 }
 
-const NOT_YET = (proxied: string) => /^-ERR proxy: .* is not supported yet/.test(proxied);
-
 /** Everything that a client sees otherwise than from Redis, by section and step. Nothing else may differ. */
 const DIFFERENCES: Readonly<Record<string, Difference>> = {
   ...everyOf("HELLO", "HELLO", isGreeting, "the client's id is the proxy's"),
@@ -1113,7 +1111,6 @@ const DIFFERENCES: Readonly<Record<string, Difference>> = {
     why: "numbers and addresses are the proxy's own",
     isMeant: (proxied, direct) => clientLine(proxied) === clientLine(direct),
   },
-  ...notYet("the server", "WAIT 0 0"),
   ...ofGreetings("logging in inside MULTI", "HELLO", "EXEC"),
   ...ofGreetings("logging in while keys are watched", "HELLO"),
   ...everyOf(
@@ -1147,11 +1144,6 @@ function ofGreetings(section: string, ...prefixes: readonly string[]) {
   return Object.fromEntries(
     prefixes.flatMap((prefix) => Object.entries(everyOf(section, prefix, isGreeting, why))),
   );
-}
-
-function notYet(section: string, ...names: readonly string[]) {
-  const why = "not supported yet, and said so";
-  return Object.fromEntries(names.map((name) => [`${section}: ${name}`, { why, isMeant: NOT_YET }]));
 }
 
 /** Equal but for the number behind "id". */

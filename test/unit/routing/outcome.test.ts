@@ -40,6 +40,16 @@ const TEXTS: readonly (readonly [NotRunCause, string])[] = [
   ["not-master", "READONLY You can't write against a read only replica."],
   ["not-master", "READONLY You can't write against a read only slave."],
   ["not-master", "READONLY Can not run script with write flag on readonly replica"],
+  [
+    "not-master",
+    "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is " +
+      "configured to be writable (which is not the default) writes to replicas are just local and are not propagated.",
+  ],
+  [
+    "not-master",
+    "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just local " +
+      "and are not propagated.",
+  ],
   ["loading", "LOADING Redis is loading the dataset in memory"],
   ["loading", "LOADING Valkey is loading the dataset in memory"],
   ["link-down", "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."],

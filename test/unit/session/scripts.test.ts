@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { encodeRequest } from "../../../src/resp/encode.ts";
 import { isNoScript, ScriptCall, Scripts } from "../../../src/session/scripts.ts";
 
-const nameOf = (body: string) => Buffer.from(createHash("sha1").update(body).digest("hex"));
+const nameOf = (body: string) => createHash("sha1").update(body).digest("hex");
 const load = (body: string) => encodeRequest(["SCRIPT", "LOAD", body]);
 
 describe("a script that a client has sent", () => {
@@ -11,15 +11,13 @@ describe("a script that a client has sent", () => {
     const scripts = new Scripts(1_000);
     scripts.remember(Buffer.from("return 1"));
     expect(scripts.loadRequest(nameOf("return 1"))).toEqual(load("return 1"));
-    expect(scripts.loadRequest(Buffer.from(nameOf("return 1").toString().toUpperCase()))).toEqual(
-      load("return 1"),
-    );
+    expect(scripts.loadRequest(nameOf("return 1").toUpperCase())).toEqual(load("return 1"));
   });
 
   it("that nobody has sent, or a name that is none, is not known", () => {
     const scripts = new Scripts(1_000);
     expect(scripts.loadRequest(nameOf("return 1"))).toBeNull();
-    expect(scripts.loadRequest(Buffer.from("short"))).toBeNull();
+    expect(scripts.loadRequest("short")).toBeNull();
   });
 
   it("is forgotten when it was not used for longest and there is no room", () => {
@@ -69,7 +67,10 @@ describe("a call of a script", () => {
   const frame = encodeRequest(["EVALSHA", nameOf("return 1"), "0"]);
   const scripts = new Scripts(1_000);
   scripts.remember(Buffer.from("return 1"));
-  const call = (name: Buffer) => new ScriptCall(frame, name, () => scripts.loadRequest(name));
+  const call = (...names: string[]) => {
+    const buffers = names.map((name) => Buffer.from(name));
+    return new ScriptCall(frame, buffers, (name) => scripts.loadRequest(name));
+  };
 
   it("brings the body with it through each connection once, and is one more reply then (30)", () => {
     const given = new Set<string>();
@@ -83,7 +84,7 @@ describe("a call of a script", () => {
 
   it("brings it again when it is sent again elsewhere", () => {
     const again = call(nameOf("return 1"));
-    again.firstFor(new Set([nameOf("return 1").toString()]));
+    again.firstFor(new Set([nameOf("return 1")]));
     expect(again.requestFor()).toEqual(Buffer.concat([load("return 1"), frame]));
     expect(again.replies).toBe(2);
   });
@@ -92,5 +93,24 @@ describe("a call of a script", () => {
     const unknown = call(nameOf("return 2"));
     expect(unknown.firstFor(new Set())).toEqual(frame);
     expect([unknown.replies, unknown.repaired()]).toEqual([1, null]);
+  });
+
+  it("or a question for many names brings those bodies that are known and were not given, up to a bound", () => {
+    const many = Array.from({ length: 200 }, (_, i) => `return ${i}`);
+    const store = new Scripts(100_000);
+    for (const body of many) store.remember(Buffer.from(body));
+    const ask = (bodies: readonly string[]) =>
+      new ScriptCall(
+        frame,
+        bodies.map(nameOf).map((name) => Buffer.from(name)),
+        (name) => store.loadRequest(name),
+      );
+    const given = new Set([nameOf("return 1")]);
+    const few = ask(["return 0", "return 1", "'never sent'", "return 2"]);
+    expect(few.firstFor(given)).toEqual(Buffer.concat([load("return 0"), load("return 2"), frame]));
+    expect(few.replies).toBe(3);
+    const all = ask(many);
+    all.requestFor();
+    expect(all.replies).toBe(129);
   });
 });

@@ -91,6 +91,21 @@ describe("a promotion", () => {
     expect(change).toMatchObject({ to: at("b"), lostBytes: 200 });
   });
 
+  it("keeps what was answered before the newest offset that it contains was reported (33)", () => {
+    const story = wellGroup();
+    const wellMs = story.nowMs;
+    story.round(master("a", { masterReplOffset: 500 }), replica("b"), replica("c"));
+    const seenMs = story.nowMs;
+    const lossy = story.round(promoted("b", "H2", 300), story.failing("a", "unreachable")).change;
+    expect(lossy?.keptUntilMs).toBeGreaterThan(0);
+    expect(lossy?.keptUntilMs).toBeLessThanOrEqual(wellMs);
+    const other = wellGroup();
+    other.round(master("a", { masterReplOffset: 500 }), replica("b", { appliedOffset: 500 }), replica("c"));
+    const kept = other.round(promoted("b", "H2", 500), other.failing("a", "unreachable")).change;
+    expect(kept?.keptUntilMs).toBeGreaterThan(wellMs);
+    expect(kept?.keptUntilMs).toBeLessThanOrEqual(seenMs);
+  });
+
   it("counts as lost what only another replica was seen to have", () => {
     const story = wellGroup();
     story.round(story.failing("a", "unreachable"), replica("c", { appliedOffset: 180, linkUp: false }));
