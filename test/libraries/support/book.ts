@@ -1,0 +1,178 @@
+/**
+ * What the users of a library were told, whatever the library: each of them writes down what it asked for and how
+ * it was answered, and in the end the book is held against the data.
+ *
+ *   counters    INCR, scripts and transactions: acked ≤ final ≤ acked + uncertain
+ *   jobs        a list: what was pushed is popped once
+ *   messages    a channel: numbers only grow, and while nothing changes none is missing
+ *   scans       every iteration sees the keys that were there all the time
+ */
+import { expect } from "vitest";
+import type { RedisServer } from "../../support/redis.ts";
+import { until } from "../../support/wait.ts";
+import type { Kind } from "./switches.ts";
+
+export const STEPS = ["counter", "script", "transaction", "push", "pop", "message", "scan"] as const;
+export type Step = (typeof STEPS)[number];
+
+/** How a call was answered. */
+export type Outcome = "acked" | "uncertain";
+
+interface Counts {
+  acked: number;
+  uncertain: number;
+}
+
+/** Jobs that crashes can take with them: each one what a waiting call was being answered (22). */
+const MOST_LOST_IN_CRASHES = 2;
+
+export class Book {
+  /** Steps that succeeded. */
+  readonly #steps = new Map<Step, number>(STEPS.map((step) => [step, 0]));
+  readonly #counters = new Map<string, Counts>();
+  readonly #pushed = new Map<string, Outcome>();
+  readonly #popped = new Map<string, number>();
+  #lastPublished = 0;
+  readonly #received: number[] = [];
+  /** First and last number published while nothing changed. */
+  readonly #calm: [number, number][] = [];
+  /** What may never be, in words; the first hundred. */
+  readonly faults: string[] = [];
+  /** Calls answered UNCERTAIN. */
+  uncertain = 0;
+  /** Transactions that were answered null: a watched key had changed. */
+  aborted = 0;
+  /** Own writes that were not there when they were read. */
+  readonly missedOwn: string[] = [];
+
+  fault(text: string): void {
+    if (this.faults.length < 100) this.faults.push(text);
+  }
+
+  /** An error reply; true when it says that the outcome is unknown. Any other one is a fault. */
+  isUncertain(who: string, message: string): boolean {
+    const isUncertain = message.startsWith("UNCERTAIN ");
+    if (isUncertain) this.uncertain++;
+    else this.fault(`${who}: ${message}`);
+    return isUncertain;
+  }
+
+  counted(step: "counter" | "script" | "transaction", key: string, outcome: Outcome): void {
+    const counts = this.#counters.get(key) ?? { acked: 0, uncertain: 0 };
+    counts[outcome]++;
+    this.#counters.set(key, counts);
+    if (outcome === "acked") this.did(step);
+  }
+
+  pushed(job: string, outcome: Outcome): void {
+    this.#pushed.set(job, outcome);
+    if (outcome === "acked") this.did("push");
+  }
+
+  popped(job: string): void {
+    this.#popped.set(job, (this.#popped.get(job) ?? 0) + 1);
+    this.did("pop");
+  }
+
+  published(number: number): void {
+    this.#lastPublished = number;
+  }
+
+  received(number: number): void {
+    this.#received.push(number);
+    this.did("message");
+  }
+
+  /** @param missed keys that an iteration has not seen. */
+  scanned(missed: number): void {
+    if (missed > 0) this.fault(`an iteration missed ${missed} keys`);
+    this.did("scan");
+  }
+
+  did(step: Step): void {
+    this.#steps.set(step, this.#steps.get(step)! + 1);
+  }
+
+  /** Waits until every kind of work has gone on by so many steps. */
+  async progress(steps: number, when: string): Promise<void> {
+    const before = new Map(this.#steps);
+    const stuck = () => STEPS.filter((step) => this.#steps.get(step)! < before.get(step)! + steps);
+    try {
+      await until(() => stuck().length === 0);
+    } catch (error) {
+      const what = `${stuck()} going on ${when}; faults: ${this.faults.slice(0, 5).join("; ")}`;
+      throw new Error(`${(error as Error).message}: ${what}`, { cause: error });
+    }
+  }
+
+  /**
+   * Runs work while nothing changes. It begins when a message published after the call has arrived: from there on
+   * all of them must.
+   */
+  async calm(work: () => Promise<void>): Promise<void> {
+    const called = this.#lastPublished;
+    await until(() => (this.#received.at(-1) ?? 0) > called, { what: "a message after a switch" });
+    const first = this.#received.at(-1)!;
+    await work();
+    this.#calm.push([first, this.#lastPublished]);
+  }
+
+  /** Every consumer and subscriber has got what there is for it. */
+  async untilDrained(master: RedisServer, list: string): Promise<void> {
+    await until(async () => (await master.cli("LLEN", list)) === 0, { what: `${list} being empty` });
+    const last = this.#calm.at(-1)?.[1] ?? 0;
+    await until(() => (this.#received.at(-1) ?? 0) >= last, { what: `message ${last}` });
+  }
+
+  /**
+   * Holds the book against the data.
+   *
+   * @param lostBytes what the proxy has reported as lost.
+   */
+  async audit(master: RedisServer, kind: Kind, lostBytes: number): Promise<void> {
+    const mayLose = kind === "two masters" && lostBytes > 0;
+    expect(this.faults, "faults").toEqual([]);
+    // A crash in which nothing was on the wire proves nothing.
+    if (kind === "crash") expect(this.uncertain, "calls answered UNCERTAIN").toBeGreaterThan(0);
+    else expect(this.uncertain, "calls answered UNCERTAIN").toBe(0);
+    if (!mayLose) expect(this.missedOwn, "own writes that were missed").toEqual([]);
+    this.#auditMessages(kind);
+    for (const [key, { acked, uncertain }] of this.#counters) {
+      const final = Number(await master.cli("GET", key));
+      if (!mayLose) expect(final, `${key}: acknowledged`).toBeGreaterThanOrEqual(acked);
+      expect(final, `${key}: asked for`).toBeLessThanOrEqual(acked + uncertain);
+    }
+    if (!mayLose) this.#auditJobs(kind);
+  }
+
+  #auditJobs(kind: Kind): void {
+    const twice = [...this.#popped].filter(([, times]) => times > 1);
+    expect(twice, "jobs that came twice").toEqual([]);
+    const unknown = [...this.#popped.keys()].filter((job) => !this.#pushed.has(job));
+    expect(unknown, "jobs nobody pushed").toEqual([]);
+    const acked = [...this.#pushed].filter(([, outcome]) => outcome === "acked").map(([job]) => job);
+    const lost = acked.filter((job) => !this.#popped.has(job));
+    expect(lost.length, `jobs lost: ${lost}`).toBeLessThanOrEqual(
+      kind === "crash" ? MOST_LOST_IN_CRASHES : 0,
+    );
+  }
+
+  #auditMessages(kind: Kind): void {
+    const received = new Set(this.#received);
+    expect(this.#calm.length, "times without a change").toBeGreaterThan(1);
+    for (const [first, last] of this.#calm) {
+      const missing: number[] = [];
+      for (let number = first; number <= last; number++) if (!received.has(number)) missing.push(number);
+      expect(missing, `messages from ${first} to ${last} that did not arrive`).toEqual([]);
+    }
+    const back = this.#received.filter((number, i) => i > 0 && number <= this.#received[i - 1]!);
+    // What the wrong master sent out may come after what the right one did.
+    if (kind !== "two masters") expect(back, "messages out of order").toEqual([]);
+  }
+
+  /** For the eyes of people. */
+  summary(): string {
+    const steps = [...this.#steps].map(([step, count]) => `${count} ${step}`).join(", ");
+    return `${steps}; ${this.aborted} transactions anew, ${this.uncertain} uncertain`;
+  }
+}
