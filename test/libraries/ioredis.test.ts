@@ -1,21 +1,8 @@
 /** ioredis as applications use it, through switches: none of its connections may notice one. */
 import { Redis } from "ioredis";
-import { afterAll, beforeAll, expect, it } from "vitest";
-import { randomFrom, SEED } from "../support/random.ts";
-import { Stage } from "../support/stage.ts";
-import { Switches } from "./support/switches.ts";
-import { trial } from "./support/trial.ts";
+import { expect } from "vitest";
+import { itNoticesNoSwitch } from "./support/trial.ts";
 import { type Library, Work } from "./support/work.ts";
-
-let stage: Stage;
-let switches: Switches;
-
-beforeAll(async () => {
-  stage = await Stage.open();
-  switches = new Switches(stage, randomFrom(SEED));
-});
-
-afterAll(() => stage?.close());
 
 interface Options {
   readonly protocol: 2 | 3;
@@ -34,16 +21,16 @@ class Ioredis implements Library {
   readonly #consumer: Redis;
   readonly #subscriber: Redis;
 
-  constructor(protocol: 2 | 3) {
-    this.#shared = this.#connect({ protocol, enableAutoPipelining: true }) as Scripted;
+  constructor(port: number, protocol: 2 | 3) {
+    this.#shared = this.#connect(port, { protocol, enableAutoPipelining: true }) as Scripted;
     this.#shared.defineCommand("addOne", { numberOfKeys: 1, lua: "return redis.call('INCR', KEYS[1])" });
-    this.#rivals = [this.#connect({ protocol }), this.#connect({ protocol })];
-    this.#consumer = this.#connect({ protocol });
-    this.#subscriber = this.#connect({ protocol });
+    this.#rivals = [this.#connect(port, { protocol }), this.#connect(port, { protocol })];
+    this.#consumer = this.#connect(port, { protocol });
+    this.#subscriber = this.#connect(port, { protocol });
   }
 
-  #connect(options: Options): Redis {
-    const redis = new Redis(stage.proxy.port, "127.0.0.1", options);
+  #connect(port: number, options: Options): Redis {
+    const redis = new Redis(port, "127.0.0.1", options);
     for (const event of EVENTS)
       redis.on(event, (detail: unknown) => this.incidents.push(`${event} ${detail ?? ""}`.trim()));
     this.#connections.push(redis);
@@ -113,25 +100,11 @@ class Ioredis implements Library {
   }
 }
 
-function users(name: string): Promise<Work[]> {
-  return Promise.all(
+itNoticesNoSwitch("ioredis", (stage, name) =>
+  Promise.all(
     ([2, 3] as const).map((protocol) => {
-      const library = new Ioredis(protocol);
-      return new Work(library, `ioredis RESP${protocol} ${name}`, library.incidents).start();
+      const library = new Ioredis(stage.proxy.port, protocol);
+      return new Work(library, `${name} RESP${protocol}`, library.incidents).start();
     }),
-  );
-}
-
-const CASES = `(1, 3, 7, 8, 12, 15, 17, 20, 21, 24, 26, 29, 30; HOLDFAST_SEED=${SEED})`;
-
-it(`ioredis notices no planned switch, and nothing is uncertain ${CASES}`, async () => {
-  await trial(stage, switches, "planned", await users("planned"));
-});
-
-it(`ioredis notices no second master; only what that acknowledged is lost ${CASES}`, async () => {
-  await trial(stage, switches, "two masters", await users("two masters"));
-});
-
-it(`ioredis notices no crash but by UNCERTAIN for what was on the wire ${CASES}`, async () => {
-  await trial(stage, switches, "crash", await users("crash"));
-});
+  ),
+);

@@ -1,9 +1,10 @@
 /** Libraries at work through one kind of switch. */
-import { expect } from "vitest";
-import { report as figure, type Stage } from "../../support/stage.ts";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { randomFrom, SEED } from "../../support/random.ts";
+import { report as figure, Stage } from "../../support/stage.ts";
 import { within } from "../../support/wait.ts";
 import type { Book } from "./book.ts";
-import type { Kind, Switches } from "./switches.ts";
+import { type Kind, Switches } from "./switches.ts";
 
 /** Users of a library, working. */
 export interface Users {
@@ -23,8 +24,38 @@ export interface Users {
 const STEPS = 5;
 const DEADLINE_MS = 20_000;
 
+const CASES = `(1, 3, 7, 8, 12, 15, 17, 20, 21, 24, 26, 29, 30; HOLDFAST_SEED=${SEED})`;
+
+/**
+ * The claims about a library, one for each kind of switch, on a stage of their own.
+ *
+ * @param start puts users of the library to work; `name` makes their keys their own. It may skip the test, saying why.
+ */
+export function itNoticesNoSwitch(
+  library: string,
+  start: (stage: Stage, name: string, skip: (why: string) => never) => Promise<readonly Users[]>,
+): void {
+  let stage: Stage;
+  let switches: Switches;
+
+  beforeAll(async () => {
+    stage = await Stage.open();
+    switches = new Switches(stage, randomFrom(SEED));
+  });
+
+  afterAll(() => stage?.close());
+
+  it.for([
+    ["planned", "planned switch, and nothing is uncertain"],
+    ["two masters", "second master; only what that acknowledged is lost"],
+    ["crash", "crash but by UNCERTAIN for what was on the wire"],
+  ] as const)(`%s: ${library} notices no %s ${CASES}`, async ([kind], { skip }) => {
+    await trial(stage, switches, kind, await start(stage, `${library} ${kind}`, skip));
+  });
+}
+
 /** Runs the switches of a kind under the work of all users, and holds the result against their books. */
-export async function trial(stage: Stage, switches: Switches, kind: Kind, all: readonly Users[]) {
+async function trial(stage: Stage, switches: Switches, kind: Kind, all: readonly Users[]) {
   const calmly = (when: string) =>
     Promise.all(all.map(({ book }) => book.calm(() => book.progress(STEPS, when))));
   try {
@@ -43,7 +74,7 @@ export async function trial(stage: Stage, switches: Switches, kind: Kind, all: r
     }
     expect(await accepted(stage), "connections accepted").toBe(connections);
     for (const { name, book } of all) {
-      figure(`${name}, ${kind}: ${book.summary()}, ${lostBytes} bytes reported lost`);
+      figure(`${name}: ${book.summary()}, ${lostBytes} bytes reported lost`);
       await book.audit(switches.master, kind, lostBytes);
     }
   } finally {
