@@ -117,14 +117,14 @@ export class Book {
     await until(() => (this.#received.at(-1) ?? 0) > called, { what: "a message after a switch" });
     const first = this.#received.at(-1)!;
     await work();
-    this.#calm.push([first, this.#lastPublished]);
+    const last = this.#lastPublished;
+    await until(() => (this.#received.at(-1) ?? 0) >= last, { what: `message ${last}` });
+    this.#calm.push([first, last]);
   }
 
-  /** Every consumer and subscriber has got what there is for it. */
+  /** The consumer has got what there is for it. */
   async untilDrained(master: RedisServer, list: string): Promise<void> {
     await until(async () => (await master.cli("LLEN", list)) === 0, { what: `${list} being empty` });
-    const last = this.#calm.at(-1)?.[1] ?? 0;
-    await until(() => (this.#received.at(-1) ?? 0) >= last, { what: `message ${last}` });
   }
 
   /**
