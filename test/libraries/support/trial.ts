@@ -50,7 +50,11 @@ export function itNoticesNoSwitch(
     ["two masters", "second master; only what that acknowledged is lost"],
     ["crash", "crash but by UNCERTAIN for what was on the wire"],
   ] as const)(`%s: ${library} notices no %s ${CASES}`, async ([kind], { skip }) => {
-    await trial(stage, switches, kind, await start(stage, `${library} ${kind}`, skip));
+    const skipLoudly = (why: string) => {
+      figure(why);
+      return skip(why);
+    };
+    await trial(stage, switches, kind, await start(stage, `${library} ${kind}`, skipLoudly));
   });
 }
 
