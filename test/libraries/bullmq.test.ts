@@ -159,11 +159,14 @@ class Application {
   }
 
   /** Jobs are added, run and reported as completed. */
-  async progress(jobs: number, what: string): Promise<void> {
+  async progress(jobs: number, when: string): Promise<void> {
     const sizes = () => [this.acked.size, this.runs.size, this.completed.size];
     const before = sizes();
     const goesOn = () => sizes().every((size, i) => size >= before[i]! + jobs);
-    await until(goesOn, { what: `${jobs} more jobs added, run, completed ${what}: ${before}, ${sizes()}` });
+    await until(goesOn).catch((error: Error) => {
+      const what = `${jobs} more jobs added, run, told of ${when}: ${before} became ${sizes()}`;
+      throw new Error(`${error.message}: ${what}; ${this.errors}`, { cause: error });
+    });
   }
 
   /** Nothing is left to be done. */

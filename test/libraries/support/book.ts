@@ -144,7 +144,7 @@ export class Book {
   }
 
   #auditUncertain(kind: Kind): void {
-    // A crash in which nothing was on the wire proves nothing.
+    // One of the crashes waits until everybody who writes has a write on the wire.
     if (kind === "crash") return expect(this.uncertain.length, "uncertain calls").toBeGreaterThan(0);
     // A pop that was just sent to the wrong master may have popped there.
     const isKnown = (text: string) => kind === "two masters" && text.startsWith("consumer: ");

@@ -34,6 +34,14 @@ const MOST_PAUSE_MS = 200;
 /** How long a crash stays without a master at most, ms. */
 const MOST_OUTAGE_MS = 1_500;
 
+/**
+ * How often a replica reports its offset, ms. FAILOVER pauses writes until the next report; and without a TIMEOUT its
+ * master goes on with pings, which change the offset that the report must have (replication.c, replicationCron and
+ * updateFailoverStatus). BullMQ gives up a connection that does not answer a short wait for a second, with Redis
+ * alone as well: so the pause is kept below that.
+ */
+const REPORT_MS = 1_000;
+
 export class Switches {
   readonly #stage: Stage;
   readonly #random: () => number;
@@ -93,20 +101,42 @@ export class Switches {
         await this.#pause();
         return next.promote();
       case "failover":
-        expect(await old.cli("FAILOVER", "TO", next.host, next.port)).toBe("OK");
+        await this.#untilReport(old, next);
+        await sleep(REPORT_MS * (0.2 + 0.7 * this.#random()));
+        expect(await old.cli("FAILOVER", "TO", next.host, next.port, "TIMEOUT", 5_000)).toBe("OK");
         return;
       case "promoteWhileTheMasterLives":
         return next.promote();
       case "killAndPromote":
         return this.#killAndPromote(old, next);
       case "hangKillAndPromote": {
-        // Something is on the wire for certain.
         await old.kill("SIGSTOP");
-        const sent = await this.#stage.sentTo(old);
-        await until(async () => (await this.#stage.sentTo(old)) > sent, { what: "requests that hang" });
+        await this.#untilAllWait(old);
         return this.#killAndPromote(old, next);
       }
     }
+  }
+
+  /** The replica reports its offset now: its next report is a whole second away. */
+  async #untilReport(master: RedisServer, replica: RedisServer): Promise<void> {
+    const line = new RegExp(`port=${replica.port},.*offset=(\\d+)`);
+    const offset = async () => {
+      const slaves = [...(await master.info())].filter(([key]) => /^slave\d+$/.test(key));
+      return slaves.map(([, text]) => line.exec(text)?.[1]).find((found) => found !== undefined);
+    };
+    const before = await offset();
+    await until(async () => (await offset()) !== before, { what: `a report of replica ${replica.port}` });
+  }
+
+  /** Nothing more is sent: whoever writes has a write on the wire. */
+  async #untilAllWait(server: RedisServer): Promise<void> {
+    let last = -1;
+    const isQuiet = async () => {
+      const before = last;
+      last = await this.#stage.sentTo(server);
+      return last === before;
+    };
+    await until(isQuiet, { what: "everybody waiting for a server that hangs", everyMs: 50 });
   }
 
   async #killAndPromote(old: RedisServer, next: RedisServer): Promise<void> {
