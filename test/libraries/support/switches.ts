@@ -31,8 +31,8 @@ const NAMES: Readonly<Record<Kind, readonly Name[]>> = {
 
 /** How long the group stays as it is between two steps of a switch, ms. */
 const MOST_PAUSE_MS = 200;
-/** How long a crash stays without a master at most, ms. */
-const MOST_OUTAGE_MS = 1_500;
+/** How long a crash stays without a master at most, ms: BullMQ does not wait for longer either, see below. */
+const MOST_OUTAGE_MS = 800;
 
 /**
  * How often a replica reports its offset, ms. FAILOVER pauses writes until the next report; and without a TIMEOUT its
