@@ -2,9 +2,10 @@
  * BullMQ at work through switches: producers, two workers, a listener of events. Nothing of it may notice a
  * switch, and each job runs as often as it should.
  *
- * In a crash BullMQ is told UNCERTAIN for the scripts on the wire, and does with it what it does with any error: the
- * producer gets it, and a worker that could not note the end of a job tries to note a failure, or leaves the job to
- * be found stalled. Either way the job runs again, so each error of a worker is worth one run more at most.
+ * In a crash BullMQ is told UNCERTAIN for the scripts on the wire, and does with it what it does with any
+ * error: the producer gets it, and a worker that could not note the end of a job tries to note a failure,
+ * or leaves the job to be found stalled. Either way the job runs again, so each error of a worker is worth
+ * one run more at most.
  */
 import type { EventEmitter } from "node:events";
 import { Queue, QueueEvents, Worker } from "bullmq";
@@ -219,7 +220,10 @@ function count(counts: Map<string, number>, id: string): number {
   return next;
 }
 
-/** Runs the switches of a kind under the work of an application; returns it with what the proxy reports as lost. */
+/**
+ * Runs the switches of a kind under the work of an application; returns it with what the proxy reports as
+ * lost.
+ */
 async function through(kind: Kind, check: (application: Application, lostBytes: number) => Promise<void>) {
   const application = await new Application(kind.replaceAll(" ", "-")).start();
   try {

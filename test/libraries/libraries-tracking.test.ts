@@ -1,6 +1,6 @@
 /**
- * Client-side caching (CLIENT TRACKING) as node-redis does it, through switches: what another client has written
- * is seen soon, a switch empties the cache, and the cache works again after it.
+ * Client-side caching (CLIENT TRACKING) as node-redis does it, through switches: what another client has
+ * written is seen soon, a switch empties the cache, and the cache works again after it.
  */
 import { BasicClientSideCache, createClient } from "redis";
 import { afterAll, beforeAll, expect, it } from "vitest";

@@ -1,6 +1,6 @@
 /**
- * node-redis as applications use it, through switches: commands that pipeline by themselves on a shared client,
- * WATCH and blocking calls on clients of a pool. None of their connections may notice a switch.
+ * node-redis as applications use it, through switches: commands that pipeline by themselves on a shared
+ * client, WATCH and blocking calls on clients of a pool. None of their connections may notice a switch.
  */
 import { type CommandParser, createClient, createClientPool, defineScript, WatchError } from "redis";
 import { expect } from "vitest";

@@ -1,6 +1,6 @@
 /**
- * What the users of a library were told, whatever the library: each of them writes down what it asked for and how
- * it was answered, and in the end the book is held against the data.
+ * What the users of a library were told, whatever the library: each of them writes down what it asked for
+ * and how it was answered, and in the end the book is held against the data.
  *
  *   counters    INCR, scripts and transactions: acked ≤ final ≤ acked + uncertain
  *   jobs        a list: what was pushed is popped once
@@ -109,8 +109,8 @@ export class Book {
   }
 
   /**
-   * Runs work while nothing changes. It begins when a message published after the call has arrived: from there on
-   * all of them must.
+   * Runs work while nothing changes. It begins when a message published after the call has arrived: from
+   * there on all of them must.
    */
   async calm(work: () => Promise<void>): Promise<void> {
     const called = this.#lastPublished;

@@ -1,4 +1,6 @@
-/** The users of a library for another language: a program that says what they are told, one line of JSON each. */
+/**
+ * The users of a library for another language: a program that says what they are told, one line of JSON each.
+ */
 import type { ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
 import { exited, spawnOwned } from "../../support/children.ts";

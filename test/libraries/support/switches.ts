@@ -1,6 +1,6 @@
 /**
- * Changes of the master as people make them, one after another on one stage, each at a random moment; after each
- * of them all three servers are in step again.
+ * Changes of the master as people make them, one after another on one stage, each at a random moment; after
+ * each of them all three servers are in step again.
  */
 import { expect } from "vitest";
 import type { RedisServer } from "../../support/redis.ts";
@@ -35,10 +35,10 @@ const MOST_PAUSE_MS = 200;
 const MOST_OUTAGE_MS = 800;
 
 /**
- * How often a replica reports its offset, ms. FAILOVER pauses writes until the next report; and without a TIMEOUT its
- * master goes on with pings, which change the offset that the report must have (replication.c, replicationCron and
- * updateFailoverStatus). BullMQ gives up a connection that does not answer a short wait for a second, with Redis
- * alone as well: so the pause is kept below that.
+ * How often a replica reports its offset, ms. FAILOVER pauses writes until the next report; and without a
+ * TIMEOUT its master goes on with pings, which change the offset that the report must have (replication.c,
+ * replicationCron and updateFailoverStatus). BullMQ gives up a connection that does not answer a short wait
+ * for a second, with Redis alone as well: so the pause is kept below that.
  */
 const REPORT_MS = 1_000;
 

@@ -29,7 +29,8 @@ const CASES = `(1, 3, 7, 8, 12, 15, 17, 20, 21, 24, 26, 29, 30; HOLDFAST_SEED=${
 /**
  * The claims about a library, one for each kind of switch, on a stage of their own.
  *
- * @param start puts users of the library to work; `name` makes their keys their own. It may skip the test, saying why.
+ * @param start puts users of the library to work; `name` makes their keys their own. It may skip the test,
+ * saying why.
  */
 export function itNoticesNoSwitch(
   library: string,

@@ -3,7 +3,9 @@ import { sleep } from "../../support/wait.ts";
 import { Book, type Outcome } from "./book.ts";
 import type { Users } from "./trial.ts";
 
-/** A library, each call by the mechanism it has for it. Every call rejects with what the server has answered. */
+/**
+ * A library, each call by the mechanism it has for it. Every call rejects with what the server has answered.
+ */
 export interface Library {
   incr(key: string): Promise<number>;
   get(key: string): Promise<string | null>;
