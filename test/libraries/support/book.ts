@@ -158,8 +158,8 @@ export class Book {
   }
 
   #auditUncertain(kind: Kind): void {
-    // One of the crashes waits until everybody who writes has a write on the wire.
-    if (kind === "crash") return expect(this.uncertain.length, "uncertain calls").toBeGreaterThan(0);
+    // How many there are is chance: a library may have nothing but reads on the wire when the master dies.
+    if (kind === "crash") return;
     // A pop that was just sent to the wrong master may have popped there.
     const isKnown = (text: string) => kind === "two masters" && text.startsWith("consumer: ");
     expect(
