@@ -5,7 +5,7 @@
 #
 # Always: Node 20 or newer (checked), the npm packages, redis-server and its tools.
 # --build: the compiled program in dist/, when it is missing or older than its source.
-# PACKAGE: more Debian packages, each with a program of its own name (haproxy, nutcracker).
+# PACKAGE: more Debian packages (haproxy, nutcracker, libhiredis-dev).
 #
 # It never starts a service, and it never touches a Redis that already runs.
 set -eu
@@ -57,12 +57,17 @@ build() {
   npm run --silent build >&2
 }
 
-# The packages among the given ones whose program is missing.
+# Whether a package is there: by a program of its name, or by the word of the package manager.
+present() {
+  have "$1" || dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q ' installed$'
+}
+
+# The packages among the given ones that are missing.
 missing_packages() {
   have redis-server || echo redis-server
   have redis-cli || echo redis-tools
   for package in "$@"; do
-    have "$package" || echo "$package"
+    present "$package" || echo "$package"
   done
 }
 

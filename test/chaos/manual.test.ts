@@ -5,13 +5,13 @@
  * HOLDFAST_ROUNDS makes it longer.
  */
 import { afterEach, expect, it } from "vitest";
+import { randomFrom, SEED } from "../support/random.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { calls, expectNoticedNothing, report as figure, Stage } from "../support/stage.ts";
 import { StatefulLoad } from "../support/stateful.ts";
 import { sleep, until } from "../support/wait.ts";
 import { type Kind, startWorkload, type Workload } from "../support/workload.ts";
 
-const SEED = Number(process.env.HOLDFAST_SEED ?? Date.now() % 1_000_000);
 const ROUNDS = Number(process.env.HOLDFAST_ROUNDS ?? 8);
 
 let stage: Stage | undefined;
@@ -21,17 +21,6 @@ afterEach(async () => {
   await load?.stop();
   await stage?.close();
 });
-
-/** mulberry32: small, and the same everywhere. */
-function randomFrom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
 
 /** Who is what, as the operator who does all this believes. */
 interface Group {
