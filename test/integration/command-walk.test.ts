@@ -457,7 +457,7 @@ class Filler {
     await until(areQuiet, { everyMs: 2, what: "servers without children and subscribers" });
   }
 
-  /** Waits for what was to be saved later, since the servers were quiet: nothing else says that it will be. */
+  /** Waits for what was to be saved later, the servers being quiet: nothing else says that it will be. */
   async untilSaved(): Promise<void> {
     const bytes = Buffer.concat(QUESTIONS.map((args) => encodeCommand(args)));
     const hasBegun = async () => {

@@ -5,14 +5,10 @@
 import { BasicClientSideCache, createClient } from "redis";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { randomFrom, SEED } from "../support/random.ts";
-import { ReplyError } from "../support/resp.ts";
 import { report as figure, Stage } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
 import { Switches } from "./support/switches.ts";
 import { accepted } from "./support/trial.ts";
-
-/** To be set with the version of the proxy that takes CLIENT TRACKING; the first test says when. */
-const IS_SUPPORTED = false;
 
 let stage: Stage;
 let switches: Switches;
@@ -119,22 +115,10 @@ async function expectWorkingCache(application: Application, when: string): Promi
   await application.untilCurrent(`behind writes ${when}`);
 }
 
-it("28: CLIENT TRACKING is refused as long as this file expects that", async () => {
-  const client = await stage.client({ protocol: 3 });
-  const reply = await client.command("CLIENT", "TRACKING", "ON");
-  if (IS_SUPPORTED) expect(reply).toBe("OK");
-  else expect(reply, "set IS_SUPPORTED in this file").toBeInstanceOf(ReplyError);
-});
-
 const KINDS = ["planned", "two masters", "crash"] as const;
 const CLAIM = `node-redis caches nothing old, drops it all at a switch and caches again (HOLDFAST_SEED=${SEED})`;
 
-it.for(KINDS)(`28: %s: ${CLAIM}`, async (kind, { skip }) => {
-  if (!IS_SUPPORTED) {
-    const why = "client-side caching was not tried: the proxy refuses CLIENT TRACKING";
-    figure(why);
-    return skip(why);
-  }
+it.for(KINDS)(`28: %s: ${CLAIM}`, async (kind) => {
   const application = await new Application(stage.proxy.port).start();
   try {
     await application.write();
