@@ -562,7 +562,7 @@ function queue(session: Session, transaction: Transaction, frame: Frame): boolea
     }
     case "wait":
       if (session.hasWritten) transaction.precede(MARK);
-      return queue(session, transaction, frame);
+      break;
     case "script":
       if (isWord(args[1], "DEBUG")) return refuseInMulti(session, transaction, frame);
       noteScriptCommand(session, args);
