@@ -72,8 +72,14 @@ function take(session: Session, frame: Frame): boolean {
   }
   if (session.monitor !== null) return inMonitor(session, frame);
   if (command.kind !== SPECIAL) return sendPlain(session, frame, command.kind);
-  if (!arityFits(command.arity, frame.args.length)) return say(session, wrongArity(command.name));
+  if (!arityFits(command.arity, frame.args.length)) return say(session, wrongWordsOf(command));
   return handle(session, frame);
+}
+
+/** EXEC is refused in a way of its own (server.c, rejectCommand). */
+function wrongWordsOf(command: Command): Buffer {
+  if (command.handler !== "exec") return wrongArity(command.name);
+  return encodeError(`EXECABORT Transaction discarded because of: ${wrongArityText(command.name)}`);
 }
 
 /** Commands that a subscriber may send in RESP2 besides those of the SUBSCRIBE family, and our own. */
@@ -329,6 +335,8 @@ function script(session: Session, frame: Frame): boolean {
       return scriptExists(session, frame);
     case "DEBUG":
       return unsupported(session, frame);
+    case "KILL":
+      return besideScripts(session, frame);
     default:
       noteScriptCommand(session, frame.args);
       return sendPlain(session, frame, WRITE);
@@ -615,15 +623,9 @@ function isPrivateQuiet(session: Session): boolean {
 
 /** Any refusal spoils the transaction; refused itself, EXEC ends it (server.c, rejectCommand). */
 function wrongWords(session: Session, transaction: Transaction, command: Command): true {
-  if (command.handler !== "exec") {
-    transaction.spoilt = true;
-    return say(session, wrongArity(command.name));
-  }
-  discardQuietly(session);
-  return say(
-    session,
-    encodeError(`EXECABORT Transaction discarded because of: ${wrongArityText(command.name)}`),
-  );
+  if (command.handler === "exec") discardQuietly(session);
+  else transaction.spoilt = true;
+  return say(session, wrongWordsOf(command));
 }
 
 function discard(session: Session): true {
