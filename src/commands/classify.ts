@@ -49,6 +49,7 @@ const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ["unsubscribe", "subscribe"],
   ["punsubscribe", "subscribe"],
   ["sunsubscribe", "subscribe"],
+  ["debug", "debug"],
   ["publish", "counting"],
   ["spublish", "counting"],
   ["pubsub", "counting"],

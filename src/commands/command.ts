@@ -41,6 +41,7 @@ export type Handler =
   | "proxy"
   | "topology" // changes who is the master, or ends it
   | "replication" // turns its connection into a replication link
+  | "debug" // it may answer with more frames than one
   | "unlisted" // a name the server did not list: it may be any command, renamed
   | "unsafe" // by its flags it does something to its connection, nobody knows what
   | "forbidden"; // what a browser says to a port it mistakes for a web server's

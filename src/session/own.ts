@@ -33,6 +33,9 @@ export function queueOwn(session: Session, transaction: Transaction, frame: Fram
     case "hello":
       transaction.addChange(command, buf.subarray(start, end), (reply) => followHello(session, args, reply));
       break;
+    case "debug":
+      transaction.addChange(command, buf.subarray(start, end), (reply) => reply);
+      break;
     case "client":
       if (!CLIENT_IN_MULTI.has(args[1]?.toString("latin1", 0, 16).toUpperCase() ?? "")) return false;
       local(() => client(session, { ...frame, args }));

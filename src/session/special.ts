@@ -165,8 +165,9 @@ function handle(session: Session, frame: Frame): boolean {
       return topology(session, frame);
     case "replication":
       return refuseReplication(session, frame);
+    case "debug":
     case "unlisted":
-      return unlisted(session, frame);
+      return onOwnConnection(session, frame);
     case "unsafe":
       return refuseUnsafe(session, frame);
     case "forbidden":
@@ -226,7 +227,7 @@ function refuseReplication(session: Session, frame: Frame): true {
 }
 
 /** Nobody can tell what it does to its connection: it gets one of its own, which nobody uses after it. */
-function unlisted(session: Session, frame: Frame): boolean {
+function onOwnConnection(session: Session, frame: Frame): boolean {
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;

@@ -22,6 +22,8 @@ const HANDLED: Readonly<Partial<Record<Handler, readonly string[]>>> = {
   exec: ["exec"],
   function: ["function"],
   hello: ["hello"],
+  counting: words("publish spublish pubsub"),
+  debug: ["debug"],
   monitor: ["monitor"],
   multi: ["multi"],
   quit: ["quit"],
@@ -38,10 +40,9 @@ const HANDLED: Readonly<Partial<Record<Handler, readonly string[]>>> = {
 
 const HARMLESS: Readonly<Record<string, readonly string[]>> = {
   "they act on the server, not on their connection": words(
-    "acl bgrewriteaof bgsave config debug latency module role save",
+    "acl bgrewriteaof bgsave config latency module role save",
   ),
   "they run a script, in which nothing of that kind may stand": ["fcall", "fcall_ro"],
-  "they send or count messages": words("publish spublish pubsub"),
   "the server refuses what it says about clusters outside of one": ["cluster"],
 };
 

@@ -32,7 +32,7 @@ const MASTER_READS = words(`
   dbsize fcall_ro lastsave memory object pfcount role time touch xinfo`);
 
 const WRITES = words(`
-  acl append asking bgrewriteaof bgsave bitfield bitop cluster config copy debug decr decrby del
+  acl append asking bgrewriteaof bgsave bitfield bitop cluster config copy decr decrby del
   expire expireat fcall flushall flushdb geoadd georadius georadiusbymember geosearchstore getdel
   getex getset hdel hincrby hincrbyfloat hmset hset hsetnx incr incrby incrbyfloat latency linsert lmove lmpop
   lpop lpush lpushx lrem lset ltrim migrate module move mset msetnx persist pexpire pexpireat pfadd pfdebug
@@ -58,6 +58,7 @@ const SPECIALS: Readonly<Record<string, string[]>> = {
   unwatch: ["unwatch"],
   subscribe: words("subscribe psubscribe ssubscribe unsubscribe punsubscribe sunsubscribe"),
   counting: ["publish", "spublish", "pubsub"],
+  debug: ["debug"],
   monitor: ["monitor"],
   blocking: words("blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin"),
   xread: ["xread", "xreadgroup"],
