@@ -46,8 +46,10 @@ const LONGEST_PAUSE_MS = 1_000;
 class Feed extends Nobody {
   private readonly hub: Hub;
   lane: Lane | null = null;
-  /** Requests for topics that are not answered yet. */
+  /** Requests of `restore` that are not answered yet. */
   pending = 0;
+  /** Those who wait for an answer from it. */
+  private readonly waiting = new Set<(reply: Buffer | null) => void>();
 
   constructor(hub: Hub) {
     super();
@@ -63,10 +65,22 @@ class Feed extends Nobody {
     this.hub.feedGone(this, lane.wasOpen);
   }
 
+  /** @param answer gets the last reply, null when the feed is lost or dropped before it. */
+  ask(args: readonly (string | Buffer)[], replies: number, answer: (reply: Buffer | null) => void): void {
+    if (this.lane === null) return answer(null);
+    const once = (reply: Buffer | null): void => {
+      if (this.waiting.delete(once)) answer(reply);
+    };
+    this.waiting.add(once);
+    ask(this.lane, args, once, replies);
+  }
+
+  /** Ends the connection. A lane that is dropped answers nothing more: those who wait are told here. */
   drop(): void {
     const { lane } = this;
     this.lane = null;
     lane?.drop();
+    for (const answer of this.waiting) answer(null);
   }
 }
 
@@ -286,21 +300,21 @@ export class Hub {
     topics: readonly Topic[],
     answer: (reply: Buffer | null) => void,
   ): void {
-    if (feed.lane === null) return answer(null);
     if (topics.length === 0) return answer(NOTHING_MISSING);
     const names = topics.map(({ name }) => Buffer.from(name, "latin1"));
     const confirmed = (reply: Buffer | null): void => {
       if (reply !== null && reply[0] !== MINUS) for (const topic of topics) topic.feed = feed;
       answer(reply);
     };
-    ask(feed.lane, [SUBSCRIBE[family], ...names], confirmed, names.length);
+    feed.ask([SUBSCRIBE[family], ...names], names.length, confirmed);
   }
 
   /** The new feed has everything: the old one is not needed any more. */
   private settled(feed: Feed): void {
     if (feed.lane === null) return;
-    this.old?.drop();
+    const { old } = this;
     this.old = null;
+    old?.drop();
     this.pauseMs = 0;
     if (this.gapSinceMs === null) return;
     const { counters } = this.router;
