@@ -274,9 +274,10 @@ export class Hub {
     feed.lane = lane;
     lane.carriesMessages = true;
     // One that is not whole yet is of less use than the one that still delivers.
-    if (this.old === null) this.old = this.feed;
-    else this.feed?.drop();
+    const before = this.feed;
     this.feed = feed;
+    if (this.old === null) this.old = before;
+    else before?.drop();
     for (const family of ["channels", "patterns", "shards"] as const) {
       const topics = [...this.topics[family].values()];
       for (let i = 0; i < topics.length; i += BATCH) this.restore(feed, family, topics.slice(i, i + BATCH));
@@ -303,10 +304,15 @@ export class Hub {
     if (topics.length === 0) return answer(NOTHING_MISSING);
     const names = topics.map(({ name }) => Buffer.from(name, "latin1"));
     const confirmed = (reply: Buffer | null): void => {
-      if (reply !== null && reply[0] !== MINUS) for (const topic of topics) topic.feed = feed;
+      if (reply !== null && reply[0] !== MINUS) for (const topic of topics) this.arrived(topic, feed);
       answer(reply);
     };
     feed.ask([SUBSCRIBE[family], ...names], names.length, confirmed);
+  }
+
+  /** A topic's messages come from this feed now; a late word of the old one takes none back. */
+  private arrived(topic: Topic, feed: Feed): void {
+    if (topic.feed !== this.feed || this.feed === null) topic.feed = feed;
   }
 
   /** The new feed has everything: the old one is not needed any more. */
