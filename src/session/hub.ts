@@ -155,7 +155,12 @@ export class Hub {
   ): void {
     this.reconsider();
     const { feed } = this;
-    if (feed === null || feed.lane === null) return answer([], this.nowhere());
+    if (feed === null || feed.lane === null) {
+      const found = this.nowhere();
+      // Who had nobody before has nobody now: it would open a connection for nothing later.
+      if (this.isUnused) this.destroy();
+      return answer([], found);
+    }
     const topics = names.map((name) => this.topic(family, name));
     for (const topic of topics) topic.waiting++;
     const missing = topics.filter((topic) => topic.feed !== feed);
@@ -169,7 +174,9 @@ export class Hub {
 
   private nowhere(): Answer {
     const refusal = this.router.noPrivateRoom();
-    return refusal === null ? { kind: "nobody" } : { kind: "no", error: refusal };
+    if (refusal === null) return { kind: "nobody" };
+    this.router.counters.proxyErrors++;
+    return { kind: "no", error: refusal };
   }
 
   private topic(family: Family, name: string): Topic {
