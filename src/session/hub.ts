@@ -294,9 +294,9 @@ export class Hub {
 
   private restore(feed: Feed, family: Family, topics: readonly Topic[]): void {
     feed.pending++;
-    this.ask(feed, family, topics, (reply) => {
-      feed.pending--;
+    this.ask(feed, family, topics.filter(isWanted), (reply) => {
       if (reply !== null && reply[0] === MINUS) this.refused(feed, family, topics, reply);
+      feed.pending--;
       if (feed.pending === 0 && feed === this.feed) this.settled(feed);
     });
   }
@@ -342,13 +342,23 @@ export class Hub {
    * not know it would be worse off.
    */
   private refused(feed: Feed, family: Family, topics: readonly Topic[], error: Buffer): void {
-    if (!isRevocation(error)) return;
+    if (!isRevocation(error)) return this.restoreLater(feed, family, topics);
     // Without a connection it is the user that is refused, not a name.
     if (topics.length > 1 && feed.lane !== null) {
       for (const topic of topics) this.restore(feed, family, [topic]);
       return;
     }
     for (const topic of topics) for (const one of [...topic.subscribers]) one.accessRevoked();
+  }
+
+  /** What is refused for a while only (BUSY: a slow script runs) is not there yet: the gap goes on. */
+  private restoreLater(feed: Feed, family: Family, topics: readonly Topic[]): void {
+    feed.pending++;
+    const timer = setTimeout(() => {
+      feed.pending--;
+      if (feed === this.feed && feed.lane !== null) this.restore(feed, family, topics);
+    }, LONGEST_PAUSE_MS);
+    timer.unref();
   }
 
   destroy(): void {
@@ -363,6 +373,11 @@ export class Hub {
 }
 
 const NOTHING_MISSING = Buffer.from("+OK\r\n");
+
+/** Somebody is subscribed to it, or waits to be. */
+function isWanted({ subscribers, waiting }: Topic): boolean {
+  return subscribers.size > 0 || waiting > 0;
+}
 
 function isRevocation(error: Buffer): boolean {
   return /^-(?:NOPERM|WRONGPASS|NOAUTH)/.test(error.toString("latin1", 0, 16));
