@@ -248,12 +248,12 @@ export class Hub {
   private wanted(): { node: NodeId; role: LaneRole } | null {
     const { router } = this;
     if (router.config.pubsub.from === "replica") {
-      const target = this.feed?.lane?.target ?? null;
-      if (target?.role === "reader" && router.isReadableNode(target.node)) return target;
-      const replica = router.readTarget(0);
-      if (replica !== null && replica.node !== router.epoch.master) {
-        return { node: replica.node, role: "reader" };
-      }
+      // Also with reads.from: master, which says nothing about subscriptions.
+      const { readable } = router.epoch;
+      const target = this.feed?.lane?.target;
+      if (target?.role === "reader" && readable.some(({ id }) => id === target.node)) return target;
+      const replica = readable[0];
+      if (replica !== undefined) return { node: replica.id, role: "reader" };
     }
     const { master } = router.epoch;
     return router.writable && master !== null ? { node: master, role: "master" } : null;
@@ -277,7 +277,7 @@ export class Hub {
     if (!this.isUnused) this.startGap();
     const feed = new Feed(this);
     const lane = this.router.openFeed(this.profile, place.node, place.role, feed);
-    if (lane === null) return this.retryIn(LONGEST_PAUSE_MS);
+    if (lane === null) return this.makeRoom();
     feed.lane = lane;
     lane.carriesMessages = true;
     // One that is not whole yet is of less use than the one that still delivers.
@@ -290,6 +290,19 @@ export class Hub {
       for (let i = 0; i < topics.length; i += BATCH) this.restore(feed, family, topics.slice(i, i + BATCH));
     }
     if (feed.pending === 0) this.settled(feed);
+  }
+
+  /**
+   * There is no room for a connection beside those it has: they are on the wrong node and make room.
+   */
+  private makeRoom(): void {
+    const { feed, old } = this;
+    const hadNone = feed === null && old === null;
+    this.feed = null;
+    this.old = null;
+    feed?.drop();
+    old?.drop();
+    this.retryIn(hadNone ? LONGEST_PAUSE_MS : FIRST_PAUSE_MS);
   }
 
   private restore(feed: Feed, family: Family, topics: readonly Topic[]): void {
