@@ -102,6 +102,8 @@ export class Hub {
   private gapSinceMs: number | null = null;
   private pauseMs = 0;
   private retryTimer: NodeJS.Timeout | null = null;
+  /** The epoch whose place let no feed in: the next one is tried at once. */
+  private retryEpoch = -1;
   private closed = false;
 
   /** @param onClosed nobody is subscribed to anything here any more. */
@@ -236,6 +238,7 @@ export class Hub {
 
   private retryIn(ms: number): void {
     if (this.retryTimer !== null || this.closed) return;
+    this.retryEpoch = this.router.epoch.number;
     this.retryTimer = setTimeout(() => {
       this.retryTimer = null;
       this.reconsider();
@@ -261,7 +264,12 @@ export class Hub {
 
   /** The routing may have changed: moves to another place if that is the one to listen at now. */
   reconsider(): void {
-    if (this.closed || this.retryTimer !== null) return;
+    if (this.closed) return;
+    if (this.retryTimer !== null) {
+      if (this.router.epoch.number === this.retryEpoch) return;
+      clearTimeout(this.retryTimer);
+      this.retryTimer = null;
+    }
     const place = this.wanted();
     if (place === null) return;
     const target = this.feed?.lane?.target;
