@@ -139,6 +139,8 @@ function refuseWhileWatching(session: Session, frame: Frame): boolean {
 
 export function hello(session: Session, frame: Frame): boolean {
   if (refuseWhileWatching(session, frame)) return true;
+  // Messages do not wait for replies: in the new protocol they must not overtake the word that it is spoken.
+  if (session.subscriptions !== null && !session.isDrained()) return false;
   const options = helloOptions(frame.args);
   if (typeof options === "string") return say(session, encodeError(options));
   let { identity } = session.profile;
