@@ -1,23 +1,35 @@
 /** Subscribers while nodes change their roles, die, stand still or throw them out. */
-import { afterEach, describe, expect, it } from "vitest";
-import { RawClient } from "../support/client.ts";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { RawClient } from "../support/client.ts";
+import {
+  type Answer,
+  type FakeConnection,
+  type FakeNode,
+  resp,
+  startFakeNode,
+} from "../support/fake-node.ts";
+import { type ProxyProcess, startProxy } from "../support/proxy.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { type Reply, ReplyError } from "../support/resp.ts";
 import { report, Stage, type StageOptions } from "../support/stage.ts";
 import { sleep, until } from "../support/wait.ts";
 
 let stage: Stage;
+let isOpen = false;
 let publisher: Publisher | null = null;
 
 afterEach(async () => {
   await publisher?.stop();
   publisher = null;
+  if (!isOpen) return;
+  isOpen = false;
   for (const server of stage.group.all) if (server.running) await server.kill("SIGCONT");
   await stage.close();
 });
 
 async function open(options: StageOptions = {}): Promise<void> {
   stage = await Stage.open(options);
+  isOpen = true;
 }
 
 /** Publishes 1, 2, 3 … through the proxy, each as soon as the one before is answered. */
@@ -351,24 +363,6 @@ describe("24: a SUBSCRIBE that was on its way", () => {
   });
 });
 
-it("24: a node that refuses for a while (BUSY) is asked again", { timeout: 90_000 }, async () => {
-  await open({ replicas: 0, redis: { args: ["--busy-reply-threshold", "50"] } });
-  const client = await stage.client();
-  expect(await client.command("SUBSCRIBE", "c")).toEqual(["subscribe", "c", 1]);
-  const script = "local t = redis.call('TIME')[1] while redis.call('TIME')[1] - t < 3 do end return 1";
-  const direct = await RawClient.connect({ port: stage.master.port });
-  // One write: the subscriber's connection is gone, and the script runs before it is back.
-  const [killed, ran] = await direct.pipeline([
-    ["CLIENT", "KILL", "TYPE", "pubsub"],
-    ["EVAL", script, 0],
-  ]);
-  direct.close();
-  expect([killed, ran]).toEqual([1, 1]);
-  await untilSubscribedAt(stage.master);
-  expect(await (await stage.client()).command("PUBLISH", "c", "m")).toBe(1);
-  expect(await client.reply()).toEqual(["message", "c", "m"]);
-});
-
 it("24: subscribers move also when upstream.maxPrivate leaves no room beside them", {
   timeout: 90_000,
 }, async () => {
@@ -429,6 +423,109 @@ describe("24: pubsub.from: replica", () => {
       stopped.delete(second);
       await untilSubscribedAt(second);
       await until(async () => (await numsub(stage.master)) === 0, { what: "the master being left again" });
+    });
+  }
+});
+
+describe("24: whatever a node sends on a subscriber's connection", () => {
+  let node: FakeNode;
+  let proxy: ProxyProcess;
+  let client: RawClient;
+  /** What SUBSCRIBE is answered; undefined = it is confirmed. */
+  let answer: (names: readonly string[]) => Answer;
+  let feed: FakeConnection;
+
+  beforeEach(async () => {
+    answer = () => undefined;
+    node = await startFakeNode(({ name, args, connection }) => {
+      if (!/^P?(UN)?SUBSCRIBE$/.test(name)) return undefined;
+      feed = connection;
+      const names = args.slice(1);
+      const word = resp.bulk(name.toLowerCase());
+      return (
+        answer(names) ?? names.map((one) => resp.array([word, resp.bulk(one), resp.integer(1)])).join("")
+      );
+    });
+    proxy = await startProxy({
+      nodes: [node.address],
+      config: { limits: { outputBufferBytes: "64kb", maxUnsentBytes: "64kb" } },
+    });
+    client = await proxy.connect();
+    expect(await client.command("SUBSCRIBE", "c")).toEqual(["subscribe", "c", 1]);
+  });
+  afterEach(async () => {
+    client.close();
+    await proxy.close();
+    await node.close();
+    expect(proxy.logged("a bug")).toEqual([]);
+  });
+
+  const message = (text: string, channel = "c") =>
+    resp.array([resp.bulk("message"), resp.bulk(channel), resp.bulk(text)]);
+
+  it("BUSY and the like are not for ever: the name is asked for again, and the gap goes on", async () => {
+    let refusals = 0;
+    answer = () => (refusals++ < 2 ? resp.error("BUSY Redis is busy running a script.") : undefined);
+    const lost = feed;
+    lost.socket.destroy();
+    await until(() => refusals === 3, { what: "being asked again" });
+    await until(async () => (await proxy.metric("holdfast_subscription_moves_total")) === 1);
+    expect(await proxy.metric("holdfast_subscription_gap_ms_total")).toBeGreaterThan(1_500);
+    feed.socket.write(message("there"));
+    expect(await client.reply()).toEqual(["message", "c", "there"]);
+  });
+
+  it("names that are refused are found one by one, and only their subscribers are closed", async () => {
+    const loser = await proxy.connect();
+    for (const name of ["d", "e"])
+      expect((await loser.command("SUBSCRIBE", name)) as Reply[]).toContain(name);
+    const gone = loser.untilDisconnected();
+    answer = (names) =>
+      names.includes("d") ? resp.error("NOPERM No permissions to access a channel") : undefined;
+    feed.socket.destroy();
+    await gone;
+    await until(async () => (await proxy.metric("holdfast_subscription_moves_total")) === 1);
+    expect(await proxy.metric('holdfast_clients_closed_total{reason="access-revoked"}')).toBe(1);
+    feed.socket.write(message("there"));
+    expect(await client.reply()).toEqual(["message", "c", "there"]);
+    await until(() => node.received("UNSUBSCRIBE").some((args) => args.includes("e")), {
+      what: "e being given up",
+    });
+  });
+
+  it("messages nobody asked for, cut into bytes, reach nobody else", async () => {
+    const bytes = [
+      message("x", "nobody's"),
+      message("1"),
+      ">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\n2\r\n",
+      message("3"),
+    ];
+    for (const byte of bytes.join("")) {
+      feed.socket.write(byte);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    const heard = [await client.reply(), await client.reply()];
+    expect(heard).toEqual([
+      ["message", "c", "1"],
+      ["message", "c", "3"],
+    ]);
+  });
+
+  for (const [what, bytes] of [
+    ["a reply to nothing", "+OK\r\n"],
+    ["an error", "-ERR whatever\r\n"],
+    ["no frame at all", "?what\r\n"],
+    ["a message larger than limits.outputBufferBytes", message("x".repeat(100_000))],
+  ] as const) {
+    it(`${what}: another connection is made, nobody is closed, the gap is counted`, async () => {
+      feed.socket.write(bytes);
+      await until(async () => (await proxy.metric("holdfast_subscription_moves_total")) >= 1, {
+        what: "a move",
+      });
+      feed.socket.write(message("there"));
+      expect(await client.reply()).toEqual(["message", "c", "there"]);
+      expect(client.disconnected).toBe(false);
+      expect(await client.command("PING")).toEqual(["pong", ""]);
     });
   }
 });

@@ -436,7 +436,7 @@ describe("24: subscribers of one user share one connection", () => {
     await untilNoFeeds(stage.master);
   });
 
-  it("the connection of ten thousand names ends within moments and delays no other client", {
+  it("a client that leaves 50,000 names behind delays no other client", {
     timeout: 90_000,
   }, async () => {
     await open();
@@ -458,10 +458,9 @@ describe("24: subscribers of one user share one connection", () => {
       }
     })();
     many.destroy();
-    await until(async () => same(await namesAt(stage.master), ["c"]), {
-      what: "all given up",
-      deadlineMs: 30_000,
-    });
+    // Not by the names: to decode them would delay the measurement itself.
+    const left = async () => (await feedsAt(stage.master)).map((line) => / sub=(\d+) /.exec(line)?.[1]);
+    await until(async () => (await left())[0] === "1", { what: "all given up", deadlineMs: 30_000 });
     measuring = false;
     await measured;
     report(`longest PING while 50,000 names are given up: ${Math.max(...times).toFixed(0)} ms`);
