@@ -9,6 +9,7 @@
 import { MINUS } from "../resp/bytes.ts";
 import type { Answer, Router } from "../routing/router.ts";
 import type { NodeId } from "../topology/epoch.ts";
+import type { Wakeable } from "../turn.ts";
 import { ask } from "../upstream/ask.ts";
 import type { Lane, LaneRole } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
@@ -35,7 +36,9 @@ export class Topic {
   }
 }
 
-/** Names confirmed by one request when everything is subscribed to again. */
+const FAMILIES: readonly Family[] = ["channels", "patterns", "shards"];
+
+/** Names in one request when many are subscribed to again, or given up. */
 const BATCH = 500;
 
 /** Pause before a feed is tried again that was not let in, ms: the first, and the longest. */
@@ -84,7 +87,8 @@ class Feed extends Nobody {
   }
 }
 
-export class Hub {
+export class Hub implements Wakeable {
+  wakeQueued = false;
   readonly profile: Profile;
   private readonly router: Router;
   private readonly onClosed: () => void;
@@ -98,6 +102,8 @@ export class Hub {
   private feed: Feed | null = null;
   /** Delivers what `feed` has not confirmed yet. */
   private old: Feed | null = null;
+  /** Topics that nobody wants any more and that the feed is to be told of at the end of the turn. */
+  private givenUp: Topic[] = [];
   /** Since when messages may be missed, monotonic ms; null = none are. */
   private gapSinceMs: number | null = null;
   private pauseMs = 0;
@@ -198,13 +204,26 @@ export class Hub {
 
   /** A topic that nobody wants is given up. */
   private release(topic: Topic): void {
-    const { family, name, subscribers } = topic;
-    if (subscribers.size > 0 || topic.waiting > 0 || this.topics[family].get(name) !== topic) return;
+    const { family, name } = topic;
+    if (isWanted(topic) || this.topics[family].get(name) !== topic) return;
     this.topics[family].delete(name);
     if (this.isUnused) return this.destroy();
-    const lane = this.feed?.lane ?? null;
     // Also when it was never confirmed: the confirmation may be on its way.
-    if (lane !== null) ask(lane, [UNSUBSCRIBE[family], Buffer.from(name, "latin1")], () => {});
+    this.givenUp.push(topic);
+    this.router.turn.wakeLater(this);
+  }
+
+  /** Ends what was given up in this turn: a client that leaves may have had thousands of names. */
+  wake(): void {
+    const topics = this.givenUp;
+    if (topics.length === 0) return;
+    this.givenUp = [];
+    for (const family of FAMILIES) {
+      const names = topics.filter((topic) => topic.family === family).map(nameOf);
+      for (const batch of batches(names)) {
+        this.feed?.ask([UNSUBSCRIBE[family], ...batch], batch.length, () => {});
+      }
+    }
   }
 
   // From the feeds
@@ -293,9 +312,10 @@ export class Hub {
     this.feed = feed;
     if (this.old === null) this.old = before;
     else before?.drop();
-    for (const family of ["channels", "patterns", "shards"] as const) {
-      const topics = [...this.topics[family].values()];
-      for (let i = 0; i < topics.length; i += BATCH) this.restore(feed, family, topics.slice(i, i + BATCH));
+    // It knows nothing of them.
+    this.givenUp = [];
+    for (const family of FAMILIES) {
+      for (const batch of batches([...this.topics[family].values()])) this.restore(feed, family, batch);
     }
     if (feed.pending === 0) this.settled(feed);
   }
@@ -330,7 +350,9 @@ export class Hub {
     answer: (reply: Buffer | null) => void,
   ): void {
     if (topics.length === 0) return answer(NOTHING_MISSING);
-    const names = topics.map(({ name }) => Buffer.from(name, "latin1"));
+    // A name that is wanted again at once must not be ended behind that.
+    this.wake();
+    const names = topics.map(nameOf);
     const confirmed = (reply: Buffer | null): void => {
       if (reply !== null && reply[0] !== MINUS) for (const topic of topics) this.arrived(topic, feed);
       answer(reply);
@@ -398,6 +420,16 @@ const NOTHING_MISSING = Buffer.from("+OK\r\n");
 /** Somebody is subscribed to it, or waits to be. */
 function isWanted({ subscribers, waiting }: Topic): boolean {
   return subscribers.size > 0 || waiting > 0;
+}
+
+function nameOf({ name }: Topic): Buffer {
+  return Buffer.from(name, "latin1");
+}
+
+function batches<T>(all: readonly T[]): T[][] {
+  const some: T[][] = [];
+  for (let i = 0; i < all.length; i += BATCH) some.push(all.slice(i, i + BATCH));
+  return some;
 }
 
 function isRevocation(error: Buffer): boolean {
