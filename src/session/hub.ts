@@ -51,6 +51,8 @@ class Feed extends Nobody {
   lane: Lane | null = null;
   /** Requests of `restore` that are not answered yet. */
   pending = 0;
+  /** Monotonic ms: what was published before is here. A replica may fall behind before anybody knows. */
+  completeUntilMs = Number.POSITIVE_INFINITY;
   /** Those who wait for an answer from it. */
   private readonly waiting = new Set<(reply: Buffer | null) => void>();
 
@@ -245,14 +247,16 @@ export class Hub implements Wakeable {
     }
     if (feed !== this.feed) return;
     this.feed = null;
-    this.startGap();
+    this.startGap(feed);
     if (wasOpen) this.pauseMs = 0;
     else this.pauseMs = Math.min(LONGEST_PAUSE_MS, Math.max(FIRST_PAUSE_MS, 2 * this.pauseMs));
     this.retryIn(this.pauseMs);
   }
 
-  private startGap(): void {
-    this.gapSinceMs ??= this.router.nowMs();
+  /** @param left the connection that messages came from. */
+  private startGap(left: Feed | null): void {
+    const nowMs = this.router.nowMs();
+    this.gapSinceMs ??= Math.min(nowMs, left?.completeUntilMs ?? nowMs);
   }
 
   private retryIn(ms: number): void {
@@ -273,7 +277,11 @@ export class Hub implements Wakeable {
       // Also with reads.from: master, which says nothing about subscriptions.
       const { readable } = router.epoch;
       const target = this.feed?.lane?.target;
-      if (target?.role === "reader" && readable.some(({ id }) => id === target.node)) return target;
+      const here = readable.find(({ id }) => id === target?.node);
+      if (here !== undefined && this.feed !== null && target?.role === "reader") {
+        if (Number.isFinite(here.provenAtMs)) this.feed.completeUntilMs = here.provenAtMs;
+        return target;
+      }
       const replica = readable[0];
       if (replica !== undefined) return { node: replica.id, role: "reader" };
     }
@@ -301,7 +309,7 @@ export class Hub implements Wakeable {
   }
 
   private move(place: { node: NodeId; role: LaneRole }): void {
-    if (!this.isUnused) this.startGap();
+    if (!this.isUnused) this.startGap(this.feed);
     const feed = new Feed(this);
     const lane = this.router.openFeed(this.profile, place.node, place.role, feed);
     if (lane === null) return this.makeRoom();

@@ -279,7 +279,7 @@ describe("what a subscriber is told is what a server says", () => {
       await until(() => client.text().split("$9\r\nsubscribe").length === 3 + i, { what: "subscribed anew" });
     }
     await flood;
-    // Between a word that RESP3 is spoken and the next that RESP2 is, all messages are pushes, and vice versa.
+    // Behind the word that RESP3 is spoken all messages are pushes, behind RESP2 none is.
     const phases = client.text().split(/(?=%7\r\n\$6\r\nserver|\*14\r\n\$6\r\nserver)/);
     expect(phases.length).toBe(1 + 2 * 40);
     let messages = 0;
@@ -488,7 +488,7 @@ interface Stormy {
   readonly names: Readonly<Record<FamilyName, Set<string>>>;
 }
 
-/** A client that subscribes, unsubscribes, resets, leaves and comes back; and what it is subscribed to at last. */
+/** A client that comes and goes at random, and what it is subscribed to at last. */
 async function stormy(random: (below: number) => number, steps: number): Promise<Stormy> {
   let client = await stage.client();
   const names = { channels: new Set<string>(), patterns: new Set<string>(), shards: new Set<string>() };
