@@ -7,7 +7,7 @@ import { RawClient as Client } from "../support/client.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { type Argument, encodeCommand, type Reply } from "../support/resp.ts";
 import { calls, errorText, report, Stage, type StageOptions } from "../support/stage.ts";
-import { until } from "../support/wait.ts";
+import { sleep, until } from "../support/wait.ts";
 
 const KB = 1024;
 const MB = 1024 * KB;
@@ -356,33 +356,49 @@ describe("24: subscribers of one user share one connection", () => {
     expect(await stage.proxy.metric('holdfast_upstream_connections{kind="private"}')).toBe(0);
   });
 
-  it("in a storm of clients that come and go, what is subscribed upstream is what clients are subscribed to", {
-    timeout: 90_000,
-  }, async () => {
-    await open();
-    const seed = Number(process.env.TEST_SEED ?? 42);
-    report(`seed ${seed}`);
-    const storm = await Promise.all(Array.from({ length: 30 }, (_, i) => stormy(seeded(seed + i), 120)));
-    const wanted = (family: FamilyName) =>
-      [...new Set(storm.flatMap((one) => [...one.names[family]]))].toSorted();
-    // UNSUBSCRIBE is confirmed by the proxy: the node hears of it a little later.
-    await until(async () => same(await namesAt(stage.master), wanted("channels")), { what: "the channels" });
-    await until(async () => same(await namesAt(stage.master, "SHARDCHANNELS"), wanted("shards")));
-    await until(async () => (await stage.master.cli("PUBSUB", "NUMPAT")) === wanted("patterns").length);
-    expect(wanted("channels").length).toBeGreaterThan(0);
-    expect(await feedsAt(stage.master)).toHaveLength(1);
-    const publisher = await stage.client();
-    for (const name of NAMES) {
-      const subscribers = storm.filter(({ names }) => names.channels.has(name)).length;
-      expect(await publisher.command("PUBSUB", "NUMSUB", name)).toEqual([name, subscribers]);
-      const byPattern = storm
-        .flatMap(({ names }) => [...names.patterns])
-        .filter((one) => globMatches(one, name));
-      expect(await publisher.command("PUBLISH", name, "x")).toBe(subscribers + byPattern.length);
-    }
-    for (const { client } of storm) client.close();
-    await untilNoFeeds(stage.master);
-  });
+  for (const disturbed of [false, true]) {
+    const also = disturbed ? ", while the node throws their connection out again and again" : "";
+    it(`in a storm of clients that come and go, what is subscribed upstream is what clients want${also}`, {
+      timeout: 90_000,
+    }, async () => {
+      await open();
+      const seed = Number(process.env.TEST_SEED ?? 42);
+      report(`seed ${seed}`);
+      let storming = true;
+      let kills = 0;
+      const disturbance = (async () => {
+        while (disturbed && storming) {
+          kills += Number(await stage.master.cli("CLIENT", "KILL", "TYPE", "pubsub"));
+          await sleep(30);
+        }
+      })();
+      const storm = await Promise.all(Array.from({ length: 30 }, (_, i) => stormy(seeded(seed + i), 120)));
+      storming = false;
+      await disturbance;
+      if (disturbed) expect(kills).toBeGreaterThan(5);
+      const wanted = (family: FamilyName) =>
+        [...new Set(storm.flatMap((one) => [...one.names[family]]))].toSorted();
+      // UNSUBSCRIBE is confirmed by the proxy: the node hears of it a little later.
+      await until(async () => same(await namesAt(stage.master), wanted("channels")), {
+        what: "the channels",
+      });
+      await until(async () => same(await namesAt(stage.master, "SHARDCHANNELS"), wanted("shards")));
+      await until(async () => (await stage.master.cli("PUBSUB", "NUMPAT")) === wanted("patterns").length);
+      expect(wanted("channels").length).toBeGreaterThan(0);
+      expect(await feedsAt(stage.master)).toHaveLength(1);
+      const publisher = await stage.client();
+      for (const name of NAMES) {
+        const subscribers = storm.filter(({ names }) => names.channels.has(name)).length;
+        expect(await publisher.command("PUBSUB", "NUMSUB", name)).toEqual([name, subscribers]);
+        const byPattern = storm
+          .flatMap(({ names }) => [...names.patterns])
+          .filter((one) => globMatches(one, name));
+        expect(await publisher.command("PUBLISH", name, "x")).toBe(subscribers + byPattern.length);
+      }
+      for (const { client } of storm) client.close();
+      await untilNoFeeds(stage.master);
+    });
+  }
 
   it("one connection for each user, and numbers that count every client", async () => {
     await open();
