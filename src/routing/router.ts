@@ -247,11 +247,6 @@ export class Router implements LaneKeeper {
     return profile.readers.get(target.node) ?? this.pool.reader(profile, target.node, this.epoch.number);
   }
 
-  /** Whether a node may be read now. */
-  isReadableNode(node: NodeId): boolean {
-    return this.readable.some((target) => target.node === node);
-  }
-
   /** A connection that is to carry messages; null when there may be no more private connections. */
   openFeed(profile: Profile, node: NodeId, role: LaneRole, owner: RequestOwner): Lane | null {
     return this.pool.openFeed({ profile, node, role, epoch: this.epoch, owner });

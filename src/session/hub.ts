@@ -9,6 +9,7 @@
 import { MINUS } from "../resp/bytes.ts";
 import type { Answer, Router } from "../routing/router.ts";
 import type { NodeId } from "../topology/epoch.ts";
+import type { Wakeable } from "../turn.ts";
 import { ask } from "../upstream/ask.ts";
 import type { Lane, LaneRole } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
@@ -35,7 +36,9 @@ export class Topic {
   }
 }
 
-/** Names confirmed by one request when everything is subscribed to again. */
+const FAMILIES: readonly Family[] = ["channels", "patterns", "shards"];
+
+/** Names in one request when many are subscribed to again, or given up. */
 const BATCH = 500;
 
 /** Pause before a feed is tried again that was not let in, ms: the first, and the longest. */
@@ -46,8 +49,12 @@ const LONGEST_PAUSE_MS = 1_000;
 class Feed extends Nobody {
   private readonly hub: Hub;
   lane: Lane | null = null;
-  /** Requests for topics that are not answered yet. */
+  /** Requests of `restore` that are not answered yet. */
   pending = 0;
+  /** Monotonic ms: what was published before is here. A replica may fall behind before anybody knows. */
+  completeUntilMs = Number.POSITIVE_INFINITY;
+  /** Those who wait for an answer from it. */
+  private readonly waiting = new Set<(reply: Buffer | null) => void>();
 
   constructor(hub: Hub) {
     super();
@@ -63,14 +70,27 @@ class Feed extends Nobody {
     this.hub.feedGone(this, lane.wasOpen);
   }
 
+  /** @param answer gets the last reply, null when the feed is lost or dropped before it. */
+  ask(args: readonly (string | Buffer)[], replies: number, answer: (reply: Buffer | null) => void): void {
+    if (this.lane === null) return answer(null);
+    const once = (reply: Buffer | null): void => {
+      if (this.waiting.delete(once)) answer(reply);
+    };
+    this.waiting.add(once);
+    ask(this.lane, args, once, replies);
+  }
+
+  /** Ends the connection. A lane that is dropped answers nothing more: those who wait are told here. */
   drop(): void {
     const { lane } = this;
     this.lane = null;
     lane?.drop();
+    for (const answer of this.waiting) answer(null);
   }
 }
 
-export class Hub {
+export class Hub implements Wakeable {
+  wakeQueued = false;
   readonly profile: Profile;
   private readonly router: Router;
   private readonly onClosed: () => void;
@@ -84,10 +104,14 @@ export class Hub {
   private feed: Feed | null = null;
   /** Delivers what `feed` has not confirmed yet. */
   private old: Feed | null = null;
+  /** Topics that nobody wants any more and that the feed is to be told of at the end of the turn. */
+  private givenUp: Topic[] = [];
   /** Since when messages may be missed, monotonic ms; null = none are. */
   private gapSinceMs: number | null = null;
   private pauseMs = 0;
   private retryTimer: NodeJS.Timeout | null = null;
+  /** The epoch whose place let no feed in: the next one is tried at once. */
+  private retryEpoch = -1;
   private closed = false;
 
   /** @param onClosed nobody is subscribed to anything here any more. */
@@ -141,7 +165,12 @@ export class Hub {
   ): void {
     this.reconsider();
     const { feed } = this;
-    if (feed === null || feed.lane === null) return answer([], this.nowhere());
+    if (feed === null || feed.lane === null) {
+      const found = this.nowhere();
+      // Who had nobody before has nobody now: it would open a connection for nothing later.
+      if (this.isUnused) this.destroy();
+      return answer([], found);
+    }
     const topics = names.map((name) => this.topic(family, name));
     for (const topic of topics) topic.waiting++;
     const missing = topics.filter((topic) => topic.feed !== feed);
@@ -155,7 +184,9 @@ export class Hub {
 
   private nowhere(): Answer {
     const refusal = this.router.noPrivateRoom();
-    return refusal === null ? { kind: "nobody" } : { kind: "no", error: refusal };
+    if (refusal === null) return { kind: "nobody" };
+    this.router.counters.proxyErrors++;
+    return { kind: "no", error: refusal };
   }
 
   private topic(family: Family, name: string): Topic {
@@ -175,13 +206,26 @@ export class Hub {
 
   /** A topic that nobody wants is given up. */
   private release(topic: Topic): void {
-    const { family, name, subscribers } = topic;
-    if (subscribers.size > 0 || topic.waiting > 0 || this.topics[family].get(name) !== topic) return;
+    const { family, name } = topic;
+    if (isWanted(topic) || this.topics[family].get(name) !== topic) return;
     this.topics[family].delete(name);
     if (this.isUnused) return this.destroy();
-    const lane = this.feed?.lane ?? null;
     // Also when it was never confirmed: the confirmation may be on its way.
-    if (lane !== null) ask(lane, [UNSUBSCRIBE[family], Buffer.from(name, "latin1")], () => {});
+    this.givenUp.push(topic);
+    this.router.turn.wakeLater(this);
+  }
+
+  /** Ends what was given up in this turn: a client that leaves may have had thousands of names. */
+  wake(): void {
+    const topics = this.givenUp;
+    if (topics.length === 0) return;
+    this.givenUp = [];
+    for (const family of FAMILIES) {
+      const names = topics.filter((topic) => topic.family === family).map(nameOf);
+      for (const batch of batches(names)) {
+        this.feed?.ask([UNSUBSCRIBE[family], ...batch], batch.length, () => {});
+      }
+    }
   }
 
   // From the feeds
@@ -203,18 +247,21 @@ export class Hub {
     }
     if (feed !== this.feed) return;
     this.feed = null;
-    this.startGap();
+    this.startGap(feed);
     if (wasOpen) this.pauseMs = 0;
     else this.pauseMs = Math.min(LONGEST_PAUSE_MS, Math.max(FIRST_PAUSE_MS, 2 * this.pauseMs));
     this.retryIn(this.pauseMs);
   }
 
-  private startGap(): void {
-    this.gapSinceMs ??= this.router.nowMs();
+  /** @param left the connection that messages came from. */
+  private startGap(left: Feed | null): void {
+    const nowMs = this.router.nowMs();
+    this.gapSinceMs ??= Math.min(nowMs, left?.completeUntilMs ?? nowMs);
   }
 
   private retryIn(ms: number): void {
     if (this.retryTimer !== null || this.closed) return;
+    this.retryEpoch = this.router.epoch.number;
     this.retryTimer = setTimeout(() => {
       this.retryTimer = null;
       this.reconsider();
@@ -227,12 +274,16 @@ export class Hub {
   private wanted(): { node: NodeId; role: LaneRole } | null {
     const { router } = this;
     if (router.config.pubsub.from === "replica") {
-      const target = this.feed?.lane?.target ?? null;
-      if (target?.role === "reader" && router.isReadableNode(target.node)) return target;
-      const replica = router.readTarget(0);
-      if (replica !== null && replica.node !== router.epoch.master) {
-        return { node: replica.node, role: "reader" };
+      // Also with reads.from: master, which says nothing about subscriptions.
+      const { readable } = router.epoch;
+      const target = this.feed?.lane?.target;
+      const here = readable.find(({ id }) => id === target?.node);
+      if (here !== undefined && this.feed !== null && target?.role === "reader") {
+        if (Number.isFinite(here.provenAtMs)) this.feed.completeUntilMs = here.provenAtMs;
+        return target;
       }
+      const replica = readable[0];
+      if (replica !== undefined) return { node: replica.id, role: "reader" };
     }
     const { master } = router.epoch;
     return router.writable && master !== null ? { node: master, role: "master" } : null;
@@ -240,7 +291,12 @@ export class Hub {
 
   /** The routing may have changed: moves to another place if that is the one to listen at now. */
   reconsider(): void {
-    if (this.closed || this.retryTimer !== null) return;
+    if (this.closed) return;
+    if (this.retryTimer !== null) {
+      if (this.router.epoch.number === this.retryEpoch) return;
+      clearTimeout(this.retryTimer);
+      this.retryTimer = null;
+    }
     const place = this.wanted();
     if (place === null) return;
     const target = this.feed?.lane?.target;
@@ -253,28 +309,43 @@ export class Hub {
   }
 
   private move(place: { node: NodeId; role: LaneRole }): void {
-    if (!this.isUnused) this.startGap();
+    if (!this.isUnused) this.startGap(this.feed);
     const feed = new Feed(this);
     const lane = this.router.openFeed(this.profile, place.node, place.role, feed);
-    if (lane === null) return this.retryIn(LONGEST_PAUSE_MS);
+    if (lane === null) return this.makeRoom();
     feed.lane = lane;
     lane.carriesMessages = true;
     // One that is not whole yet is of less use than the one that still delivers.
-    if (this.old === null) this.old = this.feed;
-    else this.feed?.drop();
+    const before = this.feed;
     this.feed = feed;
-    for (const family of ["channels", "patterns", "shards"] as const) {
-      const topics = [...this.topics[family].values()];
-      for (let i = 0; i < topics.length; i += BATCH) this.restore(feed, family, topics.slice(i, i + BATCH));
+    if (this.old === null) this.old = before;
+    else before?.drop();
+    // It knows nothing of them.
+    this.givenUp = [];
+    for (const family of FAMILIES) {
+      for (const batch of batches([...this.topics[family].values()])) this.restore(feed, family, batch);
     }
     if (feed.pending === 0) this.settled(feed);
   }
 
+  /**
+   * There is no room for a connection beside those it has: they are on the wrong node and make room.
+   */
+  private makeRoom(): void {
+    const { feed, old } = this;
+    const hadNone = feed === null && old === null;
+    this.feed = null;
+    this.old = null;
+    feed?.drop();
+    old?.drop();
+    this.retryIn(hadNone ? LONGEST_PAUSE_MS : FIRST_PAUSE_MS);
+  }
+
   private restore(feed: Feed, family: Family, topics: readonly Topic[]): void {
     feed.pending++;
-    this.ask(feed, family, topics, (reply) => {
-      feed.pending--;
+    this.ask(feed, family, topics.filter(isWanted), (reply) => {
       if (reply !== null && reply[0] === MINUS) this.refused(feed, family, topics, reply);
+      feed.pending--;
       if (feed.pending === 0 && feed === this.feed) this.settled(feed);
     });
   }
@@ -286,21 +357,28 @@ export class Hub {
     topics: readonly Topic[],
     answer: (reply: Buffer | null) => void,
   ): void {
-    if (feed.lane === null) return answer(null);
     if (topics.length === 0) return answer(NOTHING_MISSING);
-    const names = topics.map(({ name }) => Buffer.from(name, "latin1"));
+    // A name that is wanted again at once must not be ended behind that.
+    this.wake();
+    const names = topics.map(nameOf);
     const confirmed = (reply: Buffer | null): void => {
-      if (reply !== null && reply[0] !== MINUS) for (const topic of topics) topic.feed = feed;
+      if (reply !== null && reply[0] !== MINUS) for (const topic of topics) this.arrived(topic, feed);
       answer(reply);
     };
-    ask(feed.lane, [SUBSCRIBE[family], ...names], confirmed, names.length);
+    feed.ask([SUBSCRIBE[family], ...names], names.length, confirmed);
+  }
+
+  /** A topic's messages come from this feed now; a late word of the old one takes none back. */
+  private arrived(topic: Topic, feed: Feed): void {
+    if (topic.feed !== this.feed || this.feed === null) topic.feed = feed;
   }
 
   /** The new feed has everything: the old one is not needed any more. */
   private settled(feed: Feed): void {
     if (feed.lane === null) return;
-    this.old?.drop();
+    const { old } = this;
     this.old = null;
+    old?.drop();
     this.pauseMs = 0;
     if (this.gapSinceMs === null) return;
     const { counters } = this.router;
@@ -315,13 +393,23 @@ export class Hub {
    * not know it would be worse off.
    */
   private refused(feed: Feed, family: Family, topics: readonly Topic[], error: Buffer): void {
-    if (!isRevocation(error)) return;
+    if (!isRevocation(error)) return this.restoreLater(feed, family, topics);
     // Without a connection it is the user that is refused, not a name.
     if (topics.length > 1 && feed.lane !== null) {
       for (const topic of topics) this.restore(feed, family, [topic]);
       return;
     }
     for (const topic of topics) for (const one of [...topic.subscribers]) one.accessRevoked();
+  }
+
+  /** What is refused for a while only (BUSY: a slow script runs) is not there yet: the gap goes on. */
+  private restoreLater(feed: Feed, family: Family, topics: readonly Topic[]): void {
+    feed.pending++;
+    const timer = setTimeout(() => {
+      feed.pending--;
+      if (feed === this.feed && feed.lane !== null) this.restore(feed, family, topics);
+    }, LONGEST_PAUSE_MS);
+    timer.unref();
   }
 
   destroy(): void {
@@ -336,6 +424,21 @@ export class Hub {
 }
 
 const NOTHING_MISSING = Buffer.from("+OK\r\n");
+
+/** Somebody is subscribed to it, or waits to be. */
+function isWanted({ subscribers, waiting }: Topic): boolean {
+  return subscribers.size > 0 || waiting > 0;
+}
+
+function nameOf({ name }: Topic): Buffer {
+  return Buffer.from(name, "latin1");
+}
+
+function batches<T>(all: readonly T[]): T[][] {
+  const some: T[][] = [];
+  for (let i = 0; i < all.length; i += BATCH) some.push(all.slice(i, i + BATCH));
+  return some;
+}
 
 function isRevocation(error: Buffer): boolean {
   return /^-(?:NOPERM|WRONGPASS|NOAUTH)/.test(error.toString("latin1", 0, 16));

@@ -173,6 +173,8 @@ function helloOptions(args: readonly Buffer[]): HelloOptions | string {
 }
 
 export function hello(session: Session, frame: Frame): boolean {
+  // Messages do not wait for replies: in the new protocol they must not overtake the word that it is spoken.
+  if (session.subscriptions !== null && !session.isDrained()) return false;
   const options = helloOptions(frame.args);
   if (typeof options === "string") return say(session, encodeError(options));
   let { identity } = session.profile;

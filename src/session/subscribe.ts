@@ -77,9 +77,12 @@ export function inSubscriberMode(session: Session, frame: Frame): boolean {
   const word = args[1]?.toString("latin1").toLowerCase() ?? "";
   const name = command.subcommands?.has(word) === true ? `${command.name}|${word}` : command.name;
   const allowed = "(P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET";
+  const why = `Can't execute '${name}': only ${allowed} are allowed in this context`;
+  // EXEC that is refused says so in its own way (server.c, rejectCommand).
+  const isExec = command.handler === "exec";
   return say(
     session,
-    encodeError(`ERR Can't execute '${name}': only ${allowed} are allowed in this context`),
+    encodeError(isExec ? `EXECABORT Transaction discarded because of: ${why}` : `ERR ${why}`),
   );
 }
 

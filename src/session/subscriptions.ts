@@ -52,11 +52,13 @@ export class Subscriptions {
     for (const topic of topics) {
       const { family, name } = topic;
       const mine = this.topics[family];
-      if (!mine.has(name)) {
+      // Known from when the client was another user (AUTH), a name stays with that one's hub.
+      const known = mine.get(name);
+      if (known === undefined) {
         mine.set(name, topic);
         this.bytes += name.length + ENTRY_BYTES;
         topic.subscribers.add(this.subscriber);
-      }
+      } else if (known !== topic) topic.hub.leave(topic, this.subscriber);
       said.push(confirmation(command, name, this.shownCount(family), protocol));
     }
     return Buffer.concat(said);

@@ -319,6 +319,35 @@ describe("a client that does not take its replies", () => {
     expect(client.events).toEqual(["overflow"]);
   });
 
+  it("that has subscribed is cut at limits.subscriberBufferBytes, and only while it is subscribed", () => {
+    const world = new World();
+    const client = world.client({ maxBytes: 50_000, maxSubscriberBytes: 20_000, pauseBytes: 10_000 });
+    client.socket.stuck = true;
+    client.own("x".repeat(20_001));
+    world.flush();
+    client.output.isSubscriber = true;
+    client.socket.takePieces(1);
+    client.own("x".repeat(20_000));
+    world.flush();
+    expect(client.events).toEqual([]);
+    client.copy("y");
+    world.flush();
+    expect(client.events).toEqual(["overflow"]);
+  });
+
+  it("that has subscribed is never allowed more than limits.outputBufferBytes", () => {
+    const world = new World();
+    const client = world.client({ maxBytes: 50_000, maxSubscriberBytes: 90_000, pauseBytes: 10_000 });
+    client.output.isSubscriber = true;
+    client.socket.stuck = true;
+    client.own("x".repeat(50_000));
+    world.flush();
+    expect(client.events).toEqual([]);
+    client.own("y");
+    world.flush();
+    expect(client.events).toEqual(["overflow"]);
+  });
+
   it("counts what waits for the turn's end as unsent", () => {
     const world = new World();
     const client = world.client();
