@@ -43,6 +43,52 @@ export class OutputSlab {
   }
 }
 
+/** From this size on a piece that waits is kept as it is; smaller ones are put together. */
+const KEEP_PIECE = 4 * 1024;
+
+/** Room that is taken for small pieces at a time, bytes: the first, and the largest. */
+const FIRST_ROOM = 1024;
+const LARGEST_ROOM = 64 * 1024;
+
+/**
+ * What waits behind a socket that does not take what it has. Thousands of small pieces would cost far more
+ * memory than their bytes, so they are put together.
+ */
+class Backlog {
+  bytes = 0;
+  private readonly pieces: Buffer[] = [];
+  private room: Buffer = NOTHING;
+  private used = 0;
+
+  /** @param isLent the bytes lie in a buffer that others will write over. */
+  add(piece: Buffer, isLent: boolean): void {
+    this.bytes += piece.length;
+    if (piece.length >= KEEP_PIECE) {
+      this.closeRoom();
+      this.pieces.push(isLent ? Buffer.from(piece) : piece);
+      return;
+    }
+    if (this.used + piece.length > this.room.length) {
+      const larger = Math.min(LARGEST_ROOM, Math.max(FIRST_ROOM, 2 * this.room.length));
+      this.closeRoom();
+      this.room = Buffer.allocUnsafeSlow(Math.max(larger, piece.length));
+    }
+    piece.copy(this.room, this.used);
+    this.used += piece.length;
+  }
+
+  private closeRoom(): void {
+    if (this.used > 0) this.pieces.push(this.room.subarray(0, this.used));
+    this.room = NOTHING;
+    this.used = 0;
+  }
+
+  take(): readonly Buffer[] {
+    this.closeRoom();
+    return this.pieces;
+  }
+}
+
 /** Who looks after a client's output. */
 export interface OutputOwner {
   /** The client does not take its replies: more than the limit waits. */
@@ -81,6 +127,7 @@ export class Output implements Flushable {
   private waiting = 0;
   private inSlab = false;
   private awaitingDrain = false;
+  private backlog: Backlog | null = null;
 
   constructor(options: {
     socket: Socket;
@@ -141,7 +188,12 @@ export class Output implements Flushable {
 
   /** Bytes the client has not taken. */
   get unsentBytes(): number {
-    return this.waiting + this.socket.writableLength;
+    return this.waiting + this.queuedBytes;
+  }
+
+  /** What was flushed and has not left. */
+  private get queuedBytes(): number {
+    return this.socket.writableLength + (this.backlog?.bytes ?? 0);
   }
 
   flush(): void {
@@ -150,37 +202,51 @@ export class Output implements Flushable {
     if (bytes === 0) return;
     this.counters.bytesOut += bytes;
     this.waiting = 0;
-    if (!socket.destroyed) {
+    if (this.awaitingDrain) this.holdBack();
+    else if (!socket.destroyed) {
       if (this.pieces === null && this.piece !== null)
-        socket.write(this.take(this.piece.subarray(this.start, this.end)));
+        socket.write(this.piece.subarray(this.start, this.end));
       else this.writePieces();
     }
     this.piece = null;
     this.pieces = null;
-    const unsent = socket.writableLength;
     if (this.inSlab) {
       this.inSlab = false;
-      this.slab.leave(unsent > 0);
+      this.slab.leave(!this.awaitingDrain && socket.writableLength > 0);
     }
+    const unsent = this.queuedBytes;
     if (unsent > 0) this.stillUnsent(unsent);
   }
 
   private writePieces(): void {
     this.closePiece();
-    if (this.pieces === null) return;
-    const pieces = this.pieces.map((piece) => this.take(piece));
+    if (this.pieces !== null) this.write(this.pieces);
+  }
+
+  private write(pieces: readonly Buffer[]): void {
     this.socket.cork();
     for (const piece of pieces) this.socket.write(piece);
     this.socket.uncork();
   }
 
-  /**
-   * What joins a queue that is not moving is copied: a small piece would keep the whole slab alive, and the
-   * byte limit would lie. What lies elsewhere may be shared with others and is not.
-   */
-  private take(piece: Buffer): Buffer {
-    const isInSlab = piece.buffer.byteLength === SLAB_BYTES && piece.length < SLAB_MAX_REPLY;
-    return isInSlab && this.socket.writableLength > 0 ? Buffer.from(piece) : piece;
+  /** The socket has enough to do: what comes now waits here, where it can be put together. */
+  private holdBack(): void {
+    this.closePiece();
+    this.backlog ??= new Backlog();
+    for (const piece of this.pieces ?? []) this.backlog.add(piece, piece.buffer.byteLength === SLAB_BYTES);
+  }
+
+  /** The socket has taken what it had. */
+  private writeBacklog(): void {
+    const { backlog } = this;
+    this.backlog = null;
+    if (backlog !== null && !this.socket.destroyed) this.write(backlog.take());
+  }
+
+  /** Gives everything to the socket: it is to end. */
+  finish(): void {
+    this.flush();
+    this.writeBacklog();
   }
 
   private stillUnsent(unsent: number): void {
@@ -193,6 +259,7 @@ export class Output implements Flushable {
     this.awaitingDrain = true;
     this.socket.write(NOTHING, () => {
       this.awaitingDrain = false;
+      this.writeBacklog();
       const rest = this.socket.writableLength;
       if (rest > 0) return this.stillUnsent(rest);
       if (!this.congested) return;

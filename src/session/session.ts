@@ -999,7 +999,7 @@ export class Session
       this.router.turn.wakeLater(this);
       return;
     }
-    this.output.flush();
+    this.output.finish();
     this.destroy("client");
   }
 
@@ -1027,7 +1027,7 @@ export class Session
 
   /** Everything is answered: the rest of the output, then the end. */
   private hangUp(): void {
-    this.output.flush();
+    this.output.finish();
     if (this.closed) return;
     this.socket.end();
     this.gone(this.closeReason ?? (this.draining ? "shutdown" : "client"));

@@ -348,6 +348,38 @@ describe("a client that does not take its replies", () => {
     expect(client.events).toEqual(["overflow"]);
   });
 
+  it("has its small replies put together: their number costs no memory, and they come in order", () => {
+    const world = new World();
+    const client = world.client();
+    client.socket.stuck = true;
+    for (let i = 0; i < 2_000; i++) {
+      if (i % 500 === 0) client.own("L".repeat(5_000));
+      if (i % 2 === 0) client.copy(`reply ${i};`);
+      else client.own(`message ${i};`);
+      world.flush();
+    }
+    expect(client.output.unsentBytes).toBe(client.expected.length);
+    // The pieces of the first turn are the socket's; the rest waits in the output, not in the socket.
+    expect(client.socket.waiting.length).toBe(2);
+    client.socket.unstick();
+    expect(client.socket.received).toBe(client.expected);
+    expect(client.output.unsentBytes).toBe(0);
+  });
+
+  it("still gets all that waits when it is to end", () => {
+    const world = new World();
+    const client = world.client();
+    client.socket.stuck = true;
+    for (let i = 0; i < 10; i++) {
+      client.copy(`reply ${i};`);
+      world.flush();
+    }
+    client.copy("the last");
+    client.output.finish();
+    client.socket.unstick();
+    expect(client.socket.received).toBe(client.expected);
+  });
+
   it("counts what waits for the turn's end as unsent", () => {
     const world = new World();
     const client = world.client();
