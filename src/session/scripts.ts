@@ -15,14 +15,22 @@ const MAX_NOTED = 10_000;
  * has sent behind it can overtake it because the server lacked the script.
  */
 export class ScriptCall implements Rewrite {
-  replies = 1;
+  replies: number;
   private readonly frame: Buffer;
+  /** Replies to what goes right before the call. */
+  private readonly before: number;
   private readonly name: string;
   private readonly load: () => Buffer | null;
 
-  /** @param frame the request as the client sent it; copied. @param load gives the script to a server. */
-  constructor(frame: Buffer, name: Buffer, load: () => Buffer | null) {
-    this.frame = Buffer.from(frame);
+  /**
+   * @param frame the request as the client sent it; copied.
+   * @param load gives the script to a server.
+   * @param before a request that belongs right before the call; null = none.
+   */
+  constructor(frame: Buffer, name: Buffer, load: () => Buffer | null, before: Buffer | null = null) {
+    this.frame = before === null ? Buffer.from(frame) : Buffer.concat([before, frame]);
+    this.before = before === null ? 0 : 1;
+    this.replies = 1 + this.before;
     this.name = name.toString("latin1").toLowerCase();
     this.load = load;
   }
@@ -32,20 +40,24 @@ export class ScriptCall implements Rewrite {
     if (given.has(this.name)) return this.frame;
     if (given.size >= MAX_NOTED) given.clear();
     const bytes = this.requestFor();
-    if (this.replies > 1) given.add(this.name);
+    if (this.bringsScript) given.add(this.name);
     return bytes;
   }
 
   requestFor(): Buffer {
     const load = this.load();
-    this.replies = load === null ? 1 : 2;
+    this.replies = (load === null ? 1 : 2) + this.before;
     return load === null ? this.frame : Buffer.concat([load, this.frame]);
   }
 
   /** What to send when the server lacks the script all the same; null = nobody has sent it. */
   repaired(): Buffer | null {
     const bytes = this.requestFor();
-    return this.replies > 1 ? bytes : null;
+    return this.bringsScript ? bytes : null;
+  }
+
+  private get bringsScript(): boolean {
+    return this.replies > 1 + this.before;
   }
 
   readonly deadlineMs = null;

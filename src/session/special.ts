@@ -32,7 +32,14 @@ export function special(
   end: number,
   owned: boolean,
 ): boolean {
-  const frame: Frame = { command, buf, start, end, owned, args: requestArgs(buf, start) };
+  const taken = take(session, { command, buf, start, end, owned, args: requestArgs(buf, start) });
+  // What CLIENT CACHING was about is done with (networking.c, resetClient).
+  if (taken && command.handler !== "client" && session.transaction === null) takeCaching(session);
+  return taken;
+}
+
+function take(session: Session, frame: Frame): boolean {
+  const { command } = frame;
   if (!session.profile.accepted && wantsLogin(frame)) {
     const problem = commandProblem(command, frame.args);
     if (problem !== null) return say(session, problem);
@@ -193,7 +200,13 @@ function evalsha(session: Session, frame: Frame): boolean {
   if (lane === null) return session.noWay(command, frame.buf, frame.start);
   const name = Buffer.from(frame.args[1] ?? "");
   const load = (): Buffer | null => session.context.scripts.loadRequest(name);
-  const rewrite = new ScriptCall(frame.buf.subarray(frame.start, frame.end), name, load);
+  // Behind the script's body, which would use it up.
+  const rewrite = new ScriptCall(
+    frame.buf.subarray(frame.start, frame.end),
+    name,
+    load,
+    takeCaching(session),
+  );
   const buf = rewrite.firstFor(lane.scripts);
   const { replies } = rewrite;
   const repair = (): Buffer | null => rewrite.repaired();
@@ -440,8 +453,6 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
     discardQuietly(session);
     return true;
   }
-  const caching = takeCaching(session);
-  if (caching !== null) transaction.precede(caching);
   const buf = transaction.unit();
   const { replies } = transaction;
   const bond = session.watching ? "watched" : "none";
@@ -455,6 +466,6 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
 function discardQuietly(session: Session): void {
   session.transaction = null;
   session.watchLost = false;
-  session.watching = false;
+  session.forgetWatched();
   session.releasePrivate();
 }
