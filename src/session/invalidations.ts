@@ -63,6 +63,11 @@ export class Invalidations extends Nobody implements WaitsForMaster, Wakeable {
   private retryTimer: NodeJS.Timeout | null = null;
   private closed = false;
 
+  /** The client that got the messages has left. */
+  get isClosed(): boolean {
+    return this.closed;
+  }
+
   constructor(target: InvalidationTarget, router: Router) {
     super();
     this.target = target;

@@ -95,9 +95,10 @@ export class Tracking implements Redirecting {
     if (options.prefixes.length === 0) this.isForAllKeys = true;
     const before = this.invalidations;
     this.redirectId = options.redirectId;
-    this.invalidations = invalidations;
-    invalidations?.add(this);
-    if (before !== invalidations) before?.remove(this);
+    // The other client may have left meanwhile.
+    this.invalidations = invalidations?.isClosed === false ? invalidations : null;
+    this.invalidations?.add(this);
+    if (before !== this.invalidations) before?.remove(this);
   }
 
   /** Whether CLIENT CACHING with this word is accepted (networking.c, clientCommand). */
@@ -240,7 +241,7 @@ class TrackingCall implements Rewrite {
       session.tracking ??= new Tracking(session);
       session.tracking.accept(this.options, invalidations);
       session.tracking.lane = session.privateLane;
-      if (invalidations !== null && invalidations.serverId !== this.sentId) session.leaveTracked();
+      if (invalidations?.isClosed === false && invalidations.serverId !== this.sentId) session.leaveTracked();
     }
     return reply;
   }

@@ -348,7 +348,7 @@ it("28: a push is never a reply, on a shared connection and on one of its own", 
   expect(shared).toEqual(["Some real reply following the push reply", "next"]);
   const own = await client.pipeline([["WATCH", "k"], ...commands]);
   expect(own).toEqual(["OK", ...shared]);
-  expect(client.pushes).toEqual([["server-cpu-usage", 42]]);
+  expect(client.pushes.at(-1)).toEqual(["server-cpu-usage", 42]);
 });
 
 // Through switches
@@ -594,6 +594,92 @@ it.each(["the first", "another prefix"])(
     expect(invalidations(client)).toEqual(wanted);
   },
 );
+
+it("28: a redirect on its way when the master crashes is made to the new one", async () => {
+  stage = await Stage.open({ replicas: 1 });
+  const [first, late] = [await stage.client(), await stage.client()];
+  const target = await stage.client({ protocol: 3 });
+  const writer = await stage.client();
+  const id = (await target.command("CLIENT", "ID")) as number;
+  expect(await first.command("CLIENT", "TRACKING", "ON", "REDIRECT", id)).toBe("OK");
+  // Its connection is there before, and what it asks is not answered.
+  await late.command("WATCH", "k");
+  const sent = await stage.sentTo(stage.master);
+  await stage.replica(0).untilCaughtUp(stage.master);
+  await stage.master.cli("CLIENT", "PAUSE", "60000", "ALL");
+  const answer = late.command("CLIENT", "TRACKING", "ON", "REDIRECT", id);
+  await until(async () => (await stage.sentTo(stage.master)) > sent, { what: "it being on the way" });
+  await stage.master.kill("SIGKILL");
+  await stage.untilCause("connection-lost");
+  expect(late.waiting).toBe(1);
+  await stage.replica(0).promote();
+  expect(await answer).toBe("OK");
+  expect(await late.command("CLIENT", "GETREDIR")).toBe(id);
+  await late.command("GET", "k");
+  await first.command("GET", "l");
+  await writer.command("MSET", "k", "1", "l", "1");
+  await until(() => invalidations(target).length === 3, { what: "the invalidations" });
+  expect(invalidations(target)).toEqual([null, "k", "l"]);
+});
+
+it("28: whose messages nobody gets any more is told so after a switch", async () => {
+  stage = await Stage.open({ replicas: 0 });
+  const tracker = await stage.client({ protocol: 3 });
+  const target = await stage.proxy.connect();
+  const id = (await target.command("CLIENT", "ID")) as number;
+  expect(await tracker.command("CLIENT", "TRACKING", "ON", "REDIRECT", id)).toBe("OK");
+  target.close();
+  await until(async () =>
+    String(await tracker.command("CLIENT", "TRACKING", "ON", "REDIRECT", id)).includes("ERR"),
+  );
+  await stage.master.cli("CLIENT", "KILL", "TYPE", "normal");
+  await until(() => tracker.pushes.length === 1, { what: "being told" });
+  expect(tracker.pushes).toEqual([["tracking-redir-broken", id]]);
+  expect(await tracker.command("GET", "k")).toBeNull();
+});
+
+it("28: a waiting call, watched keys and a monitor of clients that track live through a switch", async () => {
+  stage = await Stage.open({ replicas: 1 });
+  const [waiting, watching, monitor] = [
+    await stage.client({ protocol: 3 }),
+    await stage.client({ protocol: 3 }),
+    await stage.client({ protocol: 3 }),
+  ];
+  const writer = await stage.client();
+  for (const one of [waiting, watching, monitor]) {
+    expect(await one.command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "k")).toBe("OK");
+  }
+  const answer = waiting.command("BLPOP", "q", "0");
+  expect(await watching.command("WATCH", "w")).toBe("OK");
+  expect(await monitor.command("MONITOR")).toBe("OK");
+  await until(async () => (await stage.master.info("clients")).get("blocked_clients") === "1");
+  // For longer than a probe interval: it cannot have been answered.
+  await sleep(250);
+  await stage.replica(0).untilCaughtUp(stage.master);
+  await stage.master.kill("SIGKILL");
+  await stage.replica(0).promote();
+  const clients = async () => stage.replica(0).info("clients");
+  await until(async () => (await clients()).get("tracking_clients") === "3", { what: "being tracked" });
+  await until(async () => (await clients()).get("blocked_clients") === "1", { what: "waiting again" });
+  await writer.command("RPUSH", "q", "job");
+  expect(await answer).toEqual(["q", "job"]);
+  expect(await watching.pipeline([["MULTI"], ["GET", "w"], ["EXEC"]])).toEqual(["OK", "QUEUED", null]);
+  await writer.command("SET", "k1", "1");
+  for (const one of [waiting, watching, monitor]) {
+    await until(() => invalidations(one).length === 2, { what: "the invalidation" });
+    expect(invalidations(one)).toEqual([null, "k1"]);
+  }
+  await until(async () => String(await monitor.reply()).includes('"k1"'), { what: "the monitor's line" });
+});
+
+it("28: a client that tracks and says no more gets its replies", async () => {
+  stage = await Stage.open({ replicas: 0 });
+  const client = await stage.proxy.connect();
+  client.send("CLIENT TRACKING ON\r\nSET k 1\r\nGET k\r\n");
+  client.socket.end();
+  expect([await client.reply(), await client.reply(), await client.reply()]).toEqual(["OK", "OK", "1"]);
+  await client.untilDisconnected();
+});
 
 it("28: a server that refuses to track is not read for the client until it does", async () => {
   stage = await Stage.open({ replicas: 0 });
