@@ -573,6 +573,12 @@ export class Session
   }
 
   wayFor(request: Request): Lane | null {
+    const lane = this.laneAgain(request);
+    if (lane !== null && request.rewrite?.isBarrier === true) this.block("drain");
+    return lane;
+  }
+
+  private laneAgain(request: Request): Lane | null {
     if (request.bond === "blocking" || request.bond === "stream" || this.tracking !== null) {
       const lane = request.rewrite?.isReady?.() === false ? "no-master" : this.openPrivate();
       if (typeof lane !== "string") {
