@@ -117,7 +117,7 @@ export class Invalidations extends Nobody implements WaitsForMaster, Wakeable {
     if (lane === null) {
       const error = router.noPrivateRoom();
       this.tell(error === null ? { kind: "nobody" } : { kind: "no", error });
-      return router.whenWritable(this);
+      return router.writable ? this.retryLater() : router.whenWritable(this);
     }
     lane.carriesMessages = true;
     this.lane = lane;

@@ -667,8 +667,10 @@ export class Session
     const { tracking } = this;
     // What is still on the way may change what is to be tracked.
     if (tracking !== null && (this.flight.count > 0 || !tracking.isReady)) return;
-    const lane = this.router.writable ? this.router.openPrivate(this.profile, this.flight) : null;
-    if (lane === null) return this.router.whenWritable(this);
+    if (!this.router.writable) return this.router.whenWritable(this);
+    const lane = this.router.openPrivate(this.profile, this.flight);
+    // There is no room; nobody tells when there is.
+    if (lane === null) return this.restoreLater(this.nextPauseMs());
     this.privateLane = lane;
     lane.carriesMessages = true;
     if (this.monitor !== null) quietly(lane, MONITOR, 1);
@@ -692,7 +694,7 @@ export class Session
   }
 
   /** The client does not watch any more; its connection may have to stay for something else. */
-  forgetWatched(): void {
+  forgetWatch(): void {
     if (this.watching && this.privateLane !== null && this.hasStream) quietly(this.privateLane, UNWATCH, 1);
     this.watching = false;
   }

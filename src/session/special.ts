@@ -466,6 +466,6 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
 function discardQuietly(session: Session): void {
   session.transaction = null;
   session.watchLost = false;
-  session.forgetWatched();
+  session.forgetWatch();
   session.releasePrivate();
 }

@@ -622,6 +622,33 @@ it("28: a redirect on its way when the master crashes is made to the new one", a
   expect(invalidations(target)).toEqual([null, "k", "l"]);
 });
 
+it("28: clients that track again as soon as there is room for their connections", async () => {
+  stage = await Stage.open({ replicas: 1, config: { upstream: { maxPrivate: 2 } } });
+  const idle = await stage.client({ protocol: 3 });
+  const busy = await stage.client({ protocol: 3 });
+  const writer = await stage.client();
+  for (const one of [idle, busy]) await one.command("CLIENT", "TRACKING", "ON", "BCAST");
+  await stage.replica(0).untilCaughtUp(stage.master);
+  const sent = await stage.sentTo(stage.master);
+  await stage.master.cli("CLIENT", "PAUSE", "900", "ALL");
+  const reads = [busy.command("GET", "k"), idle.command("GET", "k")];
+  await until(async () => (await stage.sentTo(stage.master)) > sent + 1, { what: "the reads on their way" });
+  await stage.replica(0).promote();
+  await stage.untilMaster(stage.replica(0));
+  expect([busy.waiting, idle.waiting]).toEqual([1, 1]);
+  const other = await stage.client();
+  const taken = [other.command("BLPOP", "q", "1"), other.command("PING")];
+  expect(await Promise.all(reads)).toEqual([null, null]);
+  await Promise.all(taken);
+  const tracked = async () => (await stage.replica(0).info("clients")).get("tracking_clients") === "2";
+  await until(tracked, { what: "both being tracked" });
+  await writer.command("SET", "k", "1");
+  for (const one of [idle, busy]) {
+    await until(() => invalidations(one).length === 2, { what: "the invalidation" });
+    expect(invalidations(one)).toEqual([null, "k"]);
+  }
+});
+
 it("28: whose messages nobody gets any more is told so after a switch", async () => {
   stage = await Stage.open({ replicas: 0 });
   const tracker = await stage.client({ protocol: 3 });
