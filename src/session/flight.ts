@@ -483,7 +483,8 @@ function withScript(request: Request): Request | null {
   const bytes = request.repair?.() ?? null;
   if (bytes === null) return null;
   const { owner, command, kind, bond, order, trailer } = request;
-  const repaired = new Request(owner, command, kind, new Chunk(bytes, false), 0, bytes.length, 2);
+  const replies = request.rewrite?.replies ?? 2;
+  const repaired = new Request(owner, command, kind, new Chunk(bytes, false), 0, bytes.length, replies);
   repaired.bond = bond;
   repaired.order = order;
   repaired.trailer = trailer;

@@ -19,17 +19,27 @@ export const MAX_GIVEN = 128;
  * lacked the script.
  */
 export class ScriptCall implements Rewrite {
-  replies = 1;
+  replies: number;
   private readonly frame: Buffer;
+  /** Replies to what goes right before the call. */
+  private readonly before: number;
   private readonly names: readonly string[];
   private readonly load: (name: string) => Buffer | null;
 
   /**
    * @param frame the request as the client sent it; copied.
    * @param load the request that gives the script of a name to a server; null when it is not known.
+   * @param before a request that belongs right before the call; null = none.
    */
-  constructor(frame: Buffer, names: readonly Buffer[], load: (name: string) => Buffer | null) {
-    this.frame = Buffer.from(frame);
+  constructor(
+    frame: Buffer,
+    names: readonly Buffer[],
+    load: (name: string) => Buffer | null,
+    before: Buffer | null = null,
+  ) {
+    this.frame = before === null ? Buffer.from(frame) : Buffer.concat([before, frame]);
+    this.before = before === null ? 0 : 1;
+    this.replies = 1 + this.before;
     this.names = names.slice(0, MAX_GIVEN).map((name) => name.toString("latin1").toLowerCase());
     this.load = load;
   }
@@ -52,14 +62,18 @@ export class ScriptCall implements Rewrite {
   }
 
   private behind(loads: readonly Buffer[]): Buffer {
-    this.replies = loads.length + 1;
+    this.replies = loads.length + 1 + this.before;
     return loads.length === 0 ? this.frame : Buffer.concat([...loads, this.frame]);
   }
 
   /** What to send when the server lacks the script all the same; null = nobody has sent it. */
   repaired(): Buffer | null {
     const bytes = this.requestFor();
-    return this.replies > 1 ? bytes : null;
+    return this.bringsScript ? bytes : null;
+  }
+
+  private get bringsScript(): boolean {
+    return this.replies > 1 + this.before;
   }
 
   readonly deadlineMs = null;

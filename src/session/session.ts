@@ -43,8 +43,9 @@ import { Reading } from "./reading.ts";
 import type { Scripts } from "./scripts.ts";
 import { special } from "./special.ts";
 import { isMonitorLine, type Subscriptions } from "./subscriptions.ts";
-import { type Tracking, withClientsId } from "./tracking.ts";
+import type { Tracking } from "./tracking.ts";
 import type { Transaction } from "./transaction.ts";
+import { Preceded } from "./ways.ts";
 
 /** What all sessions share. */
 export interface SessionContext {
@@ -177,6 +178,7 @@ export class Session
   wakeQueued = false;
   /** Pause before the stream is restored, after a connection that was not let in, ms. */
   private restorePauseMs = 0;
+  private restoreTimer: NodeJS.Timeout | null = null;
   /** Since when the oldest waiting request has waited, monotonic ms; 0 = not held. */
   heldSinceMs = 0;
 
@@ -414,7 +416,19 @@ export class Session
   send(what: Sending, lane: Lane, frame: { buf: Buffer; start: number; end: number; owned: boolean }): void {
     // The lane may take the input's buffer over: it must not be moved or overwritten from now on.
     if (frame.owned && frame.end - frame.start > LARGE_BYTES) this.input.lend(frame.buf);
-    this.flight.send(what, lane, frame);
+    const caching = this.tracking === null ? null : this.tracking.caching;
+    if (caching === null) this.flight.send(what, lane, frame);
+    else this.sendWith(caching, what, lane, frame.buf.subarray(frame.start, frame.end));
+  }
+
+  /** Sends a request in one unit with the CLIENT CACHING that is about it. */
+  private sendWith(caching: Buffer, what: Sending, lane: Lane, frame: Buffer): void {
+    const buf = Buffer.concat([caching, frame]);
+    const unit = { buf, start: 0, end: buf.length, owned: true };
+    const replies = (what.rewrite?.replies ?? what.replies ?? 1) + 1;
+    if (what.rewrite === undefined) return this.flight.send({ ...what, replies }, lane, unit);
+    const rewrite = new Preceded(caching, what.rewrite);
+    this.flight.send({ ...what, replies, rewrite }, lane, unit);
   }
 
   /** Anything but an array of bulk strings. @returns false when it must wait or the stream ended. */
@@ -492,17 +506,21 @@ export class Session
 
   /** The session's private connection to the master, opened if need be. */
   openPrivate(): Lane | "blocked" | "no-master" | "no-room" {
-    if (this.privateLane !== null) return this.mayUse(this.privateLane) ? this.privateLane : "blocked";
-    if (this.flight.count > 0) {
-      this.block("drain");
-      return "blocked";
+    const { tracking } = this;
+    if (this.privateLane === null) {
+      if (this.flight.count > 0) {
+        this.block("drain");
+        return "blocked";
+      }
+      if (!this.router.writable) return "no-master";
+      if (this.hasStream) this.restoreStream();
+      else this.privateLane = this.router.openPrivate(this.profile, this.flight);
+      if (this.privateLane === null)
+        return this.restoreTimer === null && tracking === null ? "no-room" : "no-master";
     }
-    if (!this.router.writable) return "no-master";
-    if (this.hasStream) {
-      this.restoreStream();
-      if (this.tracking !== null && this.privateLane === null) return "no-master";
-    } else this.privateLane = this.router.openPrivate(this.profile, this.flight);
-    return this.privateLane ?? "no-room";
+    // What is read before the server tracks nobody would tell to forget.
+    if (tracking !== null && tracking.lane !== this.privateLane) return "no-master";
+    return this.mayUse(this.privateLane) ? this.privateLane : "blocked";
   }
 
   /** `route` found no lane. @returns true when the request was answered all the same. */
@@ -647,7 +665,10 @@ export class Session
 
   onProgress(): void {
     const { flight } = this;
-    if (this.tracking !== null) this.flushCache();
+    if (this.tracking !== null && flight.count === 0 && this.privateLane === null) {
+      this.flushCache();
+      if (this.restoreTimer === null) setImmediate(() => this.restoreStream());
+    }
     if (flight.hasAgain && this.blocked === "no") this.block("drain");
     const mayGoOn =
       flight.count === 0 || (this.blocked === "pipeline" && flight.count * 2 < this.context.maxPipeline);
@@ -665,9 +686,10 @@ export class Session
   private laneAgain(request: Request): Lane | null {
     const isPrivate = request.bond === "blocking" || request.bond === "stream" || request.bond === "change";
     if (isPrivate || this.tracking !== null) {
-      const lane = this.openPrivate();
+      const lane = request.rewrite?.isReady?.() === false ? "no-master" : this.openPrivate();
       if (typeof lane !== "string") {
         lane.spoilt ||= request.bond === "change";
+        if (request.bond === "stream") lane.carriesMessages = true;
         if (request.bond === "blocking") this.router.pool.convoy.join(lane, this.callPlace);
         return lane;
       }
@@ -709,8 +731,7 @@ export class Session
   messageFor(buf: Buffer, start: number, end: number): Buffer | null {
     const isMessage = buf[start] === GREATER || (this.monitor !== null && isMonitorLine(buf, start, end));
     if (!isMessage) return null;
-    const own = this.tracking === null ? null : withClientsId(this.tracking, buf, start, end);
-    return own ?? Buffer.from(buf.subarray(start, end));
+    return this.tracking?.changedPush(buf, start, end) ?? Buffer.from(buf.subarray(start, end));
   }
 
   onLostAgain(pauseMs: number): void {
@@ -730,17 +751,29 @@ export class Session
     this.privateLane = null;
     if (this.watching) this.watchLost = true;
     this.watching = false;
-    if (this.tracking !== null) this.tracking.flushDue = true;
-    this.flushCache();
-    if (!this.hasStream) return;
-    if (lane.wasOpen) {
-      this.restorePauseMs = 0;
-      this.restoreStream();
-      return;
+    const { tracking } = this;
+    const wasOfUse = tracking === null ? lane.wasOpen : tracking.lane === lane;
+    if (tracking !== null && wasOfUse) {
+      tracking.lane = null;
+      tracking.flushDue = true;
+      this.flushCache();
     }
     // It was not let in, or nobody listens: not at once once more.
+    if (this.hasStream) this.restoreLater(wasOfUse ? 0 : this.nextPauseMs());
+  }
+
+  private nextPauseMs(): number {
     this.restorePauseMs = Math.min(MAX_RESTORE_PAUSE_MS, Math.max(ASK_AGAIN_MS, 2 * this.restorePauseMs));
-    setTimeout(() => this.restoreStream(), this.restorePauseMs);
+    return this.restorePauseMs;
+  }
+
+  /** Not before the loss of the connection is told: the same node would be tried at once. */
+  private restoreLater(pauseMs: number): void {
+    if (pauseMs === 0) this.restorePauseMs = 0;
+    this.restoreTimer ??= setTimeout(() => {
+      this.restoreTimer = null;
+      this.restoreStream();
+    }, pauseMs);
   }
 
   onWritable(): void {
@@ -750,15 +783,19 @@ export class Session
   /**
    * Monitors, or tracks, on another connection as soon as there is a master; the client sees nothing of it.
    */
-  private restoreStream(): void {
-    if (this.closed || this.privateLane !== null || !this.hasStream) return;
-    if (this.tracking?.isReady === false) return;
-    const lane = this.router.writable ? this.router.openPrivate(this.profile, this.flight) : null;
-    if (lane === null) return this.router.whenWritable(this);
+  restoreStream(): void {
+    if (this.closed || this.privateLane !== null || !this.hasStream || this.restoreTimer !== null) return;
+    const { tracking } = this;
+    // What is still on the way may change what is to be tracked.
+    if (tracking !== null && (this.flight.count > 0 || !tracking.isReady)) return;
+    if (!this.router.writable) return this.router.whenWritable(this);
+    const lane = this.router.openPrivate(this.profile, this.flight);
+    // There is no room; nobody tells when there is.
+    if (lane === null) return this.restoreLater(this.nextPauseMs());
     this.privateLane = lane;
     lane.carriesMessages = true;
     if (this.monitor !== null) quietly(lane, MONITOR, 1);
-    for (const request of this.tracking?.requests() ?? []) quietly(lane, request, 1);
+    tracking?.start(lane, (accepted) => this.onTracked(lane, accepted));
   }
 
   onGivenUp(): void {
@@ -783,7 +820,11 @@ export class Session
 
   /** The keys are not watched any more, as far as the client is concerned; the server may not know it. */
   forgetWatch(): void {
-    if (this.watching && this.privateLane !== null) this.privateLane.spoilt = true;
+    if (this.watching && this.privateLane !== null) {
+      this.privateLane.spoilt = true;
+      // It may have to stay for something else.
+      if (this.hasStream) quietly(this.privateLane, UNWATCH, 1);
+    }
     this.watching = false;
   }
 
@@ -852,6 +893,21 @@ export class Session
 
   // Tracking
 
+  /** The server has answered whether it tracks this connection as the one before. */
+  private onTracked(lane: Lane, accepted: boolean): void {
+    const { tracking } = this;
+    if (tracking === null || lane !== this.privateLane) return;
+    if (accepted) {
+      tracking.lane = lane;
+      this.restorePauseMs = 0;
+      this.retry();
+      return;
+    }
+    // It is busy with a script, say: what is read there now nobody would tell to forget.
+    this.dropPrivate();
+    this.restoreLater(this.nextPauseMs());
+  }
+
   /** Tells the client to forget what it has cached, once no reply is on the way that it could still cache. */
   private flushCache(): void {
     const { tracking } = this;
@@ -860,13 +916,9 @@ export class Session
     tracking.flush();
   }
 
-  /** Messages go to another connection from now on: the server must know. */
-  trackAgain(): void {
-    const { tracking, privateLane } = this;
-    if (this.closed || tracking === null) return;
-    if (privateLane === null) this.restoreStream();
-    else for (const bytes of [TRACKING_OFF, ...tracking.requests()]) quietly(privateLane, bytes, 1);
-    this.retry();
+  /** Another connection has to be tracked: nothing more is asked through this one. */
+  leaveTracked(): void {
+    this.privateLane?.retire(this.router.config.upstream.retireTimeout);
   }
 
   endTracking(): void {
@@ -995,7 +1047,7 @@ export class Session
     this.ended = true;
     // A client that left while it waits is not waited for: its requests are dropped.
     const waits = this.blocked === "hold" || this.blocked === "client-pause" || this.inBlockingCall;
-    if (!waits && !this.hasStream && this.subscriptions === null) {
+    if (!waits && this.monitor === null && this.subscriptions === null) {
       this.router.turn.wakeLater(this);
       return;
     }
@@ -1061,7 +1113,7 @@ export class Session
 }
 
 const MONITOR = encodeRequest(["MONITOR"]);
-const TRACKING_OFF = encodeRequest(["CLIENT", "TRACKING", "OFF"]);
+const UNWATCH = encodeRequest(["UNWATCH"]);
 
 /** Sends what the client has asked for before; it does not see the replies again. */
 function quietly(lane: Lane, bytes: Buffer, replies: number): void {

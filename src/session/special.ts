@@ -44,7 +44,10 @@ export function special(
   owned: boolean,
 ): boolean {
   const frame: Frame = { command, buf, start, end, owned, args: requestArgs(buf, start) };
-  return session.skip === "no" ? take(session, frame) : takeSkipped(session, frame);
+  const taken = session.skip === "no" ? take(session, frame) : takeSkipped(session, frame);
+  // What CLIENT CACHING was about is done with (networking.c, resetClient).
+  if (taken && command.handler !== "client" && session.transaction === null) takeCaching(session);
+  return taken;
 }
 
 /** The command behind CLIENT REPLY SKIP, which gets no reply, or the one behind that, which gets its own. */
@@ -327,7 +330,8 @@ function evalsha(session: Session, frame: Frame): boolean {
 
 function scriptCall(session: Session, frame: Frame, names: readonly Buffer[]): ScriptCall {
   const load = (name: string): Buffer | null => session.context.scripts.loadRequest(name);
-  return new ScriptCall(frame.buf.subarray(frame.start, frame.end), names, load);
+  // CLIENT CACHING goes behind the script's body, which would use it up.
+  return new ScriptCall(frame.buf.subarray(frame.start, frame.end), names, load, takeCaching(session));
 }
 
 function script(session: Session, frame: Frame): boolean {
@@ -650,8 +654,6 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
     discardQuietly(session);
     return true;
   }
-  const caching = takeCaching(session);
-  if (caching !== null) transaction.precede(caching);
   const buf = transaction.unit();
   const { replies } = transaction;
   const rewrite = transaction.call(buf);

@@ -3,39 +3,82 @@
  * for a connection, so a client that tracks has one of its own, to the master, and all it asks goes there.
  *
  * When that connection is lost the client is told once to forget everything: nothing tells it any more what
- * has changed. Until the next one tracks again nothing is read for it.
+ * has changed. Until the server has confirmed that it tracks on the next one nothing is read for the client.
  */
 import { MASTER_READ } from "../commands/command.ts";
-import { encodeNull, encodeRequest, encodeValue, type Protocol } from "../resp/encode.ts";
+import { encodeNull, encodeRequest, encodeValue, OK, type Protocol } from "../resp/encode.ts";
+import { ask } from "../upstream/ask.ts";
+import type { Lane } from "../upstream/lane.ts";
 import { ChangedReply, type Rewrite } from "../upstream/request.ts";
 import { flushAll, type Invalidations, type Redirecting } from "./invalidations.ts";
 import type { Session } from "./session.ts";
-
-import { type Frame, isDone, privateLane, say, sendPlain, sendPrivate, wholeOf } from "./ways.ts";
+import { type Frame, isDone, privateLane, say, sendPlain, wholeOf } from "./ways.ts";
 
 /** A number that no connection has: the server says then what it says of a client that does not exist. */
 const NO_SUCH_ID = "9223372036854775807";
 
-const OK_REPLY = "+OK\r\n";
-
-/** One CLIENT TRACKING ON as the client sent it. */
-interface Order {
-  readonly args: readonly Buffer[];
-  /** Which argument is the client to redirect to; -1 = none. */
+/** What CLIENT TRACKING is asked for (networking.c, clientCommand); what is wrong with it the server says. */
+export interface TrackingOptions {
+  readonly isOn: boolean;
+  /** BCAST, OPTIN, OPTOUT, NOLOOP, and what is none of them; lower case. */
+  readonly flags: readonly string[];
+  readonly prefixes: readonly Buffer[];
+  /** The client to redirect to; null = none, or not a number. */
+  readonly redirectId: number | null;
+  /** Where `redirectId` stands among the arguments; -1 = nowhere. */
   readonly redirectAt: number;
+}
+
+export function trackingOptions(args: readonly Buffer[]): TrackingOptions {
+  const flags: string[] = [];
+  const prefixes: Buffer[] = [];
+  let redirectId: number | null = null;
+  let redirectAt = -1;
+  for (let i = 3; i < args.length; i++) {
+    const word = wordOf(args[i]!);
+    const next = args[i + 1];
+    if (word === "redirect" && next !== undefined) {
+      i++;
+      // A second one is an error.
+      redirectId ??= idOf(next);
+      if (redirectAt < 0 && redirectId !== null) redirectAt = i;
+    } else if (word === "prefix" && next !== undefined) {
+      i++;
+      prefixes.push(next);
+    } else flags.push(word);
+  }
+  return { isOn: args[2] !== undefined && wordOf(args[2]) === "on", flags, prefixes, redirectId, redirectAt };
+}
+
+/** As the server reads it: up to a NUL (strcasecmp). */
+function wordOf(arg: Buffer): string {
+  return (arg.toString("latin1", 0, 16).split("\0")[0] ?? "").toLowerCase();
+}
+
+/** As the server reads it (util.c, string2ll); null = it says what is wrong. */
+function idOf(arg: Buffer): number | null {
+  const text = arg.toString("latin1", 0, 32);
+  const id = Number(text);
+  return /^(?:0|-?[1-9]\d*)$/.test(text) && Number.isSafeInteger(id) ? id : null;
 }
 
 /** What a client has the server track. */
 export class Tracking implements Redirecting {
-  /** Since it was off last: prefixes add up, other options replace each other. */
-  private readonly orders: Order[] = [];
+  /** As it was asked last; prefixes add up. */
+  private flags: readonly string[] = [];
+  private readonly prefixes: Buffer[] = [];
+  /** BCAST was asked for without a prefix. */
+  private isForAllKeys = false;
   /** The client that gets the messages, if that is another one. */
   redirectId: number | null = null;
-  invalidations: Invalidations | null = null;
-  /** CLIENT CACHING that is to be said again before the next command. */
+  private invalidations: Invalidations | null = null;
+  /** The connection that the server tracks, as it has confirmed. */
+  lane: Lane | null = null;
+  /** CLIENT CACHING that the next command is to be sent with. */
   caching: Buffer | null = null;
   /** The client must be told to forget everything as soon as nothing it asked before is on the way. */
   flushDue = false;
+  /** What the prefixes count for against limits.subscriptionBytes. */
   bytes = 0;
   private readonly session: Session;
 
@@ -43,37 +86,73 @@ export class Tracking implements Redirecting {
     this.session = session;
   }
 
-  add(order: Order): void {
-    const isKnown = this.orders.some(
-      ({ args }) => args.length === order.args.length && args.every((arg, i) => arg.equals(order.args[i]!)),
+  /** The server has accepted it (tracking.c, enableTracking). */
+  accept(options: TrackingOptions, invalidations: Invalidations | null): void {
+    this.flags = options.flags;
+    for (const prefix of options.prefixes) this.prefixes.push(prefix);
+    this.bytes += costOf(options.prefixes);
+    if (options.prefixes.length === 0) this.isForAllKeys = true;
+    const before = this.invalidations;
+    this.redirectId = options.redirectId;
+    // The other client may have left meanwhile.
+    this.invalidations = invalidations?.isClosed === false ? invalidations : null;
+    this.invalidations?.add(this);
+    if (before !== this.invalidations) before?.remove(this);
+  }
+
+  /** Whether CLIENT CACHING with this word is accepted (networking.c, clientCommand). */
+  takesCaching(word: string): boolean {
+    return (
+      (word === "yes" && this.flags.includes("optin")) || (word === "no" && this.flags.includes("optout"))
     );
-    if (isKnown) return;
-    this.orders.push(order);
-    this.bytes += costOf(order.args);
   }
 
-  /** The connection of another client takes the messages from now on; null = its own. */
-  redirectTo(id: number | null, invalidations: Invalidations | null): void {
-    if (this.invalidations !== invalidations) this.invalidations?.remove(this);
-    this.redirectId = id;
-    this.invalidations = invalidations;
-    invalidations?.add(this);
-  }
-
-  /** Whether tracking can be switched on again on another connection. */
+  /** Whether tracking can be switched on on another connection now. */
   get isReady(): boolean {
-    return this.invalidations === null || this.invalidations.serverId !== null;
+    return this.invalidations === null || this.invalidations.isReady();
   }
 
-  /** What to send on a new connection. */
-  requests(): Buffer[] {
-    // Broken as it is with Redis: the client that got the messages has left.
-    if (this.redirectId !== null && this.invalidations === null) return [];
-    return this.orders.map((order) => requestOf(order, this.invalidations));
+  /** The client that got the messages has left, and with it the messages. */
+  get isBroken(): boolean {
+    return this.redirectId !== null && this.invalidations === null;
+  }
+
+  /**
+   * Switches tracking on on a new connection, as it was on the one before.
+   * @param answered once: whether the server has accepted all of it; never when the connection is lost.
+   */
+  start(lane: Lane, answered: (accepted: boolean) => void): void {
+    const requests = this.requests();
+    let missing = requests.length;
+    if (missing === 0) answered(true);
+    for (const request of requests) {
+      ask(lane, request, (reply) => {
+        if (reply === null || missing === 0) return;
+        const accepted = reply.equals(OK);
+        missing = accepted ? missing - 1 : 0;
+        if (missing === 0) answered(accepted);
+      });
+    }
+  }
+
+  private requests(): (string | Buffer)[][] {
+    if (this.isBroken) return [];
+    const words = ["CLIENT", "TRACKING", "ON", ...this.flags];
+    if (this.invalidations !== null)
+      words.push("REDIRECT", String(this.invalidations.serverId ?? NO_SUCH_ID));
+    const { prefixes } = this;
+    if (prefixes.length === 0) return [words];
+    const named = [...words, ...prefixes.flatMap((prefix) => ["PREFIX", prefix])];
+    // In this order: the other way round the server finds that they overlap.
+    return this.isForAllKeys ? [named, words] : [named];
   }
 
   onRedirectReady(): void {
-    this.session.trackAgain();
+    this.session.restoreStream();
+  }
+
+  onRedirectLost(): void {
+    this.session.leaveTracked();
   }
 
   onRedirectBroken(): void {
@@ -83,7 +162,18 @@ export class Tracking implements Redirecting {
   /** Tells whoever gets the messages to forget everything. */
   flush(): void {
     if (this.invalidations !== null) this.invalidations.flushLater();
-    else if (this.redirectId === null && this.session.protocol === 3) this.session.deliverShared(flushAll());
+    else if (this.session.protocol === 3) {
+      this.session.deliverShared(this.redirectId === null ? flushAll() : brokenPush(this.redirectId));
+    }
+  }
+
+  /** A push from the server, as the client is to see it; null = as it is. */
+  changedPush(buf: Buffer, start: number, end: number): Buffer | null {
+    if (end - start < BROKEN.length || buf.toString("latin1", start, start + BROKEN.length) !== BROKEN) {
+      return null;
+    }
+    // The other client is still there, only its connection is gone: it gets another one.
+    return this.isBroken ? brokenPush(this.redirectId ?? 0) : NOTHING;
   }
 
   end(): void {
@@ -91,46 +181,67 @@ export class Tracking implements Redirecting {
   }
 }
 
-function costOf(args: readonly Buffer[]): number {
-  return args.reduce((bytes, arg) => bytes + arg.length + 16, 0);
+const NOTHING = Buffer.alloc(0);
+
+/**
+ * The push that says that the client that got the messages is gone (tracking.c, sendTrackingMessage); the
+ * server names it by its connection's number, the client knows it by the proxy's.
+ */
+const BROKEN = ">2\r\n$21\r\ntracking-redir-broken\r\n";
+
+function brokenPush(id: number): Buffer {
+  return Buffer.from(`${BROKEN}:${id}\r\n`);
 }
 
-function requestOf({ args, redirectAt }: Order, invalidations: Invalidations | null): Buffer {
-  if (redirectAt < 0) return encodeRequest(args);
-  const id = invalidations?.serverId;
-  return encodeRequest(args.with(redirectAt, Buffer.from(id == null ? NO_SUCH_ID : String(id))));
-}
-
-/** Where CLIENT TRACKING names the client to redirect to (networking.c, clientCommand); -1 = nowhere. */
-export function redirectIndex(args: readonly Buffer[]): number {
-  for (let i = 3; i + 1 < args.length; i++) {
-    const word = args[i]!.toString("latin1").toLowerCase();
-    if (word === "redirect") return i + 1;
-    if (word === "prefix") i++;
-  }
-  return -1;
+function costOf(prefixes: readonly Buffer[]): number {
+  return prefixes.reduce((bytes, prefix) => bytes + prefix.length + 64, 0);
 }
 
 /** CLIENT TRACKING on its way: it reads otherwise where the other client's connection has another number. */
 class TrackingCall implements Rewrite {
   readonly replies = 1;
   readonly deadlineMs = null;
-  private readonly order: Order;
+  readonly isBarrier = true;
+  private readonly session: Session;
+  private readonly args: readonly Buffer[];
+  private readonly options: TrackingOptions;
   private readonly invalidations: Invalidations | null;
-  private readonly done: () => void;
+  private sentId: number | null = null;
 
-  constructor(order: Order, invalidations: Invalidations | null, done: () => void) {
-    this.order = order;
+  constructor(
+    session: Session,
+    args: readonly Buffer[],
+    options: TrackingOptions,
+    invalidations: Invalidations | null,
+  ) {
+    this.session = session;
+    this.args = args;
+    this.options = options;
     this.invalidations = invalidations;
-    this.done = done;
+  }
+
+  isReady(): boolean {
+    return this.invalidations === null || this.invalidations.isReady();
   }
 
   requestFor(_replid: string): Buffer {
-    return requestOf(this.order, this.invalidations);
+    const { args, options, invalidations } = this;
+    if (options.redirectAt < 0) return encodeRequest(args);
+    this.sentId = invalidations?.serverId ?? null;
+    const id = this.sentId === null ? NO_SUCH_ID : String(this.sentId);
+    return encodeRequest(args.with(options.redirectAt, Buffer.from(id)));
   }
 
   replyFor(reply: Buffer): Buffer {
-    if (reply.toString("latin1") === OK_REPLY) this.done();
+    const { session, invalidations } = this;
+    if (!reply.equals(OK)) invalidations?.closeIfUnused();
+    else if (!this.options.isOn) session.endTracking();
+    else {
+      session.tracking ??= new Tracking(session);
+      session.tracking.accept(this.options, invalidations);
+      session.tracking.lane = session.privateLane;
+      if (invalidations?.isClosed === false && invalidations.serverId !== this.sentId) session.leaveTracked();
+    }
     return reply;
   }
 
@@ -142,29 +253,22 @@ class TrackingCall implements Rewrite {
 /** CLIENT TRACKING …, with the right number of words. */
 export function tracking(session: Session, frame: Frame): boolean {
   const args = frame.args.map((arg) => Buffer.from(arg));
-  const isOn = args[2]?.toString("latin1").toLowerCase() === "on";
-  if (!isOn && session.tracking === null) return sendPlain(session, frame, MASTER_READ);
-  const redirectAt = isOn ? redirectIndex(args) : -1;
-  const redirectId = redirectAt < 0 ? null : Number(args[redirectAt]!.toString("latin1"));
-  const target = redirectId === null ? null : (session.context.sessions.get(redirectId) ?? null);
-  const invalidations = target?.takeInvalidations() ?? null;
-  if (invalidations !== null && !isReady(session, frame, invalidations)) return isDone(session);
+  const options = trackingOptions(args);
+  if (!options.isOn && session.tracking === null) return sendPlain(session, frame, MASTER_READ);
   const most = session.context.limits.subscriptionBytes;
-  if (isOn && (session.tracking?.bytes ?? 0) + costOf(args) > most) {
+  if (options.isOn && (session.tracking?.bytes ?? 0) + costOf(options.prefixes) > most) {
     session.refuse(`ERR proxy: too many prefixes are tracked, limits.subscriptionBytes (${most} bytes)`);
     return true;
   }
+  const { redirectId } = options;
+  const target = redirectId === null ? null : (session.context.sessions.get(redirectId) ?? null);
+  const invalidations = target?.takeInvalidations() ?? null;
+  if (invalidations !== null && !isReady(session, frame, invalidations)) return isDone(session);
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;
   lane.carriesMessages = true;
-  const order = { args, redirectAt };
-  const rewrite = new TrackingCall(order, invalidations, () => {
-    if (!isOn) return session.endTracking();
-    session.tracking ??= new Tracking(session);
-    session.tracking.add(order);
-    session.tracking.redirectTo(redirectId === 0 ? null : redirectId, invalidations);
-  });
+  const rewrite = new TrackingCall(session, args, options, invalidations);
   session.send(
     { command: frame.command, kind: MASTER_READ, bond: "stream", rewrite },
     lane,
@@ -177,25 +281,32 @@ export function tracking(session: Session, frame: Frame): boolean {
 
 /** Whether the other client's connection has a number; asked for if not. False: see `isAccepted`. */
 function isReady(session: Session, frame: Frame, invalidations: Invalidations): boolean {
-  session.takeAnswer("redirect");
-  if (invalidations.serverId !== null) return true;
+  const answer = session.takeAnswer("redirect");
+  if (answer?.kind === "no") {
+    session.say(answer.error);
+    return false;
+  }
+  if (invalidations.isReady()) return true;
   if (!session.isDrained()) return false;
-  if (!session.router.writable) {
+  if (answer?.kind === "nobody" || !session.router.writable) {
     session.waitToAsk(frame.start);
     return false;
   }
   session.block("answer");
-  invalidations.whenReady(() => session.answered("redirect", { kind: "yes" }));
+  invalidations.whenReady((found) => session.answered("redirect", found));
   return false;
 }
 
-/** CLIENT CACHING YES|NO: it is about the next command, wherever that will be sent to. */
+/**
+ * CLIENT CACHING YES|NO: it is about the next command and goes with it, wherever that will be sent to; the
+ * errors are the server's.
+ */
 export function caching(session: Session, frame: Frame): boolean {
-  if (session.tracking === null) return sendPlain(session, frame, MASTER_READ);
-  const sent = sendPrivate(session, frame, MASTER_READ, "none");
-  if (sent !== null) return sent;
-  session.tracking.caching = Buffer.from(frame.buf.subarray(frame.start, frame.end));
-  return true;
+  const { tracking } = session;
+  const word = wordOf(frame.args[2]!);
+  if (tracking === null || !tracking.takesCaching(word)) return sendPlain(session, frame, MASTER_READ);
+  tracking.caching = encodeRequest(["CLIENT", "CACHING", word]);
+  return say(session, OK);
 }
 
 /** CLIENT GETREDIR: the number of a client of the proxy; 0 = its own connection, -1 = it does not track. */
@@ -222,16 +333,3 @@ function withRedirect(reply: Buffer, id: number | null): Buffer {
   const text = reply.toString("latin1").replace(/(\$8\r\nredirect\r\n:)\d+/, `$1${id}`);
   return Buffer.from(text, "latin1");
 }
-
-/**
- * A push that says that the client that got the messages is gone names it by its connection's number
- * (tracking.c, sendTrackingMessage); the client knows it by the proxy's.
- */
-export function withClientsId(tracking: Tracking, buf: Buffer, start: number, end: number): Buffer | null {
-  if (end - start < BROKEN.length || buf.toString("latin1", start, start + BROKEN.length) !== BROKEN) {
-    return null;
-  }
-  return Buffer.from(`${BROKEN}:${tracking.redirectId ?? 0}\r\n`, "latin1");
-}
-
-const BROKEN = ">2\r\n$21\r\ntracking-redir-broken\r\n";

@@ -1,7 +1,8 @@
 /** The ways a command can go once it is known what it needs: a shared lane, or the private connection. */
 import type { Command } from "../commands/command.ts";
+import type { Protocol } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
-import type { Bond, PlainKind } from "../upstream/request.ts";
+import type { Bond, PlainKind, Rewrite } from "../upstream/request.ts";
 import type { Session } from "./session.ts";
 
 /** One command as it lies in a buffer. */
@@ -62,13 +63,7 @@ export function sendPrivate(session: Session, frame: Frame, kind: PlainKind, bon
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;
-  const { command } = frame;
-  const before = command.handler === "client" ? null : takeCaching(session);
-  if (before === null) session.send({ command, kind, bond }, lane, frame);
-  else {
-    const unit = Buffer.concat([before, frame.buf.subarray(frame.start, frame.end)]);
-    session.send({ command, kind, bond, replies: 2 }, lane, wholeOf(unit));
-  }
+  session.send({ command: frame.command, kind, bond }, lane, frame);
   return null;
 }
 
@@ -78,9 +73,48 @@ export function onPrivate(session: Session, frame: Frame, kind: PlainKind): bool
 }
 
 /**
- * The CLIENT CACHING that the next command is about: sent before it once more, so that it holds wherever the
- * command ends up.
+ * A request that CLIENT CACHING goes before, in one unit with it: lost between the two it would be about
+ * another command, or about none.
  */
+export class Preceded implements Rewrite {
+  private readonly before: Buffer;
+  private readonly rewrite: Rewrite;
+
+  constructor(before: Buffer, rewrite: Rewrite) {
+    this.before = before;
+    this.rewrite = rewrite;
+  }
+
+  get replies(): number {
+    return this.rewrite.replies + 1;
+  }
+
+  get deadlineMs(): number | null {
+    return this.rewrite.deadlineMs;
+  }
+
+  get isBarrier(): boolean {
+    return this.rewrite.isBarrier === true;
+  }
+
+  isReady(): boolean {
+    return this.rewrite.isReady?.() !== false;
+  }
+
+  requestFor(replid: string): Buffer {
+    return Buffer.concat([this.before, this.rewrite.requestFor(replid)]);
+  }
+
+  replyFor(reply: Buffer): Buffer {
+    return this.rewrite.replyFor(reply);
+  }
+
+  nullReply(protocol: Protocol): Buffer {
+    return this.rewrite.nullReply(protocol);
+  }
+}
+
+/** CLIENT CACHING that the next command is to be sent with; null = none. */
 export function takeCaching(session: Session): Buffer | null {
   const { tracking } = session;
   if (tracking === null) return null;

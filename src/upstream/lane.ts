@@ -111,7 +111,10 @@ export class Lane implements Flushable, StreamHandler {
    * `laneDrained`.
    */
   congested = false;
-  /** A subscriber's or a monitor's connection: its owner looks at each frame whether it is a message. */
+  /**
+   * A subscriber's, a monitor's or a tracking client's connection: its owner looks at each frame whether it
+   * is a message.
+   */
   carriesMessages = false;
   /** A private connection's number at the server (CLIENT ID), once it is open. */
   serverId: number | null = null;
@@ -413,9 +416,11 @@ export class Lane implements Flushable, StreamHandler {
   private unusualReply(buf: Buffer, start: number, end: number, nowMs: number): void {
     if (this.handshake !== null) return this.onHandshakeReply(buf.subarray(start, end));
     const { owner } = this;
-    if (this.carriesMessages && owner?.takesMessage(buf, start, end) === true) return;
-    // A push nobody asked for on a shared connection is dropped: it belongs to no request.
-    if (buf[start] === GREATER && owner === null) return;
+    const isPush = buf[start] === GREATER;
+    if ((isPush || this.carriesMessages) && owner?.takesMessage(buf, start, end) === true) return;
+    // A push is never a reply, not even to DEBUG PROTOCOL PUSH, which has one besides (debug.c): what nobody
+    // takes is dropped. Only to a subscriber the server confirms with pushes.
+    if (isPush && !this.carriesMessages) return;
     const request = this.first;
     if (request === null) return this.fail("connection-lost");
     // Refused as a whole, a command that is confirmed name by name gets one reply.

@@ -31,6 +31,8 @@ export interface Rewrite {
   readonly deadlineMs: number | null;
   /** What follows waits for its reply, also where it is sent again: that may change the session. */
   readonly isBarrier?: boolean;
+  /** Whether the request can be made now; always if absent. */
+  isReady?(): boolean;
   /** What it is answered then. */
   nullReply(protocol: Protocol): Buffer;
   /** One of the replies before the last was an error. */
@@ -74,7 +76,7 @@ export interface RequestOwner {
    * sent again must not be emitted before it.
    */
   readonly exceptional: boolean;
-  /** On a connection that also carries messages: takes the frame if it is one. */
+  /** A push, or any frame on a connection that also carries messages: takes it if it is a message. */
   takesMessage(buf: Buffer, start: number, end: number): boolean;
   /** Any reply but the last (`request.replies > 1`): of a transaction, or a confirmation. */
   intermediate(request: Request, buf: Buffer, start: number, end: number): void;
