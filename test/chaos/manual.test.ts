@@ -7,8 +7,13 @@
 import { afterEach, expect, it } from "vitest";
 import { randomFrom, SEED } from "../support/random.ts";
 import type { RedisServer } from "../support/redis.ts";
-import { calls, expectNoticedNothing, report as figure, Stage } from "../support/stage.ts";
+import { Iterations, Scripts } from "../support/sessions/scripts.ts";
+import { Messages } from "../support/sessions/messages.ts";
+import { Jobs } from "../support/sessions/queues.ts";
+import { Watchers } from "../support/sessions/transactions.ts";
+import { expectNoticedNothing, report as figure, Stage } from "../support/stage.ts";
 import { StatefulLoad } from "../support/stateful.ts";
+import { type Chaos, type Group, OPERATIONS, type OperationName, untilWell } from "../support/switches.ts";
 import { sleep, until } from "../support/wait.ts";
 import { type Kind, startWorkload, type Workload } from "../support/workload.ts";
 
@@ -22,138 +27,6 @@ afterEach(async () => {
   await stage?.close();
 });
 
-/** Who is what, as the operator who does all this believes. */
-interface Group {
-  master: RedisServer;
-  /** The first one is the next to be promoted. */
-  replicas: [RedisServer, RedisServer];
-}
-
-interface Chaos {
-  readonly stage: Stage;
-  readonly load: Workload;
-  readonly group: Group;
-  /** At any phase against the probes: 0 to `mostMs`. */
-  pause(mostMs?: number): Promise<void>;
-  chance(): boolean;
-}
-
-type Operation = (chaos: Chaos) => Promise<void>;
-
-const OPERATIONS: Readonly<Record<string, Operation>> = {
-  async killAndPromote(chaos) {
-    const { group } = chaos;
-    const [next] = group.replicas;
-    const readsBefore = reads(chaos);
-    await group.master.kill("SIGKILL");
-    await chaos.pause();
-    await until(() => reads(chaos) > readsBefore + 20, { what: "reads without a master" });
-    await next.promote();
-    await chaos.pause();
-    await moveOver(chaos, async (old) => {
-      // By mistake as a master first, now and then.
-      if (chaos.chance()) {
-        await old.restart([]);
-        await progress(chaos, "writer", 20);
-        const writes = await calls(old, "incr", "set", "exec");
-        expect(writes, "writes on the old master, started as a master by mistake").toBe(0);
-        await old.replicaOf(next);
-      } else await old.restart(["--replicaof", `127.0.0.1 ${next.port}`]);
-    });
-  },
-
-  async shutDownAndPromote(chaos) {
-    const { group } = chaos;
-    await group.master.cli("SHUTDOWN", "NOSAVE").catch(() => undefined);
-    await until(() => !group.master.running, { what: "the end of the master" });
-    await chaos.pause();
-    await group.replicas[0].promote();
-    await moveOver(chaos, (old) => old.restart(["--replicaof", `127.0.0.1 ${group.replicas[0].port}`]));
-  },
-
-  async demoteFirst(chaos) {
-    const { group } = chaos;
-    const [next] = group.replicas;
-    // What is not on the replica yet would be lost by Redis itself.
-    await group.master.cli("CLIENT", "PAUSE", 10_000, "WRITE");
-    await next.untilCaughtUp(group.master);
-    await group.master.replicaOf(next);
-    await group.master.cli("CLIENT", "UNPAUSE");
-    await chaos.pause();
-    await next.promote();
-    await moveOver(chaos, async () => undefined);
-  },
-
-  async promoteWhileTheMasterLives(chaos) {
-    const { group } = chaos;
-    const [next] = group.replicas;
-    await next.promote();
-    await chaos.stage.untilMaster(next);
-    await chaos.pause();
-    await moveOver(chaos, (old) => old.replicaOf(next));
-  },
-
-  async failover(chaos) {
-    const { group } = chaos;
-    const [next] = group.replicas;
-    expect(await group.master.cli("FAILOVER", "TO", "127.0.0.1", next.port)).toBe("OK");
-    await chaos.stage.untilMaster(next);
-    await moveOver(chaos, async () => undefined);
-  },
-
-  async failoverGivenUp(chaos) {
-    const { group } = chaos;
-    const [next] = group.replicas;
-    await next.kill("SIGSTOP");
-    try {
-      await progress(chaos, "writer", 5);
-      expect(await group.master.cli("FAILOVER", "TO", "127.0.0.1", next.port, "TIMEOUT", 300)).toBe("OK");
-      await until(async () => (await group.master.info()).get("master_failover_state") === "no-failover");
-    } finally {
-      await next.kill("SIGCONT");
-    }
-  },
-
-  async killReplica(chaos) {
-    const { group } = chaos;
-    const [one] = group.replicas;
-    await one.kill("SIGKILL");
-    await chaos.pause();
-    await one.restart(["--replicaof", `127.0.0.1 ${group.master.port}`]);
-    if (chaos.chance()) group.replicas.reverse();
-  },
-
-  async killAllConnections(chaos) {
-    for (const server of chaos.group.replicas) await server.cli("CLIENT", "KILL", "TYPE", "normal");
-    await chaos.pause(50);
-    for (const server of chaos.group.replicas) await server.cli("CLIENT", "KILL", "TYPE", "normal");
-  },
-
-  async hangMaster(chaos) {
-    const { group } = chaos;
-    const readsBefore = reads(chaos);
-    await group.master.kill("SIGSTOP");
-    try {
-      await chaos.pause(900);
-      await until(() => reads(chaos) > readsBefore + 20, { what: "reads while the master hangs" });
-    } finally {
-      await group.master.kill("SIGCONT");
-    }
-  },
-};
-
-/** The next one is the master: the others follow it. */
-async function moveOver(chaos: Chaos, bringBack: (old: RedisServer) => Promise<unknown>): Promise<void> {
-  const { group } = chaos;
-  const [next, other] = group.replicas;
-  const old = group.master;
-  await other.replicaOf(next);
-  await chaos.stage.untilMaster(next);
-  await bringBack(old);
-  group.master = next;
-  group.replicas = chaos.chance() ? [other, old] : [old, other];
-}
-
 function reads({ load }: Chaos): number {
   return load.report().kinds.reader.count;
 }
@@ -161,42 +34,6 @@ function reads({ load }: Chaos): number {
 async function progress({ load }: Chaos, kind: Kind, steps: number): Promise<void> {
   const target = load.report().kinds[kind].count + steps;
   await until(() => load.report().kinds[kind].count >= target, { what: `${steps} more steps of ${kind}` });
-}
-
-const LOOPS = [
-  "producer",
-  "consumer",
-  "publisher",
-  "subscriber2",
-  "subscriber3",
-  "watcher",
-  "scanner",
-  "script",
-];
-
-/** None of the sessions with state is stuck. */
-async function allGoOn(stateful: StatefulLoad, after: string): Promise<void> {
-  const before = new Map(stateful.steps);
-  const stuck = () => LOOPS.filter((name) => (stateful.steps.get(name) ?? 0) <= (before.get(name) ?? 0));
-  await until(() => stuck().length === 0, { what: `all going on after ${after}; stuck: ${stuck()}` });
-}
-
-async function auditStateful(
-  stateful: StatefulLoad,
-  master: RedisServer,
-  nothingLost: boolean,
-): Promise<void> {
-  // With two masters for a moment a job of the wrong one comes again, and its numbers were seen by nobody.
-  const known = nothingLost ? stateful.faults : stateful.faults.filter((text) => !text.includes("twice"));
-  expect(known).toEqual([]);
-  for (const [key, { acked, uncertain }] of [
-    ["watched", stateful.watched],
-    ["scripted", stateful.scripted],
-  ] as const) {
-    const final = Number(await master.cli("GET", key));
-    if (nothingLost) expect(final, key).toBeGreaterThanOrEqual(acked);
-    expect(final, key).toBeLessThanOrEqual(acked + uncertain);
-  }
 }
 
 /** Runs random ones of the named operations and returns what was seen, when everything is well again. */
