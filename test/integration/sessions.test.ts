@@ -1,11 +1,14 @@
 import { afterEach, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
 import type { Reply } from "../support/resp.ts";
-import { Stage } from "../support/stage.ts";
+import { errorText, Stage } from "../support/stage.ts";
 import { sleep, until } from "../support/wait.ts";
 
 let stage: Stage;
 afterEach(() => stage.close());
+
+const COUNT_UP = `#!lua name=counting
+redis.register_function('count_up', function(keys) return redis.call('INCR', keys[1]) end)`;
 
 /** A call waits on the master, for long enough that it cannot have been answered. */
 async function untilWaiting(calls = 1): Promise<void> {
@@ -206,6 +209,54 @@ it("EVALSHA works on a master that never saw the script, alone, in a pipeline an
   // What a client flushes stays flushed.
   expect(await client.command("SCRIPT", "FLUSH")).toBe("OK");
   expect(String(((await client.command("EVALSHA", sha, "1", "n")) as Error).message)).toMatch(/^NOSCRIPT /);
+});
+
+it.each([
+  ["EVAL", ["EVAL", "return redis.call('INCR', KEYS[1])", "1", "n"]],
+  ["FCALL", ["FCALL", "count_up", "1", "n"]],
+])(
+  "a transaction with %s that a demoted master refuses only inside EXEC's reply runs on the new one (18, 31)",
+  async (_name, call) => {
+    stage = await Stage.open({ replicas: 1, config: { probe: { interval: "5s", timeout: "5s" } } });
+    const client = await stage.client();
+    await client.command("FUNCTION", "LOAD", COUNT_UP);
+    expect(await client.command("SET", "n", "1")).toBe("OK");
+    await stage.replica(0).untilCaughtUp(stage.master);
+    await stage.master.replicaOf(stage.replica(0));
+    const unit = [["MULTI"], ["SELECT", "0"], ["GET", "n"], call, ["EXEC"]];
+    const plain = [["MULTI"], call, ["GET", "n"], ["EXEC"]];
+    const replies = client.pipeline([...plain, ["GET", "n"], ...unit, ["PING"]]);
+    await stage.untilHeld();
+    await stage.replica(0).promote();
+    const queued = ["OK", "QUEUED", "QUEUED"];
+    const expected = [...queued, [2, "2"], "2", ...queued, "QUEUED", ["OK", "2", 3], "PONG"];
+    expect(await replies).toEqual(expected);
+    expect(client.unclaimed).toBe(0);
+  },
+);
+
+it("a script in a transaction that makes up a replica's error runs once, and its error is the answer (18)", async () => {
+  stage = await Stage.open({ replicas: 1 });
+  const client = await stage.client();
+  const text = "READONLY You can't write against a read only replica.";
+  const script = `redis.call('INCR', KEYS[1]) return redis.error_reply("${text}")`;
+  const unit = [["MULTI"], ["EVAL", script, "1", "n"], ["EXEC"], ["ECHO", "tag"]];
+  const [, , made, echo] = await client.pipeline(unit);
+  expect(errorText((made as Reply[])[0])).toBe(text);
+  expect(echo).toBe("tag");
+  expect(await client.command("GET", "n")).toBe("1");
+});
+
+it("a transaction that publishes beside a script that was refused is not published twice (18, 26)", async () => {
+  stage = await Stage.open({ replicas: 1, config: { probe: { interval: "5s", timeout: "5s" } } });
+  const client = await stage.client();
+  // A new connection would be refused.
+  expect(await client.command("SET", "n", "1")).toBe("OK");
+  await stage.master.replicaOf(stage.replica(0));
+  const script = "return redis.call('INCR', KEYS[1])";
+  const unit = [["MULTI"], ["PUBLISH", "c", "m"], ["EVAL", script, "1", "n"], ["EXEC"]];
+  const [, , , reply] = await client.pipeline(unit);
+  expect(errorText((reply as Reply[])[1])).toMatch(/^READONLY .*script/);
 });
 
 it("SCRIPT EXISTS knows on a new master what clients have sent before, alone and in MULTI (30)", async () => {
