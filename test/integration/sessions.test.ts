@@ -1,5 +1,6 @@
 import { afterEach, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
+import { type ChaosLink, startLink } from "../support/link.ts";
 import type { Reply } from "../support/resp.ts";
 import { errorText, Stage } from "../support/stage.ts";
 import { sleep, until } from "../support/wait.ts";
@@ -85,6 +86,48 @@ it("subscribers of all kinds go on over a switch without a second confirmation (
   expect(await resp3.command("SET", "k", "v")).toBe("OK");
   expect(resp2.unclaimed + resp3.unclaimed).toBe(0);
   expect([resp2.disconnected, resp3.disconnected]).toEqual([false, false]);
+});
+
+it("a message that comes through the old and the new node while a subscriber moves comes once (24, 25)", async () => {
+  let link: ChaosLink | undefined;
+  stage = await Stage.open({
+    replicas: 1,
+    before: async ({ master, replicas }) => {
+      const replica = replicas[0]!;
+      link = await startLink(replica.port);
+      await replica.cli("CONFIG", "SET", "replica-announce-port", link.port);
+      await replica.promote();
+      await replica.replicaOf(master);
+      await replica.untilLinkUp();
+      return [master.address, link.address];
+    },
+  });
+  try {
+    const [client, shard] = [await stage.client(), await stage.client()];
+    expect(await client.command("SUBSCRIBE", "c")).toEqual(["subscribe", "c", 1]);
+    expect(await shard.command("SSUBSCRIBE", "s")).toEqual(["ssubscribe", "s", 1]);
+    const [old, next] = [stage.master, stage.replica(0)];
+    await old.replicaOf(next);
+    await until(async () => (await stage.status()).writable === 0, { what: "the demotion being seen" });
+    // The confirmation at the new node comes later than what it publishes, which the old one gets at once.
+    link?.delay(15);
+    await next.promote();
+    const subscribed = async () => ((await next.cli("PUBSUB", "NUMSUB", "c")) as Reply[])[1] === 1;
+    await until(subscribed, { what: "the new subscription", everyMs: 1 });
+    const texts = [...Array.from({ length: 20 }, (_, i) => `${i}`), "last"];
+    for (const text of texts) {
+      await next.cli("PUBLISH", "c", text);
+      await next.cli("SPUBLISH", "s", text);
+    }
+    for (const subscriber of [client, shard]) {
+      const got: Reply[] = [];
+      while (got[got.length - 1] !== "last") got.push(((await subscriber.reply()) as Reply[])[2] ?? null);
+      expect(got).toEqual(texts);
+      expect(subscriber.unclaimed).toBe(0);
+    }
+  } finally {
+    await link?.close();
+  }
 });
 
 it("MONITOR goes on over a switch (27)", async () => {
