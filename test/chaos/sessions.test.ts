@@ -9,6 +9,7 @@ import { randomFrom, SEED } from "../support/random.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { Constant, Identities, Silent, Unblocked, USER_ARGS } from "../support/sessions/clients.ts";
 import { Cache, Messages, Monitor } from "../support/sessions/messages.ts";
+import { Mixers } from "../support/sessions/mixer.ts";
 import { Jobs } from "../support/sessions/queues.ts";
 import { Functions, Iterations, Scripts, Waiter } from "../support/sessions/scripts.ts";
 import { Streams } from "../support/sessions/streams.ts";
@@ -26,7 +27,7 @@ const SWITCHES: readonly OperationName[] = [
   "hangAndPromote",
 ];
 const ACTORS = [
-  ...[Pairs, Selector, Watchers, Meddler, Jobs, Streams, Messages, Monitor, Cache],
+  ...[Pairs, Selector, Watchers, Meddler, Mixers, Jobs, Streams, Messages, Monitor, Cache],
   ...[Iterations, Scripts, Functions, Waiter, Identities, Constant, Unblocked, Silent],
 ];
 const ROUNDS = Number(process.env.HOLDFAST_ROUNDS ?? 7);
@@ -78,36 +79,52 @@ async function openChaos(random: () => number): Promise<{ chaos: Chaos; stateful
   return { chaos, stateful: load };
 }
 
-it(
-  `sessions of every kind through ${ROUNDS} switches at random moments: no disconnect, every reply right, ` +
-    `nothing lost or doubled that Redis keeps (1, 2, 15, 17 to 36; HOLDFAST_SEED=${SEED})`,
-  { timeout: 40_000 + ROUNDS * 12_000 },
-  async () => {
-    const random = randomFrom(SEED);
-    const done: string[] = [];
-    try {
-      const { chaos, stateful } = await openChaos(random);
+it(`sessions of every kind through ${ROUNDS} switches at random moments: no disconnect, every reply right, ` +
+  `nothing lost or doubled that Redis keeps (1, 2, 15, 17 to 36; HOLDFAST_SEED=${SEED})`, {
+  timeout: 40_000 + ROUNDS * 12_000,
+}, async () => {
+  const random = randomFrom(SEED);
+  const done: string[] = [];
+  try {
+    const { chaos, stateful } = await openChaos(random);
+    await stateful.allGoOn();
+    for (const name of plan(random)) {
+      done.push(name);
+      stateful.begin(name, OPERATIONS[name]);
+      await chaos.pause(400);
+      await OPERATIONS[name].run(chaos);
+      await untilWell(chaos);
       await stateful.allGoOn();
-      for (const name of plan(random)) {
-        done.push(name);
-        stateful.begin(name, OPERATIONS[name]);
-        await chaos.pause(400);
-        await OPERATIONS[name].run(chaos);
-        await untilWell(chaos);
-        await stateful.allGoOn();
-        await stateful.audit(chaos.group.master);
-        expect(stateful.faults, `after ${done.join(", ")}`).toEqual([]);
-      }
-      const uncertain = await chaos.stage.proxy.metric("holdfast_uncertain_total");
-      const steps = [...stateful.steps.values()].reduce((sum, one) => sum + one, 0);
-      figure(`seed ${SEED}: ${done.join(", ")}: ${steps} steps, ${stateful.uncertain} uncertain`);
-      // Of clients that want no replies nobody counts them but the proxy.
-      expect(uncertain).toBeGreaterThanOrEqual(stateful.uncertain);
-      const accounts = await chaos.stage.expectBalancedAccounts();
-      expect(accounts.expired + accounts.failed).toBe(0);
-    } catch (error) {
-      figure(`HOLDFAST_SEED=${SEED} HOLDFAST_ROUNDS=${ROUNDS} failed after ${done.join(", ")}`);
-      throw error;
+      await stateful.audit(chaos.group.master);
+      expect(stateful.faults, `after ${done.join(", ")}`).toEqual([]);
     }
-  },
-);
+    const uncertain = await chaos.stage.proxy.metric("holdfast_uncertain_total");
+    const steps = [...stateful.steps.values()].reduce((sum, one) => sum + one, 0);
+    figure(`seed ${SEED}: ${done.join(", ")}: ${steps} steps, ${stateful.uncertain} uncertain`);
+    // Of clients that want no replies nobody counts them but the proxy.
+    expect(uncertain).toBeGreaterThanOrEqual(stateful.uncertain);
+    const accounts = await chaos.stage.expectBalancedAccounts().catch(async (e) => {
+      const c = await chaos.stage.proxy.connect();
+      const l = String(await c.command("CLIENT", "LIST"));
+      const rows = (await c.command("PROXY", "CLIENTS", "LIMIT", "1000")) as unknown[][];
+      for (const row of rows) figure(String(row));
+      const r = JSON.stringify(await c.command("PROXY", "CLIENTS", "LIMIT", "1000")).replaceAll(
+        "],[",
+        "],\n[",
+      );
+      figure(
+        r
+          .split("\n")
+          .filter((x) => x.includes('held",') && !x.includes('"held_ms",0,'))
+          .join("\n"),
+      );
+      figure(JSON.stringify(await chaos.stage.accounts()));
+      figure(l.split("\n").slice(-12).join("\n"));
+      throw e;
+    });
+    expect(accounts.expired + accounts.failed).toBe(0);
+  } catch (error) {
+    figure(`HOLDFAST_SEED=${SEED} HOLDFAST_ROUNDS=${ROUNDS} failed after ${done.join(", ")}`);
+    throw error;
+  }
+});

@@ -340,6 +340,28 @@ it("a waiting call on a master that lives on moves at once to the promoted one (
   expect(await answer).toEqual(["q", "job"]);
 });
 
+it("a call that was sent to a living master right before a promotion waits on at the promoted one (21)", async () => {
+  stage = await Stage.open({ config: { probe: { interval: "1s" } } });
+  const old = await stage.client();
+  const waiting = old.command("BLPOP", "q", "0");
+  await untilWaiting();
+  await stage.replica(0).promote();
+  // Until the proxy sees it, calls go to the former master: each of them only a moment before.
+  const answers: Promise<Reply>[] = [];
+  while ((await stage.status()).epoch === 1) {
+    answers.push((await stage.client()).command("BLPOP", "q", "0"));
+    await sleep(5);
+  }
+  expect(answers.length).toBeGreaterThan(0);
+  const blocked = async () => Number((await stage.replica(0).info("clients")).get("blocked_clients"));
+  await until(async () => (await blocked()) === answers.length + 1, { what: "all waiting on" });
+  await stage.replica(0).cli("RPUSH", "q", ...answers.map((_, i) => `${i}`), "last");
+  expect(await waiting).toEqual(["q", "0"]);
+  const jobs = (await Promise.all(answers)).map((reply) => (reply as Reply[])[1]);
+  expect(new Set(jobs).size).toBe(answers.length);
+  expect(await stage.proxy.metric("holdfast_uncertain_total")).toBe(0);
+});
+
 it("the time-out of a waiting call is its own also while there is no master (21)", async () => {
   stage = await Stage.open();
   const [resp2, resp3] = [await stage.client(), await stage.client({ protocol: 3 })];

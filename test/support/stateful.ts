@@ -11,8 +11,8 @@ import { sleep, until } from "./wait.ts";
 
 const PACE_MS = 5;
 
-/** Acknowledged writes of one client that a crash may take although none was on its way for long. */
-const FEW = 5;
+/** Acknowledged writes of one client; a crash may take some although none was on its way for long. */
+const MAY_LOSE = { nothing: 0, "a few": 5, any: Number.POSITIVE_INFINITY } as const;
 
 /** A call that has waited for less than a probe interval may be being answered, ms; with time for the reply. */
 const YOUNG_MS = 300;
@@ -141,14 +141,7 @@ export class StatefulLoad {
 
   /** Acknowledged writes of one client that this round may have lost, and that may come twice then. */
   get mayLose(): number {
-    switch (this.round.mayLose) {
-      case "nothing":
-        return 0;
-      case "a few":
-        return FEW;
-      case "any":
-        return Number.POSITIVE_INFINITY;
-    }
+    return MAY_LOSE[this.round.mayLose];
   }
 
   async client(options: ClientOptions = {}): Promise<RawClient> {

@@ -40,7 +40,7 @@ export interface Operation {
 
 const KNOWN = { mayCut: "no", mayLose: "nothing" } as const;
 const CRASH = { mayCut: "all", mayLose: "a few" } as const;
-const TWO_MASTERS = { mayCut: "young calls", mayLose: "any" } as const;
+const TWO_MASTERS = { mayCut: "no", mayLose: "any" } as const;
 
 /** Each one leaves a master, its replicas and nothing else behind. */
 export const OPERATIONS = {

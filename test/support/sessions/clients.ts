@@ -32,7 +32,13 @@ export class Identities extends Actor {
     this.load.loop("visitor", () => this.#visit());
   }
 
-  async #introduce(client: RawClient, name: string, user: string, protocol: number, db: number): Promise<void> {
+  async #introduce(
+    client: RawClient,
+    name: string,
+    user: string,
+    protocol: number,
+    db: number,
+  ): Promise<void> {
     const hello = await client.command("HELLO", protocol, "AUTH", user, "secret", "SETNAME", name);
     this.load.isWell(`HELLO of ${name}`, hello);
     this.load.isExactly(`SELECT of ${name}`, await client.command("SELECT", db), "OK");
@@ -119,7 +125,8 @@ export class Unblocked extends Actor {
       while ((await this.#unblock(other, id, how)) === 0 && !isAnswered) await sleep(5);
       const before = this.#ended;
       const late = setTimeout(() => {
-        if (this.#ended === before) this.load.fault(`CLIENT UNBLOCK ${how} answered 1, and the call waits on`);
+        if (this.#ended === before)
+          this.load.fault(`CLIENT UNBLOCK ${how} answered 1, and the call waits on`);
       }, LATE_MS);
       const reply = await answer.finally(() => clearTimeout(late));
       this.#ended++;
@@ -166,7 +173,8 @@ export class Silent extends Actor {
     if (isOff) load.isExactly("CLIENT REPLY ON", await client.command("CLIENT", "REPLY", "ON"), "OK");
     const value = await client.command("GET", "silent");
     if (client.unclaimed > 0) load.fault(`silent: ${client.unclaimed} replies too many`);
-    if (load.mayLose === 0 && !/^\d+$/.test(String(value))) load.fault(`silent: GET answered ${String(value)}`);
+    if (load.mayLose === 0 && !/^\d+$/.test(String(value)))
+      load.fault(`silent: GET answered ${String(value)}`);
     return load.isExactly("silent", await client.command("ECHO", tag), tag);
   }
 

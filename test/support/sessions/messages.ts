@@ -50,7 +50,8 @@ export class Messages extends Actor {
       this.load.loop(name, async () => this.#onMessage(subscriber, (await next()) as Reply[]), true);
       if (protocol === 3) this.load.loop(`${name}-asks`, () => this.#ask(client, name));
     }
-    const everyone = () => this.#subscribers.every(({ confirmations, expected }) => confirmations === expected);
+    const everyone = () =>
+      this.#subscribers.every(({ confirmations, expected }) => confirmations === expected);
     await until(everyone, { what: "the confirmations" });
     const publisher = await this.load.client();
     this.load.loop("publisher", () => this.#publish(publisher));

@@ -62,7 +62,13 @@ export class Selector extends Actor {
   async #step(client: RawClient): Promise<boolean> {
     const { load } = this;
     const to = String(DATABASES[load.random(DATABASES.length)]);
-    const unit = [["GET", "which"], ["SELECT", to], ["GET", "which"], ["SELECT", "0"], ["INCR", "selected"]];
+    const unit = [
+      ["GET", "which"],
+      ["SELECT", to],
+      ["GET", "which"],
+      ["SELECT", "0"],
+      ["INCR", "selected"],
+    ];
     for (const command of [["MULTI"], ...unit, ["SELECT", to]]) {
       await client.command(...command);
       await load.pause(STEP_PAUSE_MS / 2);
