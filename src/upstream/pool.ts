@@ -246,8 +246,9 @@ export class LanePool {
   }
 
   /**
-   * How long until all calls that are unanswered are known to wait, ms: together they move to the next master,
-   * so that they keep their order, and those that come now queue behind them. A living master answers until then, or says that it did not run them.
+   * How long until all calls that are unanswered are known to wait, ms: together they move to the next
+   * master, so that they keep their order, and those that come now queue behind them. A living master answers
+   * until then, or says that it did not run them.
    */
   private untilAllWait(): number {
     let newestMs = Number.NEGATIVE_INFINITY;

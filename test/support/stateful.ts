@@ -1,7 +1,7 @@
 /**
- * Clients whose sessions hold state, each on a bare socket and checking what it is told; what they do stands in
- * sessions/. They work all the time and are told of what happens to the group only in words: what the
- * switch that is going on may do to them.
+ * Clients whose sessions hold state, each on a bare socket and checking what it is told; what they do stands
+ * in sessions/. They work all the time, and of what happens to the group they know only what it may do to
+ * them.
  */
 import { RawClient } from "./client.ts";
 import type { RedisServer } from "./redis.ts";
@@ -12,10 +12,7 @@ import { sleep, until } from "./wait.ts";
 const PACE_MS = 5;
 
 /** Acknowledged writes of one client; a crash may take some although none was on its way for long. */
-const MAY_LOSE = { nothing: 0, "a few": 5, any: Number.POSITIVE_INFINITY } as const;
-
-/** A call that has waited for less than a probe interval may be being answered, ms; with time for the reply. */
-const YOUNG_MS = 300;
+const MAY_LOSE = { nothing: 0, few: 5, all: Number.POSITIVE_INFINITY } as const;
 
 export interface StatefulOptions {
   readonly port: number;
@@ -27,7 +24,7 @@ export interface Round extends Pick<Operation, "mayCut" | "mayLose"> {
   readonly name: string;
 }
 
-const QUIET: Round = { name: "nothing", mayCut: "no", mayLose: "nothing" };
+const QUIET: Round = { name: "nothing", mayCut: false, mayLose: "nothing" };
 
 interface Loop {
   readonly name: string;
@@ -191,18 +188,13 @@ export class StatefulLoad {
     );
   }
 
-  /**
-   * Whether a reply is a success; UNCERTAIN is none, any other error is a fault, and so it is without a cut.
-   * @param waitedMs how long a call that may wait has waited for its reply.
-   */
-  isWell(who: string, reply: Reply | undefined, waitedMs = Number.POSITIVE_INFINITY): boolean {
+  /** Whether a reply is a success; UNCERTAIN is none, other errors are faults, and so it is without a cut. */
+  isWell(who: string, reply: Reply | undefined): boolean {
     if (!(reply instanceof ReplyError)) return true;
     if (reply.word !== "UNCERTAIN") this.fault(`${who}: ${reply.message}`);
     else {
       this.uncertain++;
-      const { mayCut } = this.round;
-      const isAllowed = mayCut === "all" || (mayCut === "young calls" && waitedMs < YOUNG_MS);
-      if (!isAllowed) this.fault(`${who}: UNCERTAIN without a lost connection`);
+      if (!this.round.mayCut) this.fault(`${who}: UNCERTAIN without a lost connection`);
     }
     return false;
   }

@@ -25,22 +25,19 @@ export interface Chaos {
 }
 
 export interface Operation {
-  /**
-   * Which connections to the master end without a reply, so that what was on them may have run: none; those
-   * of calls that had not waited long enough to be known to wait; all.
-   */
-  readonly mayCut: "no" | "young calls" | "all";
+  /** A connection to the master is lost: what was on it may have run. */
+  readonly mayCut: boolean;
   /**
    * What Redis itself may lose of each client's acknowledged writes: nothing; the few that were answered but
    * not yet on their way to a replica; or all that a master has answered beside another one.
    */
-  readonly mayLose: "nothing" | "a few" | "any";
+  readonly mayLose: "nothing" | "few" | "all";
   readonly run: (chaos: Chaos) => Promise<void>;
 }
 
-const KNOWN = { mayCut: "no", mayLose: "nothing" } as const;
-const CRASH = { mayCut: "all", mayLose: "a few" } as const;
-const TWO_MASTERS = { mayCut: "no", mayLose: "any" } as const;
+const KNOWN = { mayCut: false, mayLose: "nothing" } as const;
+const CRASH = { mayCut: true, mayLose: "few" } as const;
+const TWO_MASTERS = { mayCut: false, mayLose: "all" } as const;
 
 /** Each one leaves a master, its replicas and nothing else behind. */
 export const OPERATIONS = {
@@ -53,7 +50,7 @@ export const OPERATIONS = {
   killReplica: { ...KNOWN, run: killReplica },
   killAllConnections: { ...KNOWN, run: killAllConnections },
   hangMaster: { ...CRASH, run: hangMaster },
-  hangAndPromote: { mayCut: "all", mayLose: "any", run: hangAndPromote },
+  hangAndPromote: { mayCut: true, mayLose: "all", run: hangAndPromote },
 } as const satisfies Readonly<Record<string, Operation>>;
 
 export type OperationName = keyof typeof OPERATIONS;

@@ -101,7 +101,7 @@ export class Mixers extends Actor {
     const text = JSON.stringify(reply);
     if (replies.some((right) => JSON.stringify(right) === text)) return true;
     const isUncertain = reply instanceof ReplyError && reply.word === "UNCERTAIN";
-    if (isUncertain) return this.load.isWell(`${request}`, reply, 0);
+    if (isUncertain) return this.load.isWell(`${request}`, reply);
     // What an uncertain or lost write has left shows in the replies behind it, as far as they are about keys.
     const mayDiffer =
       this.load.mayLose > 0 && !(reply instanceof ReplyError) && !FIXED.has(String(request[0]));

@@ -6,7 +6,7 @@ import { Actor } from "../stateful.ts";
 import { until } from "../wait.ts";
 
 /** So much later than its time-out a call that found nothing may be answered, ms. */
-const LATE_MS = 1_500;
+const LATE_MS = 3_000;
 /** A master that is handing over does not look at calls that come meanwhile, for as long as it takes. */
 const LATE_IN_FAILOVER_MS = 15_000;
 /** And so much earlier, by the clocks' grain. */
@@ -81,7 +81,7 @@ export class Jobs extends Actor {
     const fromMs = performance.now();
     const reply = await client.command(...queue.take(timeoutMs / 1_000));
     const book = this.#books.get(queue.key)!;
-    if (!load.isWell(queue.key, reply, performance.now() - fromMs)) {
+    if (!load.isWell(queue.key, reply)) {
       book.uncertain++;
       return false;
     }
@@ -107,9 +107,7 @@ export class Jobs extends Actor {
       // What was popped may be on its way to the client, and what is missing for good is told below.
       await until(isEmpty, { deadlineMs: 3_000, what: `all jobs of ${key} being taken` }).catch(() => {});
       if ((await left()) > 0) this.load.fault(`${key}: ${await left()} jobs are left to consumers that wait`);
-      const fault = this.#books
-        .get(key)!
-        .audit(this.load.mayLose, this.load.round.mayCut === "no" ? 0 : CONSUMERS);
+      const fault = this.#books.get(key)!.audit(this.load.mayLose, this.load.round.mayCut ? CONSUMERS : 0);
       if (fault !== null) this.load.fault(`${key}: ${fault}`);
     }
   }

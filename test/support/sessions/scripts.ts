@@ -171,7 +171,7 @@ end)`;
 
 /** 33: what WAIT counted is there after the switch. */
 export class Waiter extends Actor {
-  /** Numbers that all replicas have, and that one has: the latter may be with the one that is not promoted. */
+  /** Numbers that all replicas have, and that one has: which may be the one that is not promoted. */
   readonly #everywhere = new Set<string>();
   readonly #somewhere = new Set<string>();
   #number = 0;
