@@ -19,6 +19,7 @@ type Piece = (tag: string, key: string, client: MixedClient) => Expected[];
 const say = (request: readonly Argument[], ...replies: readonly Reply[]): Expected => ({ request, replies });
 const ask = (request: string, ...replies: readonly Reply[]): Expected => say(request.split(" "), ...replies);
 
+/** A master that hands over may take seconds before it looks at a call: a job's time-out is longer than that. */
 const PIECES: readonly Piece[] = [
   (tag) => [ask(`ECHO ${tag}`, tag), ask(`PING ${tag}`, tag)],
   (tag, key) => [ask(`SET ${key} ${tag}`, "OK"), ask(`GET ${key}`, tag), ask("SELECT 0", "OK")],
@@ -36,7 +37,7 @@ const PIECES: readonly Piece[] = [
     ask("EXEC", ["OK"], null),
   ],
   (tag, key) => [ask(`WATCH ${key}:w`, "OK"), ask(`ECHO ${tag}`, tag), ask("UNWATCH", "OK")],
-  (tag, key) => [ask(`RPUSH ${key}:l ${tag}`, 1), ask(`BLPOP ${key}:l 1`, [`${key}:l`, tag])],
+  (tag, key) => [ask(`RPUSH ${key}:l ${tag}`, 1), ask(`BLPOP ${key}:l 8`, [`${key}:l`, tag])],
   (_tag, key) => [ask(`BRPOP ${key}:none 0.03`, null)],
   (_tag, key) => [ask(`BLMOVE ${key}:none ${key}:l LEFT LEFT 0.02`, null)],
   (_tag, key) => [ask(`XREAD BLOCK 20 STREAMS ${key}:s $`, null)],
