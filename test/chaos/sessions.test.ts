@@ -100,7 +100,11 @@ it(`sessions of every kind through ${ROUNDS} switches at random moments: no disc
     }
     const uncertain = await chaos.stage.proxy.metric("holdfast_uncertain_total");
     const steps = [...stateful.steps.values()].reduce((sum, one) => sum + one, 0);
-    figure(`seed ${SEED}: ${done.join(", ")}: ${steps} steps, ${stateful.uncertain} uncertain`);
+    const gapMs = await chaos.stage.proxy.metric("holdfast_subscription_gap_ms_total");
+    figure(
+      `seed ${SEED}: ${done.join(", ")}: ${steps} steps, ${stateful.uncertain} uncertain, ` +
+        `${gapMs.toFixed(0)} ms without subscriptions`,
+    );
     // Of clients that want no replies nobody counts them but the proxy.
     expect(uncertain).toBeGreaterThanOrEqual(stateful.uncertain);
     const accounts = await chaos.stage.expectBalancedAccounts();

@@ -19,7 +19,7 @@ type Piece = (tag: string, key: string, client: MixedClient) => Expected[];
 const say = (request: readonly Argument[], ...replies: readonly Reply[]): Expected => ({ request, replies });
 const ask = (request: string, ...replies: readonly Reply[]): Expected => say(request.split(" "), ...replies);
 
-/** A master that hands over may take seconds before it looks at a call: a job's time-out is longer than that. */
+/** A master that hands over may take seconds before it looks at a call: jobs are waited for longer. */
 const PIECES: readonly Piece[] = [
   (tag) => [ask(`ECHO ${tag}`, tag), ask(`PING ${tag}`, tag)],
   (tag, key) => [ask(`SET ${key} ${tag}`, "OK"), ask(`GET ${key}`, tag), ask("SELECT 0", "OK")],
