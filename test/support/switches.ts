@@ -111,6 +111,9 @@ async function failover(chaos: Chaos): Promise<void> {
   const { group } = chaos;
   const [next] = group.replicas;
   expect(await group.master.cli("FAILOVER", "TO", "127.0.0.1", next.port)).toBe("OK");
+  // The master waits for an acknowledgement of its very last byte, and acknowledgements come once a second.
+  const isPromoted = async () => (await next.info()).get("role") === "master";
+  await until(isPromoted, { deadlineMs: 40_000, what: "the end of FAILOVER" });
   await chaos.stage.untilMaster(next);
   await moveOver(chaos, async () => undefined);
 }
