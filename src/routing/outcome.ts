@@ -3,6 +3,8 @@
  * guess: a request is sent again only when it provably did not run or cannot matter (law 4).
  */
 import { isRepeatable } from "../commands/command.ts";
+import { lengthEnd, MINUS, readLength, STAR } from "../resp/bytes.ts";
+import { ReplyFramer } from "../resp/reply.ts";
 import type { NotRunCause, PlainKind, Request } from "../upstream/request.ts";
 
 const OF_REPLICA = "cannot be used with replica instances. Please also note that";
@@ -87,6 +89,31 @@ function isScriptOnReplica(buf: Buffer, start: number, end: number): boolean {
   return SCRIPT_ON_REPLICA.some((form) => form.test(text));
 }
 
+/**
+ * What EXEC's reply says of a transaction with scripts in it. Unlike a write, a script does not make a
+ * replica refuse the whole of it: the script runs and is refused at its first write (server.c, processCommand
+ * looks at the flags of the commands only). So where one was refused nothing was written.
+ */
+export function unitRefusal(reply: Buffer): NotRunCause | null {
+  if (reply[0] !== STAR || !reply.includes(READONLY_ELEMENT)) return null;
+  const elements = readLength(reply, 1, reply.length);
+  const framer = new ReplyFramer();
+  let pos = lengthEnd;
+  for (let i = 0; i < elements; i++) {
+    const end = framer.next(reply, pos, reply.length);
+    if (reply[pos] === MINUS && isRefusedScript(reply, pos, end)) return "not-master";
+    pos = end;
+  }
+  return null;
+}
+
+/** In all of these errors; "Can not run script with write flag on readonly replica" is a function's. */
+const READONLY_ELEMENT = "-READONLY ";
+
+function isRefusedScript(buf: Buffer, start: number, end: number): boolean {
+  return notRunCause(buf, start, end) === "not-master" || isScriptOnReplica(buf, start, end);
+}
+
 /** What to do with a request whose connection died before its reply. */
 export type LossOutcome = "send-again" | "unknown";
 
@@ -107,7 +134,9 @@ export function outcomeOfLoss(kind: PlainKind, sent: boolean, wasWaiting: boolea
  * twice, so its error is the answer.
  */
 export function isOwnError(request: Request, epoch: number): boolean {
-  return request.command.script && request.refusal !== null && request.refusedInEpoch === epoch;
+  const { command, refusal } = request;
+  if (refusal === null || request.refusedInEpoch !== epoch) return false;
+  return command.script || refusal[0] === STAR;
 }
 
 /** A request refused this often gets the server's refusal as its answer: the nodes do not agree with us. */

@@ -123,6 +123,7 @@ export class Router implements LaneKeeper {
         maxPrivate: config.upstream.maxPrivate,
         privateIdleMs: config.upstream.privateIdle,
         retireTimeoutMs: config.upstream.retireTimeout,
+        waitsAfterMs: config.probe.interval,
       },
       context: {
         settings: {

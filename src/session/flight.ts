@@ -176,6 +176,10 @@ export class Flight implements RequestOwner {
   private sendOneAgain(request: Request): boolean {
     const { router } = this;
     if (request.refusal !== null && router.writable && isOwnError(request, router.epoch.number)) {
+      if (request.rewrite !== null && request.refusal[0] !== MINUS) {
+        this.answerWith(request, request.rewrite.replyFor(request.refusal));
+        return true;
+      }
       this.sayNext(request.refusal);
       if (request.trailer !== null) this.sayNext(request.trailer);
       return true;
@@ -302,7 +306,10 @@ export class Flight implements RequestOwner {
     const { lane } = this;
     this.left(request);
     if (this.host.isClosed) return false;
-    const cause = buf[start] === MINUS ? refusalCause(request, buf, start, end) : null;
+    const cause =
+      buf[start] === MINUS
+        ? refusalCause(request, buf, start, end)
+        : (request.rewrite?.refusalIn?.(buf.subarray(start, end)) ?? null);
     const repaired = request.repair !== null && isNoScript(buf, start, end) ? withScript(request) : null;
     if (repaired !== null) {
       this.keep(repaired);

@@ -15,6 +15,7 @@ import type { Lane, LaneRole } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
 import { Nobody } from "../upstream/request.ts";
 import { Fanout, type Subscriber } from "./fanout.ts";
+import { Overlap, SPAN_MS } from "./overlap.ts";
 import { type Family, readMessage, SUBSCRIBE, topicName, UNSUBSCRIBE } from "./topics.ts";
 
 /** One name that clients are subscribed to. */
@@ -28,6 +29,8 @@ export class Topic {
   waiting = 0;
   /** The connection its messages are taken from; null = none is subscribed. */
   feed: Feed | null = null;
+  /** What came from the old feed during a move, and may come from the new one once more; null = nothing. */
+  overlap: Overlap | null = null;
 
   constructor(hub: Hub, family: Family, name: string) {
     this.hub = hub;
@@ -108,6 +111,8 @@ export class Hub implements Wakeable {
   private givenUp: Topic[] = [];
   /** Since when messages may be missed, monotonic ms; null = none are. */
   private gapSinceMs: number | null = null;
+  private readonly overlapping = new Set<Topic>();
+  private overlapTimer: NodeJS.Timeout | null = null;
   private pauseMs = 0;
   private retryTimer: NodeJS.Timeout | null = null;
   /** The epoch whose place let no feed in: the next one is tried at once. */
@@ -235,8 +240,32 @@ export class Hub implements Wakeable {
     const family = readMessage(buf, start, end);
     if (family === null) return false;
     const topic = this.topics[family].get(topicName);
-    if (topic?.feed === feed) this.fanout.add(topic.subscribers, buf, start, end);
+    if (topic?.feed !== feed) return true;
+    if (this.old !== null || topic.overlap !== null) {
+      if (feed === this.old) this.note(topic, buf.subarray(start, end));
+      else if (topic.overlap?.has(buf.subarray(start, end), this.router.nowMs()) === true) return true;
+      else topic.overlap = null;
+    }
+    this.fanout.add(topic.subscribers, buf, start, end);
     return true;
+  }
+
+  private note(topic: Topic, message: Buffer): void {
+    topic.overlap ??= new Overlap();
+    topic.overlap.add(message, this.router.nowMs());
+    this.overlapping.add(topic);
+    this.overlapTimer ??= setTimeout(() => this.forgetOverlaps(), SPAN_MS);
+  }
+
+  private forgetOverlaps(): void {
+    this.overlapTimer = null;
+    for (const topic of this.overlapping) {
+      if (topic.overlap?.isOver(this.router.nowMs()) !== false) {
+        topic.overlap = null;
+        this.overlapping.delete(topic);
+      }
+    }
+    if (this.overlapping.size > 0) this.overlapTimer = setTimeout(() => this.forgetOverlaps(), SPAN_MS);
   }
 
   feedGone(feed: Feed, wasOpen: boolean): void {
@@ -418,6 +447,7 @@ export class Hub implements Wakeable {
     this.onClosed();
     this.profile.users--;
     if (this.retryTimer !== null) clearTimeout(this.retryTimer);
+    if (this.overlapTimer !== null) clearTimeout(this.overlapTimer);
     this.feed?.drop();
     this.old?.drop();
   }

@@ -642,6 +642,8 @@ export class Session
     this.pump();
     // Whoever asked had no need of it any more: nobody else may take it for an answer to another question.
     if (this.answer === answer) this.answer = null;
+    // What it was held for may have been answered by the proxy itself, and nothing was sent.
+    if (this.blocked === "no") this.endHold("released");
   }
 
   laneDrained(): void {

@@ -663,7 +663,7 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
   session.router.counters.requests.transaction++;
   session.send(rewrite === null ? what : { ...what, rewrite }, lane, wholeOf(buf));
   // What follows may see the session as the transaction leaves it.
-  if (session.privateLane !== null || rewrite !== null) session.block("drain");
+  if (session.privateLane !== null || rewrite?.isBarrier === true) session.block("drain");
   return true;
 }
 

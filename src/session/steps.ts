@@ -8,7 +8,8 @@
 import { lengthEnd, readLength, STAR } from "../resp/bytes.ts";
 import { encodeNullArray, type Protocol } from "../resp/encode.ts";
 import { ReplyFramer } from "../resp/reply.ts";
-import type { Rewrite } from "../upstream/request.ts";
+import { unitRefusal } from "../routing/outcome.ts";
+import type { NotRunCause, Rewrite } from "../upstream/request.ts";
 
 /** One such command. */
 export interface Step {
@@ -20,24 +21,38 @@ export interface Step {
   readonly run: (reply: Buffer | null) => Buffer;
 }
 
-/** The unit of a transaction with such commands on its way. */
+/** The unit of a transaction with such commands, or with scripts, on its way. */
 export class StepsCall implements Rewrite {
   readonly deadlineMs = null;
-  readonly isBarrier = true;
+  readonly isBarrier: boolean;
   readonly replies: number;
   private readonly unit: Buffer;
   private readonly elements: number;
   private readonly steps: readonly Step[];
+  private readonly mayBeRefused: boolean;
 
   /**
    * @param unit what is sent. @param replies that the unit gets. @param elements of EXEC's reply.
    * @param steps in the order of the client.
+   * @param mayBeRefused a replica may refuse it without a word before EXEC's reply.
    */
-  constructor(unit: Buffer, replies: number, elements: number, steps: readonly Step[]) {
+  constructor(
+    unit: Buffer,
+    replies: number,
+    elements: number,
+    steps: readonly Step[],
+    mayBeRefused: boolean,
+  ) {
     this.unit = unit;
     this.replies = replies;
     this.elements = elements;
     this.steps = steps;
+    this.isBarrier = steps.length > 0;
+    this.mayBeRefused = mayBeRefused;
+  }
+
+  refusalIn(reply: Buffer): NotRunCause | null {
+    return this.mayBeRefused ? unitRefusal(reply) : null;
   }
 
   requestFor(): Buffer {

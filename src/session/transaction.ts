@@ -14,6 +14,9 @@ export class Transaction {
   private readonly frames: Buffer[] = [];
   /** Commands among them, and besides them, that concern the session itself; null = none. */
   private steps: Step[] | null = null;
+  private hasScript = false;
+  /** What a replica does at once and tells its own subscribers: to run it again would tell them twice. */
+  private publishes = false;
   /** It leaves its connection with another user, database or protocol. */
   changesConnection = false;
   /** Requests that go out before the unit, to be sure of what it needs. */
@@ -59,6 +62,8 @@ export class Transaction {
     this.frames.push(Buffer.from(frame));
     this.bytes += frame.length;
     this.repeatable &&= isRepeatable(command.plainKind);
+    this.hasScript ||= command.script;
+    this.publishes ||= command.name === "publish" || command.name === "spublish";
   }
 
   /** Goes out before the unit; its reply is not the client's. */
@@ -96,8 +101,9 @@ export class Transaction {
 
   /** What becomes of the unit's reply; null = nothing, it is passed on. */
   call(unit: Buffer): StepsCall | null {
-    if (this.steps === null) return null;
-    return new StepsCall(unit, this.replies, this.frames.length, this.steps);
+    const mayBeRefused = this.hasScript && !this.publishes;
+    if (this.steps === null && !mayBeRefused) return null;
+    return new StepsCall(unit, this.replies, this.frames.length, this.steps ?? [], mayBeRefused);
   }
 
   /** The unit that is sent: MULTI, the commands, EXEC. */

@@ -14,6 +14,7 @@ export class Convoy implements Flushable {
   private nextPlace = 0;
   /** In the order of their places. */
   private readonly line: { readonly lane: Lane; readonly place: number }[] = [];
+  private stopped: NodeJS.Timeout | null = null;
   private readonly turn: Turn;
   /** Others, with lower places perhaps, are still to join. */
   private readonly isGathering: () => boolean;
@@ -43,12 +44,23 @@ export class Convoy implements Flushable {
     if (lane.lined) this.goOn();
   }
 
+  /** Writes nothing for so long: calls with lower places are still to join, all of them then. */
+  stopFor(ms: number): void {
+    if (this.stopped !== null) clearTimeout(this.stopped);
+    this.stopped = setTimeout(() => {
+      this.stopped = null;
+      this.goOn();
+    }, ms);
+  }
+
   private goOn(): void {
+    if (this.stopped !== null) return;
     if (!this.flushQueued && this.line.length > 0) this.turn.flushLater(this);
   }
 
   /** Writes what is at the head of the line and open; what has ended meanwhile leaves the line. */
   flush(): void {
+    if (this.stopped !== null) return;
     if (this.isGathering()) return this.goOn();
     let done = 0;
     for (const { lane } of this.line) {

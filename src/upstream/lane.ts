@@ -560,18 +560,24 @@ export class Lane implements Flushable, StreamHandler {
   /**
    * Takes no more requests, writes nothing more, waits for what is in flight, then closes.
    * @param timeoutMs after which what is still unanswered counts as lost.
+   * @param waitingMs the same for a call that waits there for what comes elsewhere now.
    */
-  retire(timeoutMs: number): void {
+  retire(timeoutMs: number, waitingMs = 0): void {
     if (this.state === "closed" || this.retiring) return;
     this.retiring = true;
     // Nothing more may be written to it: its session must not find it any more.
     this.owner?.connectionGone(this);
     this.giveBackUnsent();
     if (this.inFlight === 0) return this.destroy();
-    // What waits there for something to come would wait for what comes elsewhere now.
-    if (this.first?.bond === "blocking") return this.fail("timeout");
+    const isWaiting = this.first?.bond === "blocking";
+    if (isWaiting && waitingMs <= 0) return this.fail("timeout");
     this.stopTimer();
-    this.timer = setTimeout(() => this.fail("timeout"), timeoutMs);
+    this.timer = setTimeout(() => this.fail("timeout"), isWaiting ? waitingMs : timeoutMs);
+  }
+
+  /** When the call it carries, which may wait, was sent, monotonic ms; -Infinity = there is none. */
+  get callSinceMs(): number {
+    return this.first?.bond === "blocking" ? this.first.sinceMs : Number.NEGATIVE_INFINITY;
   }
 
   /** What was not written goes back to its owners. */

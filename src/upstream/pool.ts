@@ -13,6 +13,8 @@ export interface PoolSettings {
   readonly privateIdleMs: number;
   /** How long a connection to a former master may still answer what is in flight, ms. */
   readonly retireTimeoutMs: number;
+  /** After which an unanswered call that may wait is known to wait, ms. */
+  readonly waitsAfterMs: number;
 }
 
 /** How often profiles that nobody uses are looked for, ms. */
@@ -238,7 +240,21 @@ export class LanePool {
       bulk?.retire(this.settings.retireTimeoutMs);
     }
     // A copy: whoever loses a stream of messages opens another connection at once.
-    for (const lane of [...this.privates]) lane.retire(this.settings.retireTimeoutMs);
+    const waitingMs = this.untilAllWait();
+    for (const lane of [...this.privates]) lane.retire(this.settings.retireTimeoutMs, waitingMs);
+    if (waitingMs > 0) this.convoy.stopFor(waitingMs);
+  }
+
+  /**
+   * How long until all calls that are unanswered are known to wait, ms: together they move to the next
+   * master, so that they keep their order, and those that come now queue behind them. A living master answers
+   * until then, or says that it did not run them.
+   */
+  private untilAllWait(): number {
+    let newestMs = Number.NEGATIVE_INFINITY;
+    for (const lane of this.privates) newestMs = Math.max(newestMs, lane.callSinceMs);
+    // A timer may come a little early.
+    return newestMs + this.settings.waitsAfterMs + 2 - this.context.nowMs();
   }
 
   /** Lanes of the former master that still wait for replies. */

@@ -35,6 +35,8 @@ export interface Rewrite {
   isReady?(): boolean;
   /** What it is answered then. */
   nullReply(protocol: Protocol): Buffer;
+  /** Why a reply that is no error says that nothing of the request ran; absent or null = it is the answer. */
+  refusalIn?(reply: Buffer): NotRunCause | null;
   /** One of the replies before the last was an error. */
   firstRefused?(): void;
   /** Its answer where no server need be asked (any more); null = it has to be sent. */

@@ -445,6 +445,8 @@ describe("no node at the start", () => {
       expect(await within(write, 5_000, "the write")).toBe("OK");
       expect([null, "v"]).toContain(await within(read, 5_000, "the read"));
       expect(await within(hello, 5_000, "HELLO")).toBeInstanceOf(Map);
+      // HELLO is answered by the proxy: nothing of that session was sent anywhere.
+      expect(await proxy.metric("holdfast_held")).toBe(0);
       expect(await readyz(proxy)).toMatchObject({ status: 200 });
       for (const client of clients) {
         expect(client.disconnected).toBe(false);

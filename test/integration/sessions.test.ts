@@ -1,11 +1,15 @@
 import { afterEach, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
+import { type ChaosLink, startLink } from "../support/link.ts";
 import type { Reply } from "../support/resp.ts";
-import { Stage } from "../support/stage.ts";
+import { errorText, Stage } from "../support/stage.ts";
 import { sleep, until } from "../support/wait.ts";
 
 let stage: Stage;
 afterEach(() => stage.close());
+
+const COUNT_UP = `#!lua name=counting
+redis.register_function('count_up', function(keys) return redis.call('INCR', keys[1]) end)`;
 
 /** A call waits on the master, for long enough that it cannot have been answered. */
 async function untilWaiting(calls = 1): Promise<void> {
@@ -82,6 +86,48 @@ it("subscribers of all kinds go on over a switch without a second confirmation (
   expect(await resp3.command("SET", "k", "v")).toBe("OK");
   expect(resp2.unclaimed + resp3.unclaimed).toBe(0);
   expect([resp2.disconnected, resp3.disconnected]).toEqual([false, false]);
+});
+
+it("a message that comes through the old and the new node while a subscriber moves comes once (24, 25)", async () => {
+  let link: ChaosLink | undefined;
+  stage = await Stage.open({
+    replicas: 1,
+    before: async ({ master, replicas }) => {
+      const replica = replicas[0]!;
+      link = await startLink(replica.port);
+      await replica.cli("CONFIG", "SET", "replica-announce-port", link.port);
+      await replica.promote();
+      await replica.replicaOf(master);
+      await replica.untilLinkUp();
+      return [master.address, link.address];
+    },
+  });
+  try {
+    const [client, shard] = [await stage.client(), await stage.client()];
+    expect(await client.command("SUBSCRIBE", "c")).toEqual(["subscribe", "c", 1]);
+    expect(await shard.command("SSUBSCRIBE", "s")).toEqual(["ssubscribe", "s", 1]);
+    const [old, next] = [stage.master, stage.replica(0)];
+    await old.replicaOf(next);
+    await until(async () => (await stage.status()).writable === 0, { what: "the demotion being seen" });
+    // The confirmation at the new node comes later than what it publishes, which the old one gets at once.
+    link?.delay(15);
+    await next.promote();
+    const subscribed = async () => ((await next.cli("PUBSUB", "NUMSUB", "c")) as Reply[])[1] === 1;
+    await until(subscribed, { what: "the new subscription", everyMs: 1 });
+    const texts = [...Array.from({ length: 20 }, (_, i) => `${i}`), "last"];
+    for (const text of texts) {
+      await next.cli("PUBLISH", "c", text);
+      await next.cli("SPUBLISH", "s", text);
+    }
+    for (const subscriber of [client, shard]) {
+      const got: Reply[] = [];
+      while (got[got.length - 1] !== "last") got.push(((await subscriber.reply()) as Reply[])[2] ?? null);
+      expect(got).toEqual(texts);
+      expect(subscriber.unclaimed).toBe(0);
+    }
+  } finally {
+    await link?.close();
+  }
 });
 
 it("MONITOR goes on over a switch (27)", async () => {
@@ -208,6 +254,54 @@ it("EVALSHA works on a master that never saw the script, alone, in a pipeline an
   expect(String(((await client.command("EVALSHA", sha, "1", "n")) as Error).message)).toMatch(/^NOSCRIPT /);
 });
 
+it.each([
+  ["EVAL", ["EVAL", "return redis.call('INCR', KEYS[1])", "1", "n"]],
+  ["FCALL", ["FCALL", "count_up", "1", "n"]],
+])(
+  "a transaction with %s that a demoted master refuses only inside EXEC's reply runs on the new one (18, 31)",
+  async (_name, call) => {
+    stage = await Stage.open({ replicas: 1, config: { probe: { interval: "5s", timeout: "5s" } } });
+    const client = await stage.client();
+    await client.command("FUNCTION", "LOAD", COUNT_UP);
+    expect(await client.command("SET", "n", "1")).toBe("OK");
+    await stage.replica(0).untilCaughtUp(stage.master);
+    await stage.master.replicaOf(stage.replica(0));
+    const unit = [["MULTI"], ["SELECT", "0"], ["GET", "n"], call, ["EXEC"]];
+    const plain = [["MULTI"], call, ["GET", "n"], ["EXEC"]];
+    const replies = client.pipeline([...plain, ["GET", "n"], ...unit, ["PING"]]);
+    await stage.untilHeld();
+    await stage.replica(0).promote();
+    const queued = ["OK", "QUEUED", "QUEUED"];
+    const expected = [...queued, [2, "2"], "2", ...queued, "QUEUED", ["OK", "2", 3], "PONG"];
+    expect(await replies).toEqual(expected);
+    expect(client.unclaimed).toBe(0);
+  },
+);
+
+it("a script in a transaction that makes up a replica's error runs once, and its error is the answer (18)", async () => {
+  stage = await Stage.open({ replicas: 1 });
+  const client = await stage.client();
+  const text = "READONLY You can't write against a read only replica.";
+  const script = `redis.call('INCR', KEYS[1]) return redis.error_reply("${text}")`;
+  const unit = [["MULTI"], ["EVAL", script, "1", "n"], ["EXEC"], ["ECHO", "tag"]];
+  const [, , made, echo] = await client.pipeline(unit);
+  expect(errorText((made as Reply[])[0])).toBe(text);
+  expect(echo).toBe("tag");
+  expect(await client.command("GET", "n")).toBe("1");
+});
+
+it("a transaction that publishes beside a script that was refused is not published twice (18, 26)", async () => {
+  stage = await Stage.open({ replicas: 1, config: { probe: { interval: "5s", timeout: "5s" } } });
+  const client = await stage.client();
+  // A new connection would be refused.
+  expect(await client.command("SET", "n", "1")).toBe("OK");
+  await stage.master.replicaOf(stage.replica(0));
+  const script = "return redis.call('INCR', KEYS[1])";
+  const unit = [["MULTI"], ["PUBLISH", "c", "m"], ["EVAL", script, "1", "n"], ["EXEC"]];
+  const [, , , reply] = await client.pipeline(unit);
+  expect(errorText((reply as Reply[])[1])).toMatch(/^READONLY .*script/);
+});
+
 it("SCRIPT EXISTS knows on a new master what clients have sent before, alone and in MULTI (30)", async () => {
   stage = await Stage.open();
   const client = await stage.client();
@@ -244,6 +338,28 @@ it("a waiting call on a master that lives on moves at once to the promoted one (
   await until(async () => (await stage.status()).epoch === 2, { what: "the switch" });
   await (await stage.client()).command("RPUSH", "q", "job");
   expect(await answer).toEqual(["q", "job"]);
+});
+
+it("a call that was sent to a living master right before a promotion waits on at the promoted one (21)", async () => {
+  stage = await Stage.open({ config: { probe: { interval: "1s" } } });
+  const old = await stage.client();
+  const waiting = old.command("BLPOP", "q", "0");
+  await untilWaiting();
+  await stage.replica(0).promote();
+  // Until the proxy sees it, calls go to the former master: each of them only a moment before.
+  const answers: Promise<Reply>[] = [];
+  while ((await stage.status()).epoch === 1) {
+    answers.push((await stage.client()).command("BLPOP", "q", "0"));
+    await sleep(5);
+  }
+  expect(answers.length).toBeGreaterThan(0);
+  const blocked = async () => Number((await stage.replica(0).info("clients")).get("blocked_clients"));
+  await until(async () => (await blocked()) === answers.length + 1, { what: "all waiting on" });
+  await stage.replica(0).cli("RPUSH", "q", ...answers.map((_, i) => `${i}`), "last");
+  expect(await waiting).toEqual(["q", "0"]);
+  const jobs = (await Promise.all(answers)).map((reply) => (reply as Reply[])[1]);
+  expect(new Set(jobs).size).toBe(answers.length);
+  expect(await stage.proxy.metric("holdfast_uncertain_total")).toBe(0);
 });
 
 it("the time-out of a waiting call is its own also while there is no master (21)", async () => {

@@ -1,184 +1,253 @@
 /**
- * Clients whose sessions hold state, each on a bare socket and checking what it is told:
- *
- *   producer, consumer   RPUSH of numbered jobs, BLPOP: no job comes twice
- *   publisher            PUBLISH of numbers, subscribers in RESP2 and RESP3: numbers only grow
- *   watcher              WATCH, GET, MULTI, SET, EXEC: a counter that loses no success
- *   scanner              SCAN over fixed keys: every iteration sees all of them
- *   script               EVALSHA of an INCR: a counter of its own
+ * Clients whose sessions hold state, each on a bare socket and checking what it is told; what they do stands
+ * in sessions/. They work all the time, and of what happens to the group they know only what it may do to
+ * them.
  */
 import { RawClient } from "./client.ts";
+import type { RedisServer } from "./redis.ts";
 import { type Reply, ReplyError } from "./resp.ts";
-import { sleep } from "./wait.ts";
+import type { Operation } from "./switches.ts";
+import { sleep, until } from "./wait.ts";
 
-const FIXED_KEYS = 500;
 const PACE_MS = 5;
 
-export interface Counts {
-  acked: number;
-  uncertain: number;
+/** Acknowledged writes of one client; a crash may take some although none was on its way for long. */
+const MAY_LOSE = { nothing: 0, few: 5, all: Number.POSITIVE_INFINITY } as const;
+
+export interface StatefulOptions {
+  readonly port: number;
+  /** From 0 up to 1. */
+  readonly random: () => number;
+}
+
+export interface Round extends Pick<Operation, "mayCut" | "mayLose"> {
+  readonly name: string;
+}
+
+const QUIET: Round = { name: "nothing", mayCut: false, mayLose: "nothing" };
+
+interface Loop {
+  readonly name: string;
+  /** Takes what others make: goes on while they pause. */
+  readonly drains: boolean;
+  isAtGate: boolean;
+}
+
+export type ClientOptions = Omit<Parameters<typeof RawClient.connect>[0], "port">;
+
+export abstract class Actor {
+  readonly load: StatefulLoad;
+
+  constructor(load: StatefulLoad) {
+    this.load = load;
+  }
+
+  /** Connects its clients and sets them to work. */
+  abstract start(): Promise<void>;
+
+  /** Compares what the clients were told with what is on the master, while nobody makes anything. */
+  audit(_master: RedisServer): Promise<void> {
+    return Promise.resolve();
+  }
 }
 
 export class StatefulLoad {
   /** Steps that succeeded, by the name of the loop. */
   readonly steps = new Map<string, number>();
-  /** What was not as it should be, in words; UNCERTAIN is as it should be. */
+  /** What was not as it should be, in words. */
   readonly faults: string[] = [];
-  readonly watched: Counts = { acked: 0, uncertain: 0 };
-  readonly scripted: Counts = { acked: 0, uncertain: 0 };
+  /** Replies of UNCERTAIN, all in all. */
+  uncertain = 0;
+  /** What is happening to the group. */
+  round = QUIET;
+  readonly #options: StatefulOptions;
   readonly #clients: RawClient[] = [];
-  readonly #loops: Promise<void>[] = [];
-  readonly #port: number;
+  readonly #actors: Actor[];
+  readonly #loops: Loop[] = [];
+  readonly #runs: Promise<void>[] = [];
+  #paused = false;
   #stopping = false;
 
-  constructor(port: number) {
-    this.#port = port;
+  constructor(options: StatefulOptions, actors: readonly (new (load: StatefulLoad) => Actor)[]) {
+    this.#options = options;
+    this.#actors = actors.map((One) => new One(this));
+  }
+
+  get stopping(): boolean {
+    return this.#stopping;
   }
 
   async start(): Promise<this> {
-    const first = await this.#client();
-    const keys = Array.from({ length: FIXED_KEYS }, (_, i) => `fixed:${i}`);
-    await first.command("MSET", ...keys.flatMap((key) => [key, "x"]));
-    this.#loop("producer", await this.#client(), this.#produce());
-    this.#loop("consumer", await this.#client(3), this.#consume());
-    this.#loop("publisher", await this.#client(), this.#publish());
-    const nextReply = async (client: RawClient) => (await client.reply()) as Reply[];
-    this.#loop("subscriber2", await this.#client(2), this.#subscribe(nextReply));
-    this.#loop("subscriber3", await this.#client(3), this.#subscribe(this.#nextPush()));
-    this.#loop("watcher", await this.#client(), this.#watch());
-    this.#loop("scanner", await this.#client(), this.#scan(keys));
-    this.#loop("script", await this.#client(), this.#script());
+    for (const actor of this.#actors) await actor.start();
     return this;
   }
 
   /** Ends the loops; a call that waits is not waited for. */
   async stop(): Promise<void> {
     this.#stopping = true;
-    await sleep(1_500);
     for (const client of this.#clients) {
       if (client.disconnected) this.faults.push(`disconnected: ${client.disconnectReason}`);
       client.close();
     }
-    await Promise.all(this.#loops);
+    await Promise.all(this.#runs);
   }
 
-  async #client(protocol: 2 | 3 = 2): Promise<RawClient> {
-    const client = await RawClient.connect({ port: this.#port, protocol, deadlineMs: 60_000 });
+  // What happens
+
+  begin(name: string, operation: Pick<Operation, "mayCut" | "mayLose">): void {
+    this.round = { name, mayCut: operation.mayCut, mayLose: operation.mayLose };
+  }
+
+  /** None is stuck. */
+  async allGoOn(): Promise<void> {
+    const before = new Map(this.steps);
+    const stuck = () =>
+      this.#loops
+        .map(({ name }) => name)
+        .filter((name) => (this.steps.get(name) ?? 0) <= (before.get(name) ?? 0));
+    const { name } = this.round;
+    try {
+      await until(() => stuck().length === 0, { deadlineMs: 15_000, what: `all going on after ${name}` });
+    } catch (error) {
+      const faults = this.faults.join("\n");
+      throw new Error(`${(error as Error).message}; stuck: ${stuck()}\n${faults}`, { cause: error });
+    }
+  }
+
+  /** Everybody stops for a moment and the books are compared with the master. */
+  async audit(master: RedisServer): Promise<void> {
+    this.#paused = true;
+    const busy = () => this.#loops.filter(({ drains, isAtGate }) => !drains && !isAtGate);
+    await until(() => busy().length === 0, { deadlineMs: 30_000, what: "all pausing" }).catch(() => {
+      const names = busy().map(({ name }) => name);
+      throw new Error(`after ${this.round.name} these have no reply: ${names}\n${this.faults.join("\n")}`);
+    });
+    for (const actor of this.#actors) await actor.audit(master);
+    for (const client of this.#clients) {
+      if (client.disconnected) this.fault(`disconnected: ${client.disconnectReason}`);
+    }
+    this.#paused = false;
+    this.round = QUIET;
+  }
+
+  // For the actors
+
+  fault(text: string): void {
+    if (!this.#stopping && this.faults.length < 100) this.faults.push(`${this.round.name}: ${text}`);
+  }
+
+  /** Acknowledged writes of one client that this round may have lost, and that may come twice then. */
+  get mayLose(): number {
+    return MAY_LOSE[this.round.mayLose];
+  }
+
+  async client(options: ClientOptions = {}): Promise<RawClient> {
+    const client = await RawClient.connect({ deadlineMs: 60_000, ...options, port: this.#options.port });
     this.#clients.push(client);
     return client;
   }
 
-  #loop(name: string, client: RawClient, step: (client: RawClient) => Promise<boolean>): void {
+  /** Its end by its own wish. */
+  dismiss(client: RawClient): void {
+    if (client.unclaimed > 0) this.fault(`${client.unclaimed} replies too many`);
+    if (client.disconnected) this.fault(`disconnected: ${client.disconnectReason}`);
+    client.close();
+    this.#clients.splice(this.#clients.indexOf(client), 1);
+  }
+
+  random(below: number): number {
+    return Math.floor(this.#options.random() * below);
+  }
+
+  /** 0 to `mostMs`, and often not at all. */
+  async pause(mostMs: number): Promise<void> {
+    if (this.random(2) === 0) await sleep(this.random(mostMs + 1));
+  }
+
+  /** `step` says whether it succeeded; it is repeated until the end. */
+  loop(name: string, step: () => Promise<boolean>, drains = false): void {
+    const loop: Loop = { name, drains, isAtGate: false };
+    this.#loops.push(loop);
     const run = async () => {
       while (!this.#stopping) {
-        if (await step(client)) this.steps.set(name, (this.steps.get(name) ?? 0) + 1);
+        if (this.#paused && !drains) {
+          loop.isAtGate = true;
+          await sleep(PACE_MS);
+          continue;
+        }
+        loop.isAtGate = false;
+        if (await step()) this.steps.set(name, (this.steps.get(name) ?? 0) + 1);
         await sleep(PACE_MS);
       }
     };
-    const failed = (error: Error) => {
-      if (!this.#stopping) this.faults.push(`${name}: ${error.message}`);
-    };
-    this.#loops.push(run().catch(failed));
+    this.#runs.push(
+      run().catch((error: Error) => {
+        loop.isAtGate = true;
+        this.fault(`${name} ended: ${error.stack}`);
+      }),
+    );
   }
 
-  /** Whether a reply is a success; an error other than UNCERTAIN is a fault. */
-  #isWell(who: string, reply: Reply): boolean {
+  /** Whether a reply is a success; UNCERTAIN is none, other errors are faults, and so it is without a cut. */
+  isWell(who: string, reply: Reply | undefined): boolean {
     if (!(reply instanceof ReplyError)) return true;
-    if (reply.word !== "UNCERTAIN") this.faults.push(`${who}: ${reply.message}`);
+    if (reply.word !== "UNCERTAIN") this.fault(`${who}: ${reply.message}`);
+    else {
+      this.uncertain++;
+      if (!this.round.mayCut) this.fault(`${who}: UNCERTAIN without a lost connection`);
+    }
     return false;
   }
 
-  #produce() {
-    let job = 0;
-    return async (client: RawClient) =>
-      this.#isWell("producer", await client.command("RPUSH", "jobs", ++job));
+  /** As `isWell`, and the reply is exactly this. */
+  isExactly(who: string, reply: Reply | undefined, expected: Reply): boolean {
+    if (!this.isWell(who, reply)) return false;
+    const [got, wanted] = [JSON.stringify(reply), JSON.stringify(expected)];
+    if (got !== wanted) this.fault(`${who}: ${got} instead of ${wanted}`);
+    return got === wanted;
+  }
+}
+
+/** A counter on the server and what its clients know of it. */
+export class Tally {
+  acked = 0;
+  uncertain = 0;
+  #base = 0;
+  readonly #name: string;
+  readonly #load: StatefulLoad;
+
+  constructor(load: StatefulLoad, name: string) {
+    this.#load = load;
+    this.#name = name;
   }
 
-  #consume() {
-    const seen = new Set<string>();
-    return async (client: RawClient) => {
-      const reply = await client.command("BLPOP", "jobs", "1");
-      if (!this.#isWell("consumer", reply) || reply === null) return false;
-      const job = String((reply as Reply[])[1]);
-      if (seen.has(job)) this.faults.push(`job ${job} came twice`);
-      seen.add(job);
-      return true;
-    };
+  /** An increment was answered, or may have run. @returns whether it was a success. */
+  count(reply: Reply | undefined): boolean {
+    const isWell = this.#load.isWell(this.#name, reply);
+    if (isWell) this.acked++;
+    else this.uncertain++;
+    return isWell;
   }
 
-  #publish() {
-    let number = 0;
-    return async (client: RawClient) =>
-      this.#isWell("publisher", await client.command("PUBLISH", "numbers", ++number));
+  /** As `count`, for the only client of the counter: its reply holds the `value`. */
+  settle(reply: Reply | undefined, value: Reply | undefined = reply): boolean {
+    if (!this.count(reply)) return false;
+    const least = this.#base + this.acked - this.#load.mayLose;
+    const most = this.#base + this.acked + this.uncertain;
+    const isPossible = typeof value === "number" && value >= least && value <= most;
+    if (!isPossible) this.#load.fault(`${this.#name}: ${String(value)} is not in ${least} to ${most}`);
+    return isPossible;
   }
 
-  #subscribe(next: (client: RawClient) => Promise<Reply[]>) {
-    let last = 0;
-    let frames = 0;
-    return async (client: RawClient) => {
-      if (frames === 0) client.send("SUBSCRIBE numbers\r\n");
-      const [kind, , number] = await next(client);
-      if (kind === "subscribe" && frames > 0) this.faults.push("a second confirmation");
-      frames++;
-      if (kind === "subscribe") return false;
-      if (Number(number) <= last) this.faults.push(`message ${number} after ${last}`);
-      last = Number(number);
-      return true;
-    };
-  }
-
-  /** In RESP3 messages are pushes, which the client collects. */
-  #nextPush() {
-    let taken = 0;
-    return async (client: RawClient) => {
-      while (client.pushes.length <= taken && !this.#stopping) await sleep(PACE_MS);
-      return (client.pushes[taken++] ?? ["none", "", Number.POSITIVE_INFINITY]) as Reply[];
-    };
-  }
-
-  #watch() {
-    return async (client: RawClient) => {
-      await client.command("WATCH", "watched");
-      const value = Number((await client.command("GET", "watched")) ?? 0);
-      const unit = [["MULTI"], ["SET", "watched", String(value + 1)], ["EXEC"]];
-      const reply = (await client.pipeline(unit))[2] as Reply;
-      if (!this.#isWell("watcher", reply)) {
-        this.watched.uncertain++;
-        return false;
-      }
-      if (reply === null) return false;
-      this.watched.acked++;
-      return true;
-    };
-  }
-
-  #scan(keys: readonly string[]) {
-    return async (client: RawClient) => {
-      const seen = new Set<Reply>();
-      let cursor = "0";
-      do {
-        const reply = await client.command("SCAN", cursor, "MATCH", "fixed:*", "COUNT", "20");
-        if (!this.#isWell("scanner", reply)) return false;
-        const [next, found] = reply as [string, Reply[]];
-        for (const key of found) seen.add(key);
-        cursor = next;
-      } while (cursor !== "0");
-      const missed = keys.filter((key) => !seen.has(key));
-      if (missed.length > 0) this.faults.push(`an iteration missed ${missed.length} keys`);
-      return true;
-    };
-  }
-
-  #script() {
-    let sha: Reply | null = null;
-    return async (client: RawClient) => {
-      sha ??= await client.command("SCRIPT", "LOAD", "return redis.call('INCR', KEYS[1])");
-      if (sha instanceof ReplyError) sha = null;
-      if (sha === null) return false;
-      const isWell = this.#isWell("script", await client.command("EVALSHA", String(sha), "1", "scripted"));
-      if (isWell) this.scripted.acked++;
-      else this.scripted.uncertain++;
-      return isWell;
-    };
+  /** Where it stands, and from where it is counted from now on. */
+  audit(final: number): void {
+    const least = this.#base + this.acked - this.#load.mayLose;
+    const most = this.#base + this.acked + this.uncertain;
+    if (final < least || final > most) {
+      this.#load.fault(`${this.#name}: ended at ${final}, not in ${least} to ${most}`);
+    }
+    this.#base = final;
+    this.acked = 0;
+    this.uncertain = 0;
   }
 }

@@ -15,6 +15,7 @@ import {
   notRunCause,
   outcomeOfLoss,
   refusalCause,
+  unitRefusal,
 } from "../../../src/routing/outcome.ts";
 import { Chunk } from "../../../src/upstream/chunk.ts";
 import { NOBODY, type NotRunCause, Request } from "../../../src/upstream/request.ts";
@@ -226,6 +227,33 @@ describe("a script's refusal", () => {
 
   it("is none where nothing was refused", () => {
     expect(isOwnError(request("eval"), -1)).toBe(false);
+  });
+});
+
+describe("a transaction's reply with scripts in it (18)", () => {
+  const SCRIPT =
+    "-READONLY You can't write against a read only replica. script: 27cc1c15, on @user_script:1.\r\n";
+  const FUNCTION = "-READONLY Can not run script with write flag on readonly replica\r\n";
+
+  it.each([
+    ["a script refused at its first write", `*2\r\n$1\r\nx\r\n${SCRIPT}`, "not-master"],
+    ["a function refused", `*1\r\n${FUNCTION}`, "not-master"],
+    ["a script refused behind a nested reply", `*2\r\n*2\r\n:1\r\n*0\r\n${SCRIPT}`, "not-master"],
+    ["another error of a script", "*1\r\n-ERR boom\r\n", null],
+    ["the text inside of a value", `*1\r\n$${SCRIPT.length - 2}\r\n${SCRIPT}`, null],
+    ["the text inside of a nested reply", `*1\r\n*1\r\n${SCRIPT}`, null],
+    ["another text that begins alike", "*1\r\n-READONLY made up\r\n", null],
+    ["null", "*-1\r\n", null],
+    ["an error", SCRIPT, null],
+  ])("with %s", (_what, reply, cause) => {
+    expect(unitRefusal(Buffer.from(reply))).toBe(cause);
+  });
+
+  it("that was taken for a refusal is the answer when the same master is verified again", () => {
+    const unit = request("exec");
+    unit.refusal = Buffer.from(`*1\r\n${SCRIPT}`);
+    unit.refusedInEpoch = 3;
+    expect([isOwnError(unit, 3), isOwnError(unit, 4)]).toEqual([true, false]);
   });
 });
 

@@ -77,7 +77,7 @@ describe("commands about the session inside MULTI", () => {
       },
     };
     const unit = Buffer.from("the unit");
-    const call = new StepsCall(unit, 2, 0, [step]);
+    const call = new StepsCall(unit, 2, 0, [step], false);
     expect([call.requestFor(), call.requestFor(), runs]).toEqual([unit, unit, 0]);
     expect(call.replyFor(Buffer.from("*0\r\n")).toString()).toBe("*1\r\n+OK\r\n");
     expect([runs, call.replies]).toEqual([1, 2]);
