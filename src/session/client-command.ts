@@ -155,7 +155,8 @@ function noTouch(session: Session, [mode = ""]: readonly string[], frame: Frame)
   session.useProfile(profile);
   if (privateLane === null) return say(session, OK);
   // The private connection follows; its server's OK is the client's.
-  session.send({ command: frame.command, kind: MASTER_READ }, privateLane, frame);
+  privateLane.spoilt = true;
+  session.send({ command: frame.command, kind: MASTER_READ, bond: "change" }, privateLane, frame);
   return true;
 }
 

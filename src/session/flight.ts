@@ -106,6 +106,11 @@ export class Flight implements RequestOwner {
     return this.again.length > 0;
   }
 
+  /** Whether the command waits to be sent again. */
+  waitsFor(command: Command): boolean {
+    return this.again.some((one) => one.command === command);
+  }
+
   /** Bytes that wait to be sent again. */
   get againBytes(): number {
     let bytes = 0;

@@ -169,6 +169,11 @@ export class Session
    * What `$` stands for in the XREAD that waits to be issued, in its order; null where the server must say.
    */
   lastIds: (string | null)[] | null = null;
+  /**
+   * The SUBSCRIBE that is next in the input is confirmed: it is done with, whatever stops it now (CLIENT
+   * PAUSE, output that the client does not take).
+   */
+  isConfirmed = false;
   /** Failed logins in a row; null while there are none. */
   attempts: Attempts | null = null;
   /** Credentials that HELLO … AUTH has proven, until the rest of that HELLO is done. */
@@ -316,6 +321,7 @@ export class Session
       else input.clear();
     }
     if (this.blocked !== "no") return;
+    this.endHold("released");
     this.resume();
     if (this.flight.isEmpty && this.isOver()) this.hangUp();
   }
@@ -681,7 +687,10 @@ export class Session
 
   wayFor(request: Request): Lane | null {
     const lane = this.laneAgain(request);
-    if (lane !== null && request.rewrite?.isBarrier === true) this.block("drain");
+    const isBarrier = request.rewrite?.isBarrier === true;
+    // What follows a call that waits, or that changes its connection, waits for it, as it did before.
+    const isAlone = request.bond === "blocking" || request.bond === "change";
+    if (lane !== null && (isBarrier || isAlone)) this.block("drain");
     return lane;
   }
 
@@ -707,13 +716,16 @@ export class Session
     if (request.bond === "blocking") this.inBlockingCall = false;
     // What a stream brings from now on is no part of the reply that was skipped.
     if (request.bond === "stream" && this.skip === "taken" && this.flight.isEmpty) this.isSkipOver();
-    if (this.privateLane === null) return;
     const { handler } = request.command;
-    if (handler === "exec" || handler === "unwatch") {
+    const endsWatch = handler === "exec" || handler === "unwatch";
+    // It ends the watch also where it was lost with the connection: the next transaction is another one.
+    if (endsWatch) {
       this.watching = false;
-      // Refused, it may have left the keys watched.
-      if (failed) this.privateLane.spoilt = true;
+      this.watchLost = false;
     }
+    if (this.privateLane === null) return;
+    // Refused, it may have left the keys watched.
+    if (endsWatch && failed) this.privateLane.spoilt = true;
     this.releasePrivate();
   }
 
@@ -796,7 +808,8 @@ export class Session
     if (lane === null) return this.restoreLater(this.nextPauseMs());
     this.privateLane = lane;
     lane.carriesMessages = true;
-    if (this.monitor !== null) quietly(lane, MONITOR, 1);
+    // The server answers only the first MONITOR (replication.c): it must be the client's own, if that is due.
+    if (this.monitor !== null && !this.flight.waitsFor(this.monitor)) quietly(lane, MONITOR, 1);
     tracking?.start(lane, (accepted) => this.onTracked(lane, accepted));
   }
 
@@ -811,6 +824,7 @@ export class Session
 
   /** Ends the private connection although keys may be watched on it. */
   losePrivate(): void {
+    if (this.hasStream) return this.leaveTracked();
     if (this.watching) this.watchLost = true;
     this.dropPrivate();
   }
@@ -870,7 +884,6 @@ export class Session
     this.isNext = true;
     this.pump();
     this.isNext = false;
-    if (this.blocked === "no") this.endHold("released");
   }
 
   /** What has waited since before `cutoffMs` is answered; what came later goes on waiting. */
@@ -905,9 +918,9 @@ export class Session
       this.retry();
       return;
     }
-    // It is busy with a script, say: what is read there now nobody would tell to forget.
-    this.dropPrivate();
-    this.restoreLater(this.nextPauseMs());
+    // It is busy with a script, say: what is read there now nobody would tell to forget. Whoever has asked
+    // something there (AUTH) is answered still.
+    this.leaveTracked();
   }
 
   /** Tells the client to forget what it has cached, once no reply is on the way that it could still cache. */

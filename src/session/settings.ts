@@ -1,5 +1,5 @@
 /** The commands by which a client says who it is and how it wants to be spoken to. */
-import { WRITE } from "../commands/command.ts";
+import { MASTER_READ } from "../commands/command.ts";
 import { MINUS } from "../resp/bytes.ts";
 import { encodeError, encodeValue, OK, PONG, type Protocol, RESET, type Value } from "../resp/encode.ts";
 import { ask } from "../upstream/ask.ts";
@@ -242,9 +242,12 @@ export function select(session: Session, frame: Frame): boolean {
   // The private connection follows; its server's OK is the client's.
   if (!session.mayUse(privateLane)) return false;
   privateLane.spoilt = true;
+  const before = session.profile;
   session.useProfile(profile);
-  privateLane.spoilt = true;
-  session.send({ command: frame.command, kind: WRITE }, privateLane, frame);
+  const undo = (): void => session.useProfile(before);
+  // Lost, it must not be sent again on a connection that is shared.
+  session.send({ command: frame.command, kind: MASTER_READ, bond: "change", undo }, privateLane, frame);
+  session.block("drain");
   return true;
 }
 

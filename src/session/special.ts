@@ -61,10 +61,14 @@ function takeSkipped(session: Session, frame: Frame): boolean {
 
 function take(session: Session, frame: Frame): boolean {
   const { command } = frame;
+  if (session.isConfirmed) {
+    session.isConfirmed = false;
+    return true;
+  }
   if (!session.profile.accepted && wantsLogin(frame)) {
     const problem = commandProblem(command, frame.args);
     if (problem !== null) return say(session, problem);
-    if (!isAccepted(session, frame)) return isDone(session);
+    if (!isAccepted(session, frame)) return isDone(session) && spoil(session, session.transaction, command);
   }
   if (session.context.pause.level !== NOT_PAUSED && commandProblem(command, frame.args) === null) {
     if (!session.isLetPass(command, frame.args)) return isDone(session);
@@ -472,6 +476,8 @@ function unwatch(session: Session, frame: Frame): boolean {
 
 function monitor(session: Session, frame: Frame): boolean {
   if (session.hasLeft) return leave(session);
+  // A monitor that asks again is told nothing (replication.c, monitorCommand): no reply would ever come.
+  if (session.monitor !== null) return session.isDrained();
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;
@@ -628,9 +634,15 @@ function isPrivateQuiet(session: Session): boolean {
 
 /** Any refusal spoils the transaction; refused itself, EXEC ends it (server.c, rejectCommand). */
 function wrongWords(session: Session, transaction: Transaction, command: Command): true {
+  spoil(session, transaction, command);
+  return say(session, wrongWordsOf(command));
+}
+
+function spoil(session: Session, transaction: Transaction | null, command: Command): true {
+  if (transaction === null) return true;
   if (command.handler === "exec") discardQuietly(session);
   else transaction.spoilt = true;
-  return say(session, wrongWordsOf(command));
+  return true;
 }
 
 function discard(session: Session): true {

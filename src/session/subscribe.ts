@@ -32,7 +32,6 @@ function add(session: Session, frame: Frame, family: Family, names: readonly str
   // Messages must not come before the confirmation, and that not before earlier replies.
   if (!session.isDrained()) return false;
   const answer = session.takeAnswer("subscription");
-  if (answer?.kind === "yes") return true;
   if (answer?.kind === "no") return say(session, answer.error);
   if (answer?.kind === "nobody") {
     session.waitToAsk(frame.start);
@@ -58,7 +57,10 @@ function add(session: Session, frame: Frame, family: Family, names: readonly str
   session.block("answer");
   hub.subscribe(family, names, (topics, found) => {
     if (session.isClosed) for (const topic of topics) hub.leave(topic, session);
-    else if (found.kind === "yes") confirm(topics);
+    else if (found.kind === "yes") {
+      confirm(topics);
+      session.isConfirmed = true;
+    }
     session.answered("subscription", found);
   });
   return false;

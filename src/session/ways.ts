@@ -112,6 +112,14 @@ export class Preceded implements Rewrite {
   nullReply(protocol: Protocol): Buffer {
     return this.rewrite.nullReply(protocol);
   }
+
+  firstRefused(): void {
+    this.rewrite.firstRefused?.();
+  }
+
+  knownReply(): Buffer | null {
+    return this.rewrite.knownReply?.() ?? null;
+  }
 }
 
 /** CLIENT CACHING that the next command is to be sent with; null = none. */
