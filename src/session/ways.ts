@@ -1,6 +1,6 @@
 /** The ways a command can go once it is known what it needs: a shared lane, or the private connection. */
 import type { Command } from "../commands/command.ts";
-import type { Protocol } from "../resp/encode.ts";
+import { OK, type Protocol } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind, Rewrite } from "../upstream/request.ts";
 import type { Session } from "./session.ts";
@@ -142,4 +142,16 @@ export function say(session: Session, bytes: Buffer): true {
 /** What a function that is not accepted returns: whether the command is done with (its error was said). */
 export function isDone(session: Session): boolean {
   return !session.isBlocked;
+}
+
+export function quit(session: Session): true {
+  session.say(OK);
+  session.finish("client");
+  return true;
+}
+
+/** What a browser says to a port that it mistakes for a web server's is the end (server.c). */
+export function forbidden(session: Session): true {
+  session.finish("protocol-error");
+  return true;
 }
