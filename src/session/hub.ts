@@ -109,6 +109,9 @@ export class Hub implements Wakeable {
   private old: Feed | null = null;
   /** Topics that nobody wants any more and that the feed is to be told of at the end of the turn. */
   private givenUp: Topic[] = [];
+  /** Requests by which topics were given up that are not answered yet, and who waits for that. */
+  private unanswered = 0;
+  private waiters: (() => void)[] = [];
   /** Since when messages may be missed, monotonic ms; null = none are. */
   private gapSinceMs: number | null = null;
   private readonly overlapping = new Set<Topic>();
@@ -214,23 +217,52 @@ export class Hub implements Wakeable {
     const { family, name } = topic;
     if (isWanted(topic) || this.topics[family].get(name) !== topic) return;
     this.topics[family].delete(name);
-    if (this.isUnused) return this.destroy();
     // Also when it was never confirmed: the confirmation may be on its way.
     this.givenUp.push(topic);
     this.router.turn.wakeLater(this);
   }
 
+  /** The server still counts somebody who has left. */
+  get isSettling(): boolean {
+    return this.givenUp.length > 0 || this.unanswered > 0;
+  }
+
+  /** Calls when the server knows of everything that was given up, or cannot be told. */
+  whenSettled(settled: () => void): void {
+    this.waiters.push(settled);
+  }
+
   /** Ends what was given up in this turn: a client that leaves may have had thousands of names. */
   wake(): void {
+    if (this.closed) return;
     const topics = this.givenUp;
-    if (topics.length === 0) return;
     this.givenUp = [];
     for (const family of FAMILIES) {
       const names = topics.filter((topic) => topic.family === family).map(nameOf);
-      for (const batch of batches(names)) {
-        this.feed?.ask([UNSUBSCRIBE[family], ...batch], batch.length, () => {});
-      }
+      for (const batch of batches(names)) this.giveUp(family, batch);
     }
+    this.settle();
+  }
+
+  private giveUp(family: Family, names: readonly Buffer[]): void {
+    if (this.feed === null) return;
+    this.unanswered++;
+    this.feed.ask([UNSUBSCRIBE[family], ...names], names.length, () => {
+      this.unanswered--;
+      this.settle();
+    });
+  }
+
+  private settle(): void {
+    if (this.isSettling || this.closed) return;
+    this.tellWaiters();
+    if (this.isUnused) this.destroy();
+  }
+
+  private tellWaiters(): void {
+    const { waiters } = this;
+    this.waiters = [];
+    for (const settled of waiters) settled();
   }
 
   // From the feeds
@@ -450,6 +482,7 @@ export class Hub implements Wakeable {
     if (this.overlapTimer !== null) clearTimeout(this.overlapTimer);
     this.feed?.drop();
     this.old?.drop();
+    this.tellWaiters();
   }
 }
 

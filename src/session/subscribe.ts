@@ -17,11 +17,30 @@ export function subscribe(session: Session, frame: Frame): boolean {
   const names = args.slice(1).map((arg) => arg.toString("latin1"));
   if (how === null) return true;
   if (how.adds) return add(session, frame, how.family, names);
+  return remove(session, frame, how.family, names);
+}
+
+function remove(session: Session, frame: Frame, family: Family, names: readonly string[]): boolean {
   const subscriptions = session.subscriptions ?? new Subscriptions(session);
-  const said = subscriptions.remove(command.name, how.family, names, session.protocol);
+  const hubs = subscriptions.hubsOf(family, names);
+  const said = subscriptions.remove(frame.command.name, family, names, session.protocol);
   session.keepSubscriptions(subscriptions);
-  session.confirm(said);
-  return true;
+  const settling = [...hubs].filter((hub) => hub.isSettling);
+  if (settling.length === 0) {
+    session.confirm(said);
+    return true;
+  }
+  // Who publishes after the confirmation must not be told of a receiver that is gone.
+  session.block("answer");
+  let left = settling.length;
+  const settled = (): void => {
+    if (--left > 0 || session.isClosed) return;
+    session.confirm(said);
+    session.isConfirmed = true;
+    session.answered("subscription", { kind: "yes" });
+  };
+  for (const hub of settling) hub.whenSettled(settled);
+  return false;
 }
 
 function add(session: Session, frame: Frame, family: Family, names: readonly string[]): boolean {

@@ -5,7 +5,7 @@
 import { PLUS } from "../resp/bytes.ts";
 import type { Protocol } from "../resp/encode.ts";
 import type { Subscriber } from "./fanout.ts";
-import type { Topic } from "./hub.ts";
+import type { Hub, Topic } from "./hub.ts";
 import { confirmation, type Family } from "./topics.ts";
 
 /** What a subscription counts for besides its name, bytes: the entries in the tables. */
@@ -62,6 +62,16 @@ export class Subscriptions {
       said.push(confirmation(command, name, this.shownCount(family), protocol));
     }
     return Buffer.concat(said);
+  }
+
+  /** Whose servers count the client for these names, or without names for all of a family. */
+  hubsOf(family: Family, named: readonly string[]): Set<Hub> {
+    const hubs = new Set<Hub>();
+    for (const name of named.length === 0 ? this.topics[family].keys() : named) {
+      const topic = this.topics[family].get(name);
+      if (topic !== undefined) hubs.add(topic.hub);
+    }
+    return hubs;
   }
 
   /** Ends some, or without names all of a family. @returns the confirmations. */

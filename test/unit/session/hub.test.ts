@@ -308,6 +308,13 @@ describe("24: names", () => {
     one.leave();
     expect([closed, lanes[0]?.dropped]).toEqual([0, false]);
     hub.leave(live[0]!, other);
-    expect([closed, lanes[0]?.dropped]).toEqual([1, true]);
+    // Whoever waits until the server has heard of it is told before the connection ends.
+    let settled = 0;
+    expect(hub.isSettling).toBe(true);
+    hub.whenSettled(() => settled++);
+    endTurn();
+    expect([lanes[0]?.asked, settled, closed]).toEqual([[["UNSUBSCRIBE", "c"]], 0, 0]);
+    lanes[0]!.answer("*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n");
+    expect([settled, hub.isSettling, closed, lanes[0]?.dropped]).toEqual([1, false, 1, true]);
   });
 });
