@@ -695,7 +695,9 @@ export class Session
   private laneAgain(request: Request): Lane | null {
     const isPrivate = request.bond === "blocking" || request.bond === "stream" || request.bond === "change";
     if (isPrivate || this.tracking !== null) {
-      const lane = request.rewrite?.isReady?.() === false ? "no-master" : this.openPrivate();
+      // A node that refused it is asked again only once there is a master, also on the connection it has.
+      const isReady = this.router.writable && request.rewrite?.isReady?.() !== false;
+      const lane = isReady ? this.openPrivate() : "no-master";
       if (typeof lane !== "string") {
         lane.spoilt ||= request.bond === "change";
         if (request.bond === "stream") lane.carriesMessages = true;

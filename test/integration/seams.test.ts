@@ -179,3 +179,20 @@ it("17: a transaction whose EXEC is refused for want of a login is over", async 
   await stage.master.cli("ACL", "SETUSER", "u", "on");
   expect(await first.command("GET", "x")).toBeNull();
 });
+
+it("9, 28: what a demoted master refuses to a client that tracks waits for the next master", async () => {
+  stage = await Stage.open();
+  const client = await stage.client({ protocol: 3 });
+  expect(await client.command("CLIENT", "TRACKING", "ON")).toBe("OK");
+  expect(await client.command("INCR", "n")).toBe(1);
+  const [next, other] = [stage.replica(0), stage.replica(1)];
+  await next.untilCaughtUp(stage.master);
+  await stage.master.replicaOf(next);
+  const written = client.command("INCR", "n");
+  await stage.untilHeld();
+  const waited = client.command("WAIT", "1", "5000");
+  await next.promote();
+  await other.replicaOf(next);
+  expect(await written).toBe(2);
+  expect(await waited).toBeGreaterThan(0);
+});
