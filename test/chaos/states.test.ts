@@ -1,6 +1,6 @@
 /**
- * Many clients whose sessions change in every way at once. A failing run prints its seed; HOLDFAST_SEED=<seed>
- * repeats what the clients say, and HOLDFAST_ROUNDS makes it longer.
+ * Many clients whose sessions change in every way at once. A failing run prints its seed;
+ * HOLDFAST_SEED=<seed> repeats what the clients say, and HOLDFAST_ROUNDS makes it longer.
  */
 import { afterEach, expect, it } from "vitest";
 import { randomFrom, SEED } from "../support/random.ts";
