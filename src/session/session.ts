@@ -697,7 +697,9 @@ export class Session
   private laneAgain(request: Request): Lane | null {
     const isPrivate = request.bond === "blocking" || request.bond === "stream" || request.bond === "change";
     if (isPrivate || this.tracking !== null) {
-      const lane = request.rewrite?.isReady?.() === false ? "no-master" : this.openPrivate();
+      // A node that refused it is asked again only once there is a master, also on the connection it has.
+      const isReady = this.router.writable && request.rewrite?.isReady?.() !== false;
+      const lane = isReady ? this.openPrivate() : "no-master";
       if (typeof lane !== "string") {
         lane.spoilt ||= request.bond === "change";
         if (request.bond === "stream") lane.carriesMessages = true;
@@ -713,7 +715,11 @@ export class Session
   }
 
   onSpecialDone(request: Request, failed: boolean): void {
-    if (request.bond === "blocking") this.inBlockingCall = false;
+    if (request.bond === "blocking") {
+      this.inBlockingCall = false;
+      // A paused server answers a call twice that CLIENT UNBLOCK … ERROR ends: nobody else may get the second.
+      if (failed && this.privateLane !== null) this.privateLane.spoilt = true;
+    }
     // What a stream brings from now on is no part of the reply that was skipped.
     if (request.bond === "stream" && this.skip === "taken" && this.flight.isEmpty) this.isSkipOver();
     const { handler } = request.command;

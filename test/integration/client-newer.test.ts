@@ -32,6 +32,8 @@ const COMMANDS = resp.array([
     ],
   ),
   row("get", 2, ["readonly"]),
+  row("watch", -2, ["fast"]),
+  row("unwatch", 1, ["fast"]),
   row("ping", -1, ["fast"]),
 ]);
 
@@ -92,6 +94,18 @@ it("CLIENT NO-TOUCH holds on every connection that carries the client's requests
   expect(untouched("off")).toEqual([false]);
   expect(String(await one.command("CLIENT", "INFO"))).toContain(" flags=N ");
   for (const client of [one, other]) client.close();
+});
+
+it("CLIENT NO-TOUCH beside a watch stays with its client: the connection is not handed on (1, 20, 34)", async () => {
+  await start(({ name }) => (name === "WATCH" || name === "UNWATCH" ? resp.ok : undefined));
+  const one = await proxy.connect();
+  const other = await proxy.connect();
+  expect(await one.command("WATCH", "mine")).toBe("OK");
+  expect(await one.command("CLIENT", "NO-TOUCH", "ON")).toBe("OK");
+  expect(untouched("mine")).toEqual([true]);
+  expect(await one.command("UNWATCH")).toBe("OK");
+  expect(await other.command("WATCH", "theirs")).toBe("OK");
+  expect(untouched("theirs")).toEqual([false]);
 });
 
 it("CLIENT NO-TOUCH of a user who may not is refused, and nothing changes (34)", async () => {

@@ -3,7 +3,7 @@ import { afterEach, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
 import { encodeCommand } from "../support/resp.ts";
 import { errorText, Stage } from "../support/stage.ts";
-import { until } from "../support/wait.ts";
+import { sleep, until } from "../support/wait.ts";
 
 let stage: Stage;
 afterEach(() => stage.close());
@@ -119,9 +119,12 @@ it("15, 21: what follows a waiting call waits for it also where it was issued ag
   const client = await stage.client();
   const call = client.command("BLPOP", "q", "0");
   await untilWaiting();
+  // From a probe's interval on it counts as one that had nothing to be answered with.
+  await sleep(300);
   await stage.replica(0).promote();
   await stage.untilMaster(stage.replica(0));
   await untilWaiting(0);
+  await sleep(300);
   const written = client.command("SET", "behind", "1");
   await untilTaken(await stage.client(), 1);
   await stage.replica(1).replicaOf(stage.replica(0));
@@ -175,4 +178,21 @@ it("17: a transaction whose EXEC is refused for want of a login is over", async 
   expect(errorText(await first.command("EXEC"))).toMatch(/^EXECABORT /);
   await stage.master.cli("ACL", "SETUSER", "u", "on");
   expect(await first.command("GET", "x")).toBeNull();
+});
+
+it("9, 28: what a demoted master refuses to a client that tracks waits for the next master", async () => {
+  stage = await Stage.open();
+  const client = await stage.client({ protocol: 3 });
+  expect(await client.command("CLIENT", "TRACKING", "ON")).toBe("OK");
+  expect(await client.command("INCR", "n")).toBe(1);
+  const [next, other] = [stage.replica(0), stage.replica(1)];
+  await next.untilCaughtUp(stage.master);
+  await stage.master.replicaOf(next);
+  const written = client.command("INCR", "n");
+  await stage.untilHeld();
+  const waited = client.command("WAIT", "1", "5000");
+  await next.promote();
+  await other.replicaOf(next);
+  expect(await written).toBe(2);
+  expect(await waited).toBeGreaterThan(0);
 });
