@@ -4,11 +4,11 @@ import type { CommandTable } from "../commands/table.ts";
 import { Listener, type StreamHandler } from "../net.ts";
 import { encodeError } from "../resp/encode.ts";
 import type { Router } from "../routing/router.ts";
-import { type ClientReading, readingOf } from "./client-facts.ts";
-import { ClientPause } from "./client-pause.ts";
-import { Hubs } from "./hubs.ts";
+import { Scripts } from "./calls/scripts.ts";
+import { type ClientReading, readingOf } from "./client/facts.ts";
+import { ClientPause } from "./client/pause.ts";
 import { OutputSlab } from "./output.ts";
-import { Scripts } from "./scripts.ts";
+import { Hubs } from "./pubsub/hubs.ts";
 import { Session, type SessionContext } from "./session.ts";
 
 /** How often idle clients are looked for, ms. */

@@ -20,8 +20,8 @@ import type { Router } from "../routing/router.ts";
 import { Chunk, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
 import { type Bond, type PlainKind, Request, type RequestOwner, type Rewrite } from "../upstream/request.ts";
+import { isNoScript } from "./calls/scripts.ts";
 import type { Output } from "./output.ts";
-import { isNoScript } from "./scripts.ts";
 
 /** The session a flight belongs to. */
 export interface FlightHost {

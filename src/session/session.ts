@@ -32,19 +32,19 @@ import { LARGE_BYTES, type Lane, type LaneWaiter } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
 import { NOBODY, type PlainKind, Request } from "../upstream/request.ts";
 import { Attempts } from "./attempts.ts";
-import { type ClientPause, isStopped, NOT_PAUSED, type Pausable } from "./client-pause.ts";
-import type { Subscriber } from "./fanout.ts";
+import type { Scripts } from "./calls/scripts.ts";
+import { type ClientPause, isStopped, NOT_PAUSED, type Pausable } from "./client/pause.ts";
 import { Flight, type FlightHost, type Sending } from "./flight.ts";
-import type { Hubs } from "./hubs.ts";
 import { Input } from "./input.ts";
-import { Invalidations, type InvalidationTarget } from "./invalidations.ts";
 import { Output, type OutputOwner, type OutputSettings, type OutputSlab } from "./output.ts";
+import type { Subscriber } from "./pubsub/fanout.ts";
+import type { Hubs } from "./pubsub/hubs.ts";
+import { isMonitorLine, type Subscriptions } from "./pubsub/subscriptions.ts";
 import { Reading } from "./reading.ts";
-import type { Scripts } from "./scripts.ts";
 import { special } from "./special.ts";
-import { isMonitorLine, type Subscriptions } from "./subscriptions.ts";
-import type { Tracking } from "./tracking.ts";
-import type { Transaction } from "./transaction.ts";
+import { Invalidations, type InvalidationTarget } from "./tracking/invalidations.ts";
+import type { Tracking } from "./tracking/tracking.ts";
+import type { Transaction } from "./transaction/transaction.ts";
 import { Preceded } from "./ways.ts";
 
 /** What all sessions share. */
@@ -717,7 +717,8 @@ export class Session
   onSpecialDone(request: Request, failed: boolean): void {
     if (request.bond === "blocking") {
       this.inBlockingCall = false;
-      // A paused server answers a call twice that CLIENT UNBLOCK … ERROR ends: nobody else may get the second.
+      // A paused server answers a call twice that CLIENT UNBLOCK … ERROR ends: nobody else may get the
+      // second.
       if (failed && this.privateLane !== null) this.privateLane.spoilt = true;
     }
     // What a stream brings from now on is no part of the reply that was skipped.

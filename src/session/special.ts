@@ -6,18 +6,26 @@
 import { arityFits, type Command, MASTER_READ, READ, SPECIAL, WRITE } from "../commands/command.ts";
 import { requestArgs } from "../resp/args.ts";
 import { encodeError } from "../resp/encode.ts";
-import { client } from "./client-command.ts";
-import { NOT_PAUSED } from "./client-pause.ts";
-import { InfoCall, wantsProxySection } from "./info.ts";
-import { inTransaction, isPrivateQuiet, multi, spoil, unwatch, watch, wrongWordsOf } from "./multi.ts";
+import { InfoCall, wantsProxySection } from "./calls/info.ts";
+import { ScanCall } from "./calls/scan.ts";
+import { besideScripts, evalsha, rememberScript, script } from "./calls/script-commands.ts";
+import { blocking, leave, wait, xread } from "./calls/waiting-commands.ts";
+import { client } from "./client/command.ts";
+import { NOT_PAUSED } from "./client/pause.ts";
 import { refuseReplication, refuseUnsafe, topology } from "./policy.ts";
-import { ScanCall } from "./scan.ts";
-import { besideScripts, evalsha, rememberScript, script } from "./script-commands.ts";
+import { counting, inSubscriberMode, subscribe } from "./pubsub/subscribe.ts";
 import type { Session } from "./session.ts";
 import { auth, hello, isAccepted, reset, select } from "./settings.ts";
-import { counting, inSubscriberMode, subscribe } from "./subscribe.ts";
-import { commandProblem, wrongArity } from "./transaction.ts";
-import { blocking, leave, wait, xread } from "./waiting-commands.ts";
+import {
+  inTransaction,
+  isPrivateQuiet,
+  multi,
+  spoil,
+  unwatch,
+  watch,
+  wrongWordsOf,
+} from "./transaction/multi.ts";
+import { commandProblem, wrongArity } from "./transaction/transaction.ts";
 import {
   type Frame,
   forbidden,

@@ -1,6 +1,6 @@
 /** Pub/Sub through the proxy as far as nothing fails: what is said, what is shared, what is bounded. */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { globMatches } from "../../src/session/glob.ts";
+import { globMatches } from "../../src/session/pubsub/glob.ts";
 import { ByteSocket, forgetPeak, memoryOf } from "../support/bytes.ts";
 import type { RawClient } from "../support/client.ts";
 import { RawClient as Client } from "../support/client.ts";
