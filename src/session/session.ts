@@ -715,7 +715,8 @@ export class Session
   onSpecialDone(request: Request, failed: boolean): void {
     if (request.bond === "blocking") {
       this.inBlockingCall = false;
-      // A paused server answers a call twice that CLIENT UNBLOCK … ERROR ends: nobody else may get the second.
+      // A paused server answers a call twice that CLIENT UNBLOCK … ERROR ends: nobody else may get the
+      // second.
       if (failed && this.privateLane !== null) this.privateLane.spoilt = true;
     }
     // What a stream brings from now on is no part of the reply that was skipped.

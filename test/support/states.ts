@@ -581,7 +581,7 @@ export class StateClient {
   }
 
   unblock(): void {
-    // FAILOVER pauses the server, and a paused one (7.0) does not survive the end of a call that it has stopped.
+    // FAILOVER pauses the server, and a paused one (7.0) does not survive UNBLOCK of a call it has stopped.
     if (this.#company.switches) return this.plain();
     const how = this.#below(2) === 0 ? "TIMEOUT" : "ERROR";
     this.#say(["CLIENT", "UNBLOCK", this.#other(), how], (reply) => reply === 0 || reply === 1);
