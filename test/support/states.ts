@@ -491,7 +491,7 @@ export class StateClient {
     if (this.#protocol !== 3) return this.debug();
     this.#say(
       ["DEBUG", "PROTOCOL", "attrib"],
-      (reply) => reply === "Some real reply following the attribute" || this.#mayBeLost(reply),
+      (reply) => reply === "Some real reply following the attribute",
     );
   }
 
@@ -581,7 +581,8 @@ export class StateClient {
   }
 
   unblock(): void {
-    // FAILOVER pauses the server, and a paused one (7.0) does not survive UNBLOCK of a call it has stopped.
+    // FAILOVER pauses the server, and a paused one (7.0) does not survive the end of a call that it has
+    // stopped.
     if (this.#company.switches) return this.plain();
     const how = this.#below(2) === 0 ? "TIMEOUT" : "ERROR";
     this.#say(["CLIENT", "UNBLOCK", this.#other(), how], (reply) => reply === 0 || reply === 1);
