@@ -196,6 +196,7 @@ export function hello(session: Session, frame: Frame): boolean {
     session.provenIdentity = null;
     return true;
   }
+  if (!isUnpledged(session, profile)) return false;
   session.provenIdentity = null;
   if (session.privateLane !== null && session.protocol !== profile.protocol) {
     session.privateLane.spoilt = true;
@@ -234,6 +235,7 @@ export function select(session: Session, frame: Frame): boolean {
   const { identity, protocol, noTouch } = session.profile;
   const profile = session.router.profiles.get(identity, db, protocol, noTouch);
   if (!isAccepted(session, frame, profile)) return isDone(session);
+  if (!isUnpledged(session, profile)) return false;
   const { privateLane } = session;
   if (privateLane === null) {
     session.useProfile(profile);
@@ -254,13 +256,19 @@ export function select(session: Session, frame: Frame): boolean {
 /** Beyond any number of databases a server is configured with; it keeps the table of profiles small. */
 const MAX_DB = 1_000_000;
 
+/**
+ * Whether nothing of the session is on the way that would be sent again, should it have to be, as another
+ * user, in another database or protocol than it was meant for; else the session waits for it.
+ */
+function isUnpledged(session: Session, next: Profile): boolean {
+  return next === session.profile || session.isDrained();
+}
+
 /** Everything a new connection would have; the reply comes in RESP2 (networking.c, resetCommand). */
 export function reset(session: Session): boolean {
   // Replies to what came before it are not to be seen; its own is, unless CLIENT REPLY SKIP is meant for it.
-  if (session.flight.muted && session.skip === "no") {
-    if (!session.isDrained()) return false;
-    session.flight.muted = false;
-  }
+  if (!session.isDrained()) return false;
+  if (session.skip === "no") session.flight.muted = false;
   session.transaction = null;
   session.watchLost = false;
   session.endSubscriptions();

@@ -196,3 +196,31 @@ it("9, 28: what a demoted master refuses to a client that tracks waits for the n
   expect(await written).toBe(2);
   expect(await waited).toBeGreaterThan(0);
 });
+
+it.each([
+  ["SELECT", [["SELECT", "0"]]],
+  ["RESET", [["RESET"]]],
+])(
+  "1, 9: what is sent again runs in the database it was meant for, whatever %s comes behind it",
+  async (_name, behind) => {
+    stage = await Stage.open();
+    const client = await stage.client();
+    const next = stage.replica(0);
+    expect(
+      await client.pipeline([
+        ["SELECT", 1],
+        ["INCR", "n"],
+        ["SELECT", 0],
+        ["GET", "n"],
+      ]),
+    ).toEqual(["OK", 1, "OK", null]);
+    await next.untilCaughtUp(stage.master);
+    expect(await client.command("SELECT", 1)).toBe("OK");
+    await stage.master.replicaOf(next);
+    const replies = client.pipeline([["INCR", "n"], ...behind, ["GET", "n"]]);
+    await stage.untilHeld();
+    await next.promote();
+    expect((await replies)[0]).toBe(2);
+    expect((await replies)[2]).toBeNull();
+  },
+);

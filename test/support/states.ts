@@ -491,7 +491,7 @@ export class StateClient {
     if (this.#protocol !== 3) return this.debug();
     this.#say(
       ["DEBUG", "PROTOCOL", "attrib"],
-      (reply) => reply === "Some real reply following the attribute",
+      (reply) => reply === "Some real reply following the attribute" || this.#mayBeLost(reply),
     );
   }
 
