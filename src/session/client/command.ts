@@ -267,7 +267,10 @@ function serverIdOf(session: Session): number {
   const { privateLane, router } = session;
   if (privateLane === null || !session.inBlockingCall) return 0;
   const isThere = router.writable && privateLane.target.node === router.epoch.master;
-  return isThere ? (privateLane.serverId ?? 0) : 0;
+  if (!isThere) return 0;
+  // The question takes its time: the connection must not be waiting for somebody else by then.
+  privateLane.spoilt = true;
+  return privateLane.serverId ?? 0;
 }
 
 function wrongWords(session: Session, frame: Frame): true {
