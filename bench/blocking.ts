@@ -2,6 +2,7 @@
  * Clients that wait in BRPOP: what each costs in memory, and how soon it has what is pushed.
  *
  *   npm run bench:blocking -- [--quick] [--rounds 5] [--clients 1000] [--wakeups 4000]
+ *                             [--push system|redis]
  *
  *   own   every client waits on a key of its own; each push goes to a random one that has waited for a while
  *   same  all wait on one key; each push is for the one that has waited longest
@@ -9,7 +10,8 @@
  * Clients wait on Redis directly and, as many, through Holdfast; pushes to the ones and the others take
  * turns, so that what else the machine does meets both alike. One comes every few ms: nothing is busy. A
  * latency runs from the write of LPUSH to the element's arrival at the client, which then waits again; both
- * ends are in this process. Every round starts everything anew; a ratio is the median of the ratios within
+ * ends are in this process. Whoever pushes does it where the clients wait, so that the way of the push counts
+ * too; with `--push redis` all push at Redis, and what counts is the way back to the client alone. Every round starts everything anew; a ratio is the median of the ratios within
  * the rounds.
  */
 import { parseArgs } from "node:util";
@@ -45,6 +47,8 @@ interface Options {
   readonly clients: number;
   /** Measured pushes in every round and scenario. */
   readonly wakeups: number;
+  /** Where those push whose clients wait through Holdfast. */
+  readonly push: "system" | "redis";
 }
 
 interface Sample {
@@ -91,12 +95,14 @@ function readOptions(): Options {
       rounds: { type: "string" },
       clients: { type: "string", default: "1000" },
       wakeups: { type: "string" },
+      push: { type: "string", default: "system" },
     },
   });
   return {
     rounds: Number(values.rounds ?? (values.quick ? 2 : 5)),
     clients: Number(values.clients),
     wakeups: Number(values.wakeups ?? (values.quick ? 1_500 : 4_000)),
+    push: values.push === "redis" ? "redis" : "system",
   };
 }
 
@@ -109,7 +115,12 @@ async function runOnce(options: Options, round: number) {
   try {
     system = await startHoldfast([redis.address], { nodeArgs: COLLECT_ON_SIGNAL, settings });
     const baseBytes = await baseRss(system);
-    const proxied = await Waiting.connect("holdfast", system.port, options.clients);
+    const proxied = await Waiting.connect(
+      "holdfast",
+      system.port,
+      options.clients,
+      options.push === "redis" ? redis.port : system.port,
+    );
     all.push(proxied);
     const idleBytes = await settledRss(system.pid);
     proxied.block("own");
@@ -194,9 +205,14 @@ class Waiting {
   #sentMs: number[] = [];
   #latenciesMs: number[] = [];
 
-  static async connect(system: SystemName, port: number, count: number): Promise<Waiting> {
+  static async connect(
+    system: SystemName,
+    port: number,
+    count: number,
+    pushPort: number = port,
+  ): Promise<Waiting> {
     const connect = () => RawClient.connect({ port, deadlineMs: CLIENT_DEADLINE_MS });
-    const pusher = await connect();
+    const pusher = await RawClient.connect({ port: pushPort, deadlineMs: CLIENT_DEADLINE_MS });
     const clients: RawClient[] = [];
     while (clients.length < count) {
       const length = Math.min(CONNECT_AT_ONCE, count - clients.length);
@@ -352,7 +368,8 @@ function render(
   verdicts: readonly Verdict[],
 ): string {
   return [
-    `Medians of ${options.rounds} rounds; ${options.clients} clients in BRPOP, ${options.wakeups} pushes in ` +
+    `Pushed at ${options.push === "redis" ? "Redis itself by all" : "the system on which the clients wait"}. ` +
+      `Medians of ${options.rounds} rounds; ${options.clients} clients in BRPOP, ${options.wakeups} pushes in ` +
       `every round, ${PAUSE_MS} ms between two. p99.9 and the longest are those of all rounds together. Others: cores ` +
       "busy with processes that do not belong to the bench, and the hypervisor.",
     latencyTable(samples),
