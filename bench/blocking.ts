@@ -10,9 +10,9 @@
  * Clients wait on Redis directly and, as many, through Holdfast; pushes to the ones and the others take
  * turns, so that what else the machine does meets both alike. One comes every few ms: nothing is busy. A
  * latency runs from the write of LPUSH to the element's arrival at the client, which then waits again; both
- * ends are in this process. Whoever pushes does it where the clients wait, so that the way of the push counts
- * too; with `--push redis` all push at Redis, and what counts is the way back to the client alone. Every round starts everything anew; a ratio is the median of the ratios within
- * the rounds.
+ * ends are in this process. Whoever pushes does it where the clients wait, so that the way of the push
+ * counts too; with `--push redis` all push at Redis, and what counts is the way back to the client alone.
+ * Every round starts everything anew; a ratio is the median of the ratios within the rounds.
  */
 import { parseArgs } from "node:util";
 import { RawClient } from "../test/support/client.ts";
