@@ -148,7 +148,10 @@ describe("a write in flight when its connection dies", () => {
     expect([get, one, again, two]).toEqual(["0", "one", "0", "two"]);
     expect(await client.command("ECHO", "end")).toBe("end");
     expect(client.unclaimed).toBe(0);
-    expect(await counters()).toMatchObject({ uncertain: 2, resent_reads: 4 });
+    // On a busy machine the next connection may be lost as well, to a node that is being promoted.
+    const { uncertain, resent_reads: resentReads } = await counters();
+    expect(uncertain).toBe(2);
+    expect(Number(resentReads)).toBeGreaterThanOrEqual(4);
   });
 });
 
