@@ -255,9 +255,12 @@ export class Router implements LaneKeeper {
 
   /** Why there can be no more private connections, as an error reply; null = there can. */
   noPrivateRoom(): Buffer | null {
-    if (!this.pool.isPrivateFull) return null;
+    return this.pool.isPrivateFull ? encodeError(this.noPrivateRoomText) : null;
+  }
+
+  get noPrivateRoomText(): string {
     const most = this.config.upstream.maxPrivate;
-    return encodeError(`ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`);
+    return `ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`;
   }
 
   openPrivate(profile: Profile, owner: RequestOwner): Lane | null {
@@ -283,10 +286,7 @@ export class Router implements LaneKeeper {
     const node = this.nodeForQuestion();
     const lane = node === null ? null : this.pool.credentialChecker(node, this.epoch.number);
     if (lane === null) return answer({ kind: "nobody" });
-    ask(lane, ["AUTH", ...args], (reply) => {
-      if (reply === null) answer({ kind: "nobody" });
-      else answer(reply[0] === MINUS ? { kind: "no", error: reply } : { kind: "yes" });
-    });
+    ask(lane, ["AUTH", ...args], (reply) => answer(answerOf(reply)));
   }
 
   /**
@@ -400,6 +400,12 @@ export class Router implements LaneKeeper {
   private evidence(kind: EvidenceKind, node: NodeId, epoch: number): void {
     this.options.onEvidence({ kind, node, epoch });
   }
+}
+
+/** What a server's reply to a question says: an error is a no. @param reply null = nobody gave one. */
+export function answerOf(reply: Buffer | null): Answer {
+  if (reply === null) return { kind: "nobody" };
+  return reply[0] === MINUS ? { kind: "no", error: reply } : { kind: "yes" };
 }
 
 /**

@@ -2,6 +2,7 @@
 import { MASTER_READ } from "../commands/command.ts";
 import { MINUS } from "../resp/bytes.ts";
 import { encodeError, encodeValue, OK, PONG, type Protocol, RESET, type Value } from "../resp/encode.ts";
+import { answerOf } from "../routing/router.ts";
 import { ask } from "../upstream/ask.ts";
 import type { Lane } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
@@ -87,10 +88,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
  */
 function logIn(session: Session, lane: Lane, credentials: readonly Buffer[]): void {
   lane.spoilt = true;
-  ask(lane, ["AUTH", ...credentials], (reply) => {
-    if (reply === null) session.answered("credentials", { kind: "nobody" });
-    else session.answered("credentials", reply[0] === MINUS ? { kind: "no", error: reply } : { kind: "yes" });
-  });
+  ask(lane, ["AUTH", ...credentials], (reply) => session.answered("credentials", answerOf(reply)));
 }
 
 export function auth(session: Session, frame: Frame): boolean {
@@ -101,15 +99,17 @@ export function auth(session: Session, frame: Frame): boolean {
   return say(session, OK);
 }
 
+type Change = Partial<Pick<Profile, "identity" | "db" | "protocol" | "noTouch">>;
+
+/** The session's profile but for what changes. */
+function profileWith(session: Session, change: Change): Profile {
+  const { identity, db, protocol, noTouch } = { ...session.profile, ...change };
+  return session.router.profiles.get(identity, db, protocol, noTouch);
+}
+
 /** The session goes on with what a server has accepted. */
-function follow(session: Session, change: Partial<Pick<Profile, "identity" | "db" | "protocol">>): void {
-  const { identity, db, protocol, noTouch } = session.profile;
-  const profile = session.router.profiles.get(
-    change.identity ?? identity,
-    change.db ?? db,
-    change.protocol ?? protocol,
-    noTouch,
-  );
+export function follow(session: Session, change: Change): void {
+  const profile = profileWith(session, change);
   profile.accepted = true;
   session.useProfile(profile);
 }
@@ -183,12 +183,7 @@ export function hello(session: Session, frame: Frame): boolean {
     if (session.provenIdentity === null) return isDone(session);
     identity = session.provenIdentity;
   }
-  const profile = session.router.profiles.get(
-    identity,
-    session.profile.db,
-    options.protocol ?? session.protocol,
-    session.profile.noTouch,
-  );
+  const profile = profileWith(session, { identity, protocol: options.protocol ?? session.protocol });
   if (!isAccepted(session, frame, profile)) {
     if (!isDone(session)) return false;
     // The private connection may be another user's already.
@@ -232,8 +227,7 @@ export function select(session: Session, frame: Frame): boolean {
     return say(session, encodeError(`ERR value is out of range, ${range}`));
   }
   if (db < 0 || db > MAX_DB) return say(session, encodeError("ERR DB index is out of range"));
-  const { identity, protocol, noTouch } = session.profile;
-  const profile = session.router.profiles.get(identity, db, protocol, noTouch);
+  const profile = profileWith(session, { db });
   if (!isAccepted(session, frame, profile)) return isDone(session);
   if (!isUnpledged(session, profile)) return false;
   const { privateLane } = session;

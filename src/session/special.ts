@@ -8,7 +8,7 @@ import { requestArgs } from "../resp/args.ts";
 import { encodeError } from "../resp/encode.ts";
 import { InfoCall, wantsProxySection } from "./calls/info.ts";
 import { ScanCall } from "./calls/scan.ts";
-import { besideScripts, evalsha, rememberScript, script } from "./calls/script-commands.ts";
+import { evalsha, functionCommand, rememberScript, script } from "./calls/script-commands.ts";
 import { blocking, leave, wait, xread } from "./calls/waiting-commands.ts";
 import { client } from "./client/command.ts";
 import { NOT_PAUSED } from "./client/pause.ts";
@@ -30,14 +30,13 @@ import {
   type Frame,
   forbidden,
   isDone,
-  laneFor,
   onPrivate,
   privateLane,
   quit,
   say,
   sendPlain,
+  sendRewritten,
   takeCaching,
-  wholeOf,
 } from "./ways.ts";
 
 export function special(
@@ -154,13 +153,11 @@ function handle(session: Session, frame: Frame): boolean {
     case "evalsha":
       return evalsha(session, frame);
     case "scan":
-      return scan(session, frame);
+      return sendRewritten(session, frame, new ScanCall(frame.args));
     case "script":
       return script(session, frame);
     case "function":
-      return isWord(frame.args[1], "KILL") || isWord(frame.args[1], "STATS")
-        ? besideScripts(session, frame)
-        : sendPlain(session, frame, WRITE);
+      return functionCommand(session, frame);
     case "wait":
       return wait(session, frame);
     case "proxy":
@@ -200,33 +197,15 @@ function onOwnConnection(session: Session, frame: Frame): boolean {
 }
 
 function info(session: Session, frame: Frame): boolean {
-  const { command, args } = frame;
-  if (!wantsProxySection(args)) return sendPlain(session, frame, command.plainKind);
-  const lane = laneFor(session, command.plainKind);
-  if (lane === null) return session.noWay(command, frame.buf, frame.start);
-  const rewrite = new InfoCall(frame.buf.subarray(frame.start, frame.end), session.context.infoSection);
-  session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(rewrite.requestFor()));
-  return true;
-}
-
-function scan(session: Session, frame: Frame): boolean {
-  const { command } = frame;
-  const lane = laneFor(session, command.plainKind);
-  if (lane === null) return session.noWay(command, frame.buf, frame.start);
-  const rewrite = new ScanCall(frame.args);
-  const buf = rewrite.requestFor(lane.target.replid ?? "");
-  session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(buf));
-  return true;
+  if (!wantsProxySection(frame.args)) return sendPlain(session, frame, frame.command.plainKind);
+  const bytes = frame.buf.subarray(frame.start, frame.end);
+  return sendRewritten(session, frame, new InfoCall(bytes, session.context.infoSection));
 }
 
 function sendCounting(session: Session, frame: Frame): boolean {
-  const { command } = frame;
   const rewrite = counting(session, frame);
-  if (rewrite === null) return sendPlain(session, frame, command.plainKind);
-  const lane = laneFor(session, command.plainKind);
-  if (lane === null) return session.noWay(command, frame.buf, frame.start);
-  session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(rewrite.requestFor("")));
-  return true;
+  if (rewrite === null) return sendPlain(session, frame, frame.command.plainKind);
+  return sendRewritten(session, frame, rewrite);
 }
 
 function monitor(session: Session, frame: Frame): boolean {
@@ -267,8 +246,4 @@ function inMonitor(session: Session, frame: Frame): boolean {
     default:
       return handle(session, frame);
   }
-}
-
-function isWord(arg: Buffer | undefined, word: string): boolean {
-  return arg !== undefined && arg.length === word.length && arg.toString("latin1").toUpperCase() === word;
 }

@@ -39,6 +39,16 @@ export function laneFor(session: Session, kind: PlainKind): Lane | null {
   return typeof lane === "string" ? null : lane;
 }
 
+/** Sends a command that is plain but for its rewrite. */
+export function sendRewritten(session: Session, frame: Frame, rewrite: Rewrite): boolean {
+  const { command } = frame;
+  const lane = laneFor(session, command.plainKind);
+  if (lane === null) return session.noWay(command, frame.buf, frame.start);
+  const buf = rewrite.requestFor(lane.target.replid ?? "");
+  session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(buf));
+  return true;
+}
+
 // Private connections
 
 /** The session's private connection; where there is none now, the command waits or was answered. */
@@ -53,8 +63,7 @@ export function privateLane(session: Session, frame: Frame): Lane | "wait" | "an
 
 /** There may be no more private connections. @returns true: the command is taken. */
 export function refusePrivate(session: Session): true {
-  const most = session.router.config.upstream.maxPrivate;
-  session.refuse(`ERR proxy: no more private upstream connections, upstream.maxPrivate (${most})`);
+  session.refuse(session.router.noPrivateRoomText);
   return true;
 }
 
@@ -129,6 +138,11 @@ export function takeCaching(session: Session): Buffer | null {
   const { caching } = tracking;
   tracking.caching = null;
   return caching;
+}
+
+/** The sub-command's name in upper case, as far as one can be known; "" = there is none. */
+export function subcommandOf(args: readonly Buffer[]): string {
+  return args[1]?.toString("latin1", 0, 16).toUpperCase() ?? "";
 }
 
 // What a command says

@@ -68,15 +68,7 @@ export class LanePool {
     const known = profile[slot];
     if (known !== null) return known;
     if (epoch.master === null || epoch.history === null) return null;
-    const lane = this.open({
-      node: epoch.master,
-      address: this.addressOf(epoch.master),
-      role: "master",
-      epoch: epoch.number,
-      replid: epoch.history.replid,
-      profile,
-      isPrivate: false,
-    });
+    const lane = this.open(this.masterTarget(profile, epoch, epoch.master, false));
     profile[slot] = lane;
     return lane;
   }
@@ -108,24 +100,7 @@ export class LanePool {
       known.owner = owner;
       return known;
     }
-    if (!this.makeRoom()) return null;
-    const lane = new Lane(
-      {
-        node: epoch.master,
-        address: this.addressOf(epoch.master),
-        role: "master",
-        epoch: epoch.number,
-        replid: epoch.history.replid,
-        profile,
-        isPrivate: true,
-      },
-      this.context,
-    );
-    lane.owner = owner;
-    this.privates.add(lane);
-    this.counters.upstreamOpened.private++;
-    this.counters.upstreamNow.private++;
-    return lane;
+    return this.openFor(owner, this.masterTarget(profile, epoch, epoch.master, true), this.privates);
   }
 
   /** A connection that is to carry messages; null when there may be no more private connections. */
@@ -136,13 +111,18 @@ export class LanePool {
     epoch: Epoch;
     owner: RequestOwner;
   }): Lane | null {
-    if (!this.makeRoom()) return null;
     const { profile, node, role, epoch, owner } = options;
     const replid = epoch.history?.replid ?? null;
     const target = { node, address: this.addressOf(node), role, epoch: epoch.number, replid, profile };
-    const lane = new Lane({ ...target, isPrivate: true }, this.context);
+    return this.openFor(owner, { ...target, isPrivate: true }, this.feeds);
+  }
+
+  /** A new private connection among its like; null when there may be no more. */
+  private openFor(owner: RequestOwner, target: LaneTarget, among: Set<Lane>): Lane | null {
+    if (!this.makeRoom()) return null;
+    const lane = new Lane(target, this.context);
     lane.owner = owner;
-    this.feeds.add(lane);
+    among.add(lane);
     this.counters.upstreamOpened.private++;
     this.counters.upstreamNow.private++;
     return lane;
@@ -201,6 +181,12 @@ export class LanePool {
   /** There may be no more lanes. */
   get isFull(): boolean {
     return this.lanes.size >= this.settings.maxLanes;
+  }
+
+  private masterTarget(profile: Profile, epoch: Epoch, node: NodeId, isPrivate: boolean): LaneTarget {
+    const address = this.addressOf(node);
+    const replid = epoch.history?.replid ?? null;
+    return { node, address, role: "master", epoch: epoch.number, replid, profile, isPrivate };
   }
 
   private readerTarget(profile: Profile, node: NodeId, epoch: number): LaneTarget {

@@ -56,7 +56,7 @@ export class ChangedReply implements Rewrite {
     this.replyFor = replyFor;
   }
 
-  requestFor(_replid: string): Buffer {
+  requestFor(): Buffer {
     return this.frame;
   }
 

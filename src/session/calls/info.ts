@@ -3,8 +3,7 @@
  * rest is; the server is asked all the same, so that its ACL holds and its words are its own.
  */
 import { DOLLAR, EQUALS, lengthEnd, readLength } from "../../resp/bytes.ts";
-import { encodeNull, type Protocol } from "../../resp/encode.ts";
-import type { Rewrite } from "../../upstream/request.ts";
+import { ChangedReply } from "../../upstream/request.ts";
 
 /** Sections that stand for several, the proxy's among them (server.c, genInfoSectionDict); and its name. */
 const WITH_PROXY = new Set(["all", "everything", "default", "proxy"]);
@@ -19,31 +18,13 @@ function sectionName(arg: Buffer): string {
 }
 
 /** One INFO on its way whose reply gets the section. */
-export class InfoCall implements Rewrite {
-  readonly replies = 1;
-  readonly deadlineMs = null;
-  private readonly frame: Buffer;
-  private readonly section: () => string;
-
+export class InfoCall extends ChangedReply {
   /**
    * @param frame the request as the client sent it; copied.
    * @param section the proxy's section as it is when the reply is there, without the blank line before it.
    */
   constructor(frame: Buffer, section: () => string) {
-    this.frame = Buffer.from(frame);
-    this.section = section;
-  }
-
-  requestFor(): Buffer {
-    return this.frame;
-  }
-
-  nullReply(protocol: Protocol): Buffer {
-    return encodeNull(protocol);
-  }
-
-  replyFor(reply: Buffer): Buffer {
-    return withSection(reply, this.section());
+    super(frame, (reply) => withSection(reply, section()));
   }
 }
 

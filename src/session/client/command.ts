@@ -7,7 +7,7 @@ import { MINUS } from "../../resp/bytes.ts";
 import { encodeText, encodeValue, OK } from "../../resp/encode.ts";
 import type { Answer } from "../../routing/router.ts";
 import type { Session } from "../session.ts";
-import { BAD_NAME, isPrintable } from "../settings.ts";
+import { BAD_NAME, follow, isPrintable } from "../settings.ts";
 import { caching, getRedir, tracking, trackingInfo } from "../tracking/tracking.ts";
 import { commandProblem, latin1Error, wrongArity } from "../transaction/transaction.ts";
 import { type Frame, isDone, say } from "../ways.ts";
@@ -141,10 +141,7 @@ function noTouch(session: Session, [mode = ""]: readonly string[], frame: Frame)
   if (allowed(session, frame, ["NO-TOUCH", "x"], SYNTAX_ERROR) === null) return isDone(session);
   const on = onOrOff(mode);
   if (on === null) return error(session, SYNTAX_ERROR);
-  const { identity, db, protocol } = session.profile;
-  const profile = session.router.profiles.get(identity, db, protocol, on);
-  profile.accepted = true;
-  session.useProfile(profile);
+  follow(session, { noTouch: on });
   if (privateLane === null) return say(session, OK);
   // The private connection follows; its server's OK is the client's.
   privateLane.spoilt = true;

@@ -92,28 +92,9 @@ const STATES: Readonly<Record<Exclude<Blocked, "no" | "drain" | "pipeline">, Cli
 };
 
 /** One client for PROXY CLIENTS. */
-export interface ClientReading {
-  readonly id: number;
-  readonly address: string;
-  readonly name: string;
-  readonly user: string;
-  readonly db: number;
-  readonly protocol: number;
-  readonly state: ClientState;
-  readonly heldMs: number;
-  /** Requests on the way. */
-  readonly inFlight: number;
-  readonly inputBytes: number;
-  readonly outputBytes: number;
-  readonly subscriptions: number;
-  /** It has a private connection. */
-  readonly isPrivate: boolean;
-  readonly lastCommand: string;
-  readonly ageSeconds: number;
-  readonly idleSeconds: number;
-}
+export type ClientReading = ReturnType<typeof readingOf>;
 
-export function readingOf(session: Session): ClientReading {
+export function readingOf(session: Session) {
   const facts = factsOf(session);
   const { heldSinceMs, flight, router } = session;
   return {

@@ -4,7 +4,7 @@ import { encodeError, encodeNullArray, OK, QUEUED } from "../../resp/encode.ts";
 import type { Lane } from "../../upstream/lane.ts";
 import type { Bond, PlainKind } from "../../upstream/request.ts";
 import { ScanCall } from "../calls/scan.ts";
-import { needScripts, noteScriptCommand, rememberScript, scriptWord } from "../calls/script-commands.ts";
+import { needScripts, noteScriptCommand, rememberScript } from "../calls/script-commands.ts";
 import { MAX_GIVEN } from "../calls/scripts.ts";
 import { MARK } from "../calls/waiting.ts";
 import { mayReplicate } from "../client/pause.ts";
@@ -12,7 +12,17 @@ import type { Sending } from "../flight.ts";
 import { nameOf, refuseReplication, refusesTopology, refuseUnsafe } from "../policy.ts";
 import type { Session } from "../session.ts";
 import { reset } from "../settings.ts";
-import { type Frame, forbidden, laneFor, privateLane, quit, say, sendPrivate, wholeOf } from "../ways.ts";
+import {
+  type Frame,
+  forbidden,
+  laneFor,
+  privateLane,
+  quit,
+  say,
+  sendPrivate,
+  subcommandOf,
+  wholeOf,
+} from "../ways.ts";
 import { queueOwn } from "./own.ts";
 import { Transaction, wrongArity, wrongArityText } from "./transaction.ts";
 
@@ -79,9 +89,9 @@ function queue(session: Session, transaction: Transaction, frame: Frame): boolea
       if (session.hasWritten) transaction.precede(MARK);
       break;
     case "script":
-      if (scriptWord(args) === "DEBUG") return refuseInMulti(session, transaction, frame);
+      if (subcommandOf(args) === "DEBUG") return refuseInMulti(session, transaction, frame);
       noteScriptCommand(session, args);
-      if (scriptWord(args) === "EXISTS") needScripts(session, transaction, args.slice(2, 2 + MAX_GIVEN));
+      if (subcommandOf(args) === "EXISTS") needScripts(session, transaction, args.slice(2, 2 + MAX_GIVEN));
       break;
     default:
       return queueOwn(session, transaction, frame) || refuseInMulti(session, transaction, frame);

@@ -3,7 +3,7 @@ import { encodeError, OK, QUEUED } from "../../resp/encode.ts";
 import { client } from "../client/command.ts";
 import type { Session } from "../session.ts";
 import { followAuth, followHello, followSelect } from "../settings.ts";
-import { type Frame, say } from "../ways.ts";
+import { type Frame, say, subcommandOf } from "../ways.ts";
 import type { Transaction } from "./transaction.ts";
 
 /** Sub-commands of CLIENT that have no effect but on the session's own name. */
@@ -37,7 +37,7 @@ export function queueOwn(session: Session, transaction: Transaction, frame: Fram
       transaction.addChange(command, buf.subarray(start, end), (reply) => reply);
       break;
     case "client":
-      if (!CLIENT_IN_MULTI.has(args[1]?.toString("latin1", 0, 16).toUpperCase() ?? "")) return false;
+      if (!CLIENT_IN_MULTI.has(subcommandOf(args))) return false;
       local(() => client(session, { ...frame, args }));
       break;
     case "monitor":
