@@ -230,8 +230,8 @@ export class StateClient {
     }
     if (this.#channels.size + this.#shards.size > 0 && this.#protocol === 2) {
       const choice = this.#below(8);
-      if (choice < 3) this.#subscribe();
-      else if (choice < 6) this.#unsubscribe();
+      if (choice < 3) this.subscribe();
+      else if (choice < 6) this.unsubscribe();
       else if (choice === 6) this.#tag();
       else this.#reset();
       return;
@@ -506,30 +506,22 @@ export class StateClient {
     );
   }
 
-  #subscribe(): void {
+  #changeSubscription(adds: boolean): void {
     const isShard = this.#below(3) === 0;
     const mine = isShard ? this.#shards : this.#channels;
     const channel = this.#key(`channel${this.#below(3)}`);
-    mine.add(channel);
-    const command = isShard ? "SSUBSCRIBE" : "SUBSCRIBE";
+    if (adds) mine.add(channel);
+    else mine.delete(channel);
+    const command = `${isShard ? "S" : ""}${adds ? "" : "UN"}SUBSCRIBE`;
     this.#confirmedBy([command, channel], [command.toLowerCase(), channel, mine.size]);
   }
 
   subscribe(): void {
-    this.#subscribe();
-  }
-
-  #unsubscribe(): void {
-    const isShard = this.#below(3) === 0;
-    const mine = isShard ? this.#shards : this.#channels;
-    const channel = this.#key(`channel${this.#below(3)}`);
-    mine.delete(channel);
-    const command = isShard ? "SUNSUBSCRIBE" : "UNSUBSCRIBE";
-    this.#confirmedBy([command, channel], [command.toLowerCase(), channel, mine.size]);
+    this.#changeSubscription(true);
   }
 
   unsubscribe(): void {
-    this.#unsubscribe();
+    this.#changeSubscription(false);
   }
 
   /** Confirmations come also to who wants no replies. */
