@@ -273,10 +273,31 @@ const probe = group({
 
 const failover = group({
   promote: choice({
-    values: ["never"],
+    values: ["never", "sentinel", "self"],
     default: "never",
-    note: "this version follows promotions made by others and promotes nobody itself",
-    doc: "Who may promote a replica.",
+    doc: "Who promotes when the master is gone: never = people; sentinel = Sentinel; self = this proxy.",
+  }),
+  downAfter: duration({
+    default: "3s",
+    min: "100ms",
+    max: "1h",
+    doc: "promote self: how long a master may be silent before it counts as gone.",
+  }),
+  crashGrace: duration({
+    default: "250ms",
+    min: "0",
+    max: "1m",
+    doc: "promote self: how long a master that refuses connections may take to come back.",
+  }),
+  stateFile: optionalText(
+    "text",
+    "promote self: file in which the history of the group outlives a restart of the proxy.",
+  ),
+  switchTime: duration({
+    default: "2s",
+    min: "50ms",
+    max: "1m",
+    doc: "PROXY SWITCHOVER without TIMEOUT: how long writes may stop at most before it is rolled back.",
   }),
 });
 
@@ -330,10 +351,9 @@ const hold = group({
 
 const inFlight = group({
   onUnknown: choice({
-    values: ["error"],
+    values: ["error", "retry-idempotent", "retry-all"],
     default: "error",
-    note: "this version never repeats what may have run",
-    doc: "What to do with a write whose outcome is unknown: error = answer UNCERTAIN on the open connection.",
+    doc: "A write whose outcome is unknown: error = answer UNCERTAIN; retry-… = send it again, it may run twice.",
   }),
 });
 

@@ -87,6 +87,7 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
     ...["src/metrics.ts", "src/net.ts", "src/turn.ts", "src/config/schema.ts"],
   ],
   "src/topology/": ["src/clock.ts", "src/config/address.ts", "ioredis"],
+  "src/failover/": ["src/topology/", "src/clock.ts", "src/config/address.ts", "ioredis"],
   "src/admin/": [
     "src/resp/",
     "src/topology/epoch.ts",
