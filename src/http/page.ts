@@ -52,7 +52,8 @@ var CAUSES = {
   "loading": "the master is loading its data",
   "role-changed": "the master changed its role; its successor is not verified yet",
   "history-refused": "the master came back with a history that does not continue ours",
-  "no-common-truth": "several nodes claim to be master and none provably continues the other"
+  "no-common-truth": "several nodes claim to be master and none provably continues the other",
+  "switchover": "a planned switch is under way"
 };
 var previous = null;
 function by(id) { return document.getElementById(id); }

@@ -186,6 +186,25 @@ export class Router implements LaneKeeper {
     this.waiting.add(one);
   }
 
+  /**
+   * Tells once when no request that was sent to the master of now is unanswered, over shared and private
+   * connections; never before this returns. Calls that wait there, and streams of messages, do not count.
+   * It is of use while nothing new is sent (the epoch's hold cause): what is sent meanwhile is waited for too.
+   * @returns takes it back.
+   */
+  whenMasterDrained(done: () => void): () => void {
+    const { number } = this.epoch;
+    let timer: NodeJS.Timeout | null = null;
+    const look = (): void => {
+      if (this.pool.isMasterOwing(number)) timer = setTimeout(look, DRAIN_CHECK_MS);
+      else done();
+    };
+    timer = setTimeout(look, 0);
+    return () => {
+      if (timer !== null) clearTimeout(timer);
+    };
+  }
+
   /** Lanes of the former master take nothing new; reads that wait there go elsewhere at once. */
   private leaveMaster(before: Epoch): void {
     if (before.master === null) return;
@@ -417,6 +436,9 @@ function isBeyondLogin(error: Buffer, question: readonly string[]): boolean {
   if (text.startsWith("-NOPERM") || text.startsWith("-BUSY ")) return true;
   return question[0] === "HELLO" && text.startsWith("-ERR unknown command");
 }
+
+/** How often a master that owes answers is looked at while somebody waits for that, ms. */
+const DRAIN_CHECK_MS = 1;
 
 /** How old `coarseMs` may be, ms. */
 const TICK_MS = 20;

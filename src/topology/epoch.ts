@@ -30,7 +30,11 @@ export type HoldCause =
   | "loading" // it is loading its data set
   | "role-changed" // it says it is a replica (or answered READONLY); its successor is not verified yet
   | "history-refused" // it came back with a history that does not continue ours
-  | "no-common-truth"; // several nodes claim to be master and none provably continues the other
+  | "no-common-truth" // several nodes claim to be master and none provably continues the other
+  /**
+   * A planned switch is under way: the master is well and answers what it was sent, it just gets nothing new.
+   */
+  | "switchover";
 
 /**
  * The immutable belief all routing uses. A new object is published at every change; `number` grows only

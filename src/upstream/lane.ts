@@ -575,6 +575,12 @@ export class Lane implements Flushable, StreamHandler {
     this.timer = setTimeout(() => this.fail("timeout"), isWaiting ? waitingMs : timeoutMs);
   }
 
+  /** Whether the node owes it an answer; a call that may wait is answered whenever that is. */
+  get isOwed(): boolean {
+    for (let one = this.first; one !== null; one = one.next) if (one.bond !== "blocking") return true;
+    return false;
+  }
+
   /** When the call it carries, which may wait, was sent, monotonic ms; -Infinity = there is none. */
   get callSinceMs(): number {
     return this.first?.bond === "blocking" ? this.first.sinceMs : Number.NEGATIVE_INFINITY;

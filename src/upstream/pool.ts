@@ -250,6 +250,13 @@ export class LanePool {
     return count;
   }
 
+  /** Whether something that was sent to the master of this epoch, or will be, is not answered. */
+  isMasterOwing(epoch: number): boolean {
+    for (const lane of this.lanes) if (isOwedByMaster(lane, epoch)) return true;
+    for (const lane of this.privates) if (isOwedByMaster(lane, epoch)) return true;
+    return false;
+  }
+
   /** Gives back what may be sent elsewhere of all that waits for a silent node. */
   giveBack(node: NodeId, movable: (request: Request) => boolean): void {
     for (const lane of this.lanes) if (lane.target.node === node) lane.giveBack(movable);
@@ -277,4 +284,8 @@ export class LanePool {
     if (this.idleTimer !== null) clearTimeout(this.idleTimer);
     for (const lane of [...this.lanes, ...this.privates, ...this.feeds]) lane.destroy();
   }
+}
+
+function isOwedByMaster(lane: Lane, epoch: number): boolean {
+  return lane.target.role === "master" && lane.target.epoch === epoch && lane.isOwed;
 }
