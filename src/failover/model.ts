@@ -5,26 +5,11 @@
  * rules accept the result, or not, by the same evidence as any other promotion.
  */
 
-import type { Epoch, NodeId } from "../topology/epoch.ts";
-import type { MasterBelief, NodeView } from "../topology/rules/model.ts";
+import type { NodeId } from "../topology/epoch.ts";
+import type { GroupSight } from "../topology/watcher.ts";
 
 /** Who promotes when the master is gone (`failover.promote`). */
 export type PromoteMode = "never" | "sentinel" | "self";
-
-/** What is known of the group at one moment: the watcher's belief and what it rests on. */
-export interface Group {
-  readonly epoch: Epoch;
-  /** Null until the first master was found. */
-  readonly master: MasterBelief | null;
-  /** All watched addresses but second ones of known nodes, in the order they became known. */
-  readonly nodes: readonly NodeView[];
-  /** Second addresses of known nodes, to the first. */
-  readonly aliases: ReadonlyMap<NodeId, NodeId>;
-  /** Run ids that were seen as members of this group. */
-  readonly instances: ReadonlySet<string>;
-  /** Monotonic ms: our own process has run without standing still since then; -Infinity = always. */
-  readonly awakeSinceMs: number;
-}
 
 /** What a node can be asked to do. */
 export type NodeCommand =
@@ -98,16 +83,18 @@ export type Standing =
 
 export type Event =
   /** The watcher looked at the group. */
-  | { readonly kind: "seen"; readonly group: Group }
+  | { readonly kind: "seen"; readonly group: GroupSight }
   /** The time of an earlier `wake` has come, or any other. */
   | { readonly kind: "tick" }
   /** A command has ended. */
   | { readonly kind: "ended"; readonly id: number; readonly result: CommandResult }
   /** Nothing that was sent to the master before the hold is unanswered. */
   | { readonly kind: "drained" }
-  /** The epoch has another master. */
+  /** The epoch has another master; `seen` follows. */
   | { readonly kind: "switched"; readonly lostBytes: number | null }
   | { readonly kind: "standing"; readonly standing: Standing }
+  /** What a fresh look at the leases says, as asked for by `confirm`. */
+  | { readonly kind: "confirmed"; readonly standing: Standing }
   /** An operator asks for a planned switch; `ticket` names the request in the answer. */
   | { readonly kind: "asked"; readonly ticket: number; readonly request: SwitchoverRequest };
 
@@ -115,6 +102,8 @@ export type Effect =
   | { readonly kind: "run"; readonly id: number; readonly node: NodeId; readonly command: NodeCommand }
   /** SENTINEL FAILOVER, by any Sentinel that is of the majority's opinion. */
   | { readonly kind: "ask-sentinel"; readonly id: number }
+  /** Look at the leases on these nodes now; `confirmed` follows. */
+  | { readonly kind: "confirm"; readonly nodes: readonly NodeId[] }
   /** Writes are held until `release`, also while the master is well. `drained` follows. */
   | { readonly kind: "hold" }
   | { readonly kind: "release" }

@@ -52,6 +52,10 @@ export interface NodeReport extends ReportBase {
    * What its data set contains, in bytes of history: slave_repl_offset of replicas, else masterReplOffset.
    */
   readonly appliedOffset: number;
+  /** Replicas: what has arrived, applied or not (slave_read_repl_offset, Redis 7); else appliedOffset. */
+  readonly receivedOffset: number;
+  /** Replicas: seconds since the link last brought anything; null while it is down, and for masters. */
+  readonly heardSecondsAgo: number | null;
   /** Replicas: the master it follows, as it names it. */
   readonly masterAddress: Address | null;
   /** Replicas: master_link_status is up, which it is only after the synchronisation. False for masters. */
@@ -135,14 +139,17 @@ function readReplication(fields: Fields): Replication {
   }
   const masterReplOffset = integer(need(fields, "master_repl_offset"), "master_repl_offset", 0);
   const isReplica = role === "replica";
+  const applied = isReplica
+    ? Math.max(0, integer(need(fields, "slave_repl_offset"), "slave_repl_offset", -1))
+    : masterReplOffset;
   return {
     role,
     replid,
     ...readSecondId(fields),
     masterReplOffset,
-    appliedOffset: isReplica
-      ? Math.max(0, integer(need(fields, "slave_repl_offset"), "slave_repl_offset", -1))
-      : masterReplOffset,
+    appliedOffset: applied,
+    receivedOffset: isReplica ? readReceived(fields, applied) : applied,
+    heardSecondsAgo: isReplica ? readHeard(fields) : null,
     masterAddress: isReplica ? readMasterAddress(fields) : null,
     linkUp: isReplica && need(fields, "master_link_status") === "up",
     syncInProgress: isReplica && flag(fields, "master_sync_in_progress"),
@@ -153,6 +160,18 @@ function readReplication(fields: Fields): Replication {
     failoverState: readFailoverState(fields.get("master_failover_state")),
     replicas: readReplicas(fields),
   };
+}
+
+function readReceived(fields: Fields, applied: number): number {
+  const text = fields.get("slave_read_repl_offset");
+  return text === undefined ? applied : Math.max(applied, integer(text, "slave_read_repl_offset", -1));
+}
+
+/** -1 stands for "no link". */
+function readHeard(fields: Fields): number | null {
+  const text = fields.get("master_last_io_seconds_ago");
+  const seconds = text === undefined ? -1 : integer(text, "master_last_io_seconds_ago", -1);
+  return seconds < 0 ? null : seconds;
 }
 
 function readRole(text: string): Role {

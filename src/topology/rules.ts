@@ -227,7 +227,8 @@ function finish(
   return { belief: { ...belief, suspicions, epoch: kept, fitness, proofs }, change, problems };
 }
 
-function isSameEpoch(a: Epoch, b: Epoch): boolean {
+/** Whether routing has no reason to tell them apart. */
+export function isSameEpoch(a: Epoch, b: Epoch): boolean {
   return (
     a.number === b.number &&
     a.master === b.master &&

@@ -8,6 +8,8 @@
  *   evidence(e)              traffic noticed something: takes effect before this returns
  *   hint(nodes)              somebody (Sentinel) names nodes: watch them, and look now
  *   adopt(node)              an operator decides
+ *   hold(), release()        a planned switch is under way: writes are held although the master is well
+ *   group()                  what is believed and what that rests on, for the failover machine
  *   nodes(), problems()      for people
  *   close(), destroy()       stop probing; nothing is called back afterwards
  */
@@ -21,13 +23,14 @@ import {
   type Belief,
   type Contact,
   FIRST_BELIEF,
+  type MasterBelief,
   type NodeView,
   type Problem,
   type ProblemKind,
   type SeenBy,
 } from "./rules/model.ts";
 import { findAliases } from "./rules/scene.ts";
-import { type AdoptRefusal, adopt, type Decision, decide, suspect } from "./rules.ts";
+import { type AdoptRefusal, adopt, type Decision, decide, isSameEpoch, suspect } from "./rules.ts";
 import { describeNodes, type NodeStatus } from "./status.ts";
 
 export interface WatcherOptions {
@@ -77,6 +80,21 @@ export interface WatcherCallbacks {
   onProblem(problem: Problem, change: "raised" | "cleared"): void;
   /** A running instance was met for the first time. */
   onFacts(facts: NodeFacts): void;
+  /** The nodes were looked at, and all of the above was told. */
+  onLooked?(): void;
+}
+
+/** What is believed of the group, and what that rests on. */
+export interface GroupSight {
+  /** As the rules have it: holds of our own are not in it. */
+  readonly epoch: Epoch;
+  readonly master: MasterBelief | null;
+  /** All watched addresses but second ones of known nodes. */
+  readonly nodes: readonly NodeView[];
+  readonly aliases: ReadonlyMap<NodeId, NodeId>;
+  readonly instances: ReadonlySet<string>;
+  /** Monotonic ms: our own process has run without standing still since then. */
+  readonly awakeSinceMs: number;
 }
 
 /** Runs `run` once after `delayMs`; the result cancels it. */
@@ -135,6 +153,10 @@ export class Watcher {
   /** In the order in which the addresses became known. */
   readonly #entries = new Map<NodeId, Entry>();
   #belief: Belief = FIRST_BELIEF;
+  /** What was published last: the belief's epoch, or that with a hold of our own. */
+  #published: Epoch = FIRST_BELIEF.epoch;
+  /** Since when writes are held on request, monotonic ms; null = they are not. */
+  #heldSinceMs: number | null = null;
   #problems: ReadonlyMap<string, Problem> = new Map();
   #cancelTick: (() => void) | null = null;
   #tickDueMs = Number.POSITIVE_INFINITY;
@@ -177,7 +199,28 @@ export class Watcher {
   }
 
   current(): Epoch {
-    return this.#belief.epoch;
+    return this.#published;
+  }
+
+  /** From now on writes are held, also while the master is well. */
+  hold(): void {
+    this.#heldSinceMs ??= this.#clock.nowMs();
+    this.#publish(null);
+    this.#roundSoon();
+  }
+
+  /** Ends `hold`: whether writes go on depends on the nodes alone. */
+  release(): void {
+    this.#heldSinceMs = null;
+    this.#publish(null);
+  }
+
+  group(): GroupSight {
+    const { epoch, master, instances } = this.#belief;
+    const views = this.#views();
+    const aliases = findAliases(views, epoch.master);
+    const nodes = views.filter(({ id }) => !aliases.has(id));
+    return { epoch, master, instances, nodes, aliases, awakeSinceMs: this.#stalledUntilMs };
   }
 
   problems(): readonly Problem[] {
@@ -191,10 +234,9 @@ export class Watcher {
   evidence(evidence: Evidence): void {
     const entry = this.#entries.get(evidence.node);
     if (this.#state !== "running" || entry === undefined) return;
-    const before = this.#belief.epoch;
     this.#belief = suspect(this.#belief, evidence, true, this.#clock.nowMs());
     this.#lookSoon(entry);
-    if (this.#belief.epoch !== before) this.#callbacks.onEpoch(this.#belief.epoch, null);
+    this.#publish(null);
     this.#roundSoon();
   }
 
@@ -320,9 +362,7 @@ export class Watcher {
   #pauseMs(nowMs: number): number {
     const { intervalMs } = this.#options;
     const isOdd =
-      this.#belief.epoch.holdCause !== null ||
-      this.#belief.suspicions.length > 0 ||
-      nowMs < this.#denseUntilMs;
+      this.#published.holdCause !== null || this.#belief.suspicions.length > 0 || nowMs < this.#denseUntilMs;
     if (!isOdd) return intervalMs * (0.9 + 0.2 * this.#random());
     return Math.min(intervalMs, Math.max(10, intervalMs / 5)) * (1 - 0.2 * this.#random());
   }
@@ -423,16 +463,34 @@ export class Watcher {
       this.#denseUntilMs = nowMs + DENSE_AFTER_MS;
     }
     this.#tickIn(this.#pauseMs(nowMs));
-    if (epoch !== before) this.#callbacks.onEpoch(epoch, change?.keptUntilMs ?? null);
+    this.#publish(change?.keptUntilMs ?? null);
     if (change !== null && this.#state !== "closed") {
       const atMs = this.#clock.wallMs();
-      const { kind, goneSinceMs, keptUntilMs: _, ...facts } = change;
+      const { kind, keptUntilMs: _, ...facts } = change;
+      const goneSinceMs = this.#heldSinceMs ?? change.goneSinceMs;
       const masterGoneAtMs = goneSinceMs === null ? null : atMs - (nowMs - goneSinceMs);
       const told: SwitchFacts = { ...facts, atMs, epochNumber: epoch.number, masterGoneAtMs };
       if (kind === "switch") this.#callbacks.onSwitch(told);
       else this.#callbacks.onReturn(told);
     }
     this.#tellProblems(decision.problems);
+    if (this.#state !== "closed") this.#callbacks.onLooked?.();
+  }
+
+  /** Tells the epoch that routing is to use, when it is another one. */
+  #publish(keptUntilMs: number | null): void {
+    const { epoch } = this.#belief;
+    const isHeld = this.#heldSinceMs !== null && epoch.holdCause === null && epoch.master !== null;
+    if (!isHeld) return this.#tellEpoch(epoch, keptUntilMs);
+    const last = this.#published;
+    const isSame = last.holdCause === "switchover" && isSameEpoch({ ...last, holdCause: null }, epoch);
+    this.#tellEpoch(isSame ? last : { ...epoch, holdCause: "switchover" }, keptUntilMs);
+  }
+
+  #tellEpoch(epoch: Epoch, keptUntilMs: number | null): void {
+    if (epoch === this.#published && keptUntilMs === null) return;
+    this.#published = epoch;
+    if (this.#state !== "closed") this.#callbacks.onEpoch(epoch, keptUntilMs);
   }
 
   #tellProblems(decided: readonly Problem[]): void {

@@ -40,6 +40,8 @@ export function report(name: string, sentAtMs: number, word: Word = {}): NodeRep
     secondReplOffset: replid2 === null ? null : 101,
     masterReplOffset: offset,
     appliedOffset: offset,
+    receivedOffset: offset,
+    heardSecondsAgo: null,
     masterAddress: null,
     linkUp: false,
     syncInProgress: false,

@@ -74,6 +74,8 @@ describe("a report", () => {
         secondReplOffset: 1001,
         masterReplOffset: 1414,
         appliedOffset: 1414,
+        receivedOffset: 1414,
+        heardSecondsAgo: null,
         masterAddress: null,
         linkUp: false,
         syncInProgress: false,
@@ -93,6 +95,8 @@ describe("a report", () => {
     expect(result.ok && result.report).toMatchObject({
       role: "replica",
       appliedOffset: 1400,
+      receivedOffset: 1500,
+      heardSecondsAgo: 0,
       masterReplOffset: 1414,
       masterAddress: { host: "127.0.0.1", port: 6380 },
       linkUp: true,

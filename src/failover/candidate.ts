@@ -1,0 +1,71 @@
+/**
+ * PURE. Which replica may become the master, and which is the best: one that has our history, has applied all
+ * it received, and is the most advanced of those that can be reached.
+ *
+ * A master is replaced only by a replica of its own history. That is the guard against flapping, and it needs
+ * no cool-down: right after a promotion nothing carries the new history yet, so nothing can be promoted in
+ * its place; as soon as a replica has followed it, another failure is answered at once.
+ */
+
+import type { NodeId } from "../topology/epoch.ts";
+import type { NodeReport } from "../topology/report.ts";
+import type { MasterBelief, NodeView } from "../topology/rules/model.ts";
+import type { GroupSight } from "../topology/watcher.ts";
+
+export type Unfit =
+  | "master" // it is the master
+  | "unreachable"
+  | "no-replica" // it claims to be master itself
+  | "other-history"
+  | "loading"
+  | "syncing"
+  | "never-promote"; // its priority is 0
+
+/** Why a node may not become the master; null = it may. */
+export function unfitness(view: NodeView, master: MasterBelief): Unfit | null {
+  if (view.contact !== "answering" || view.report === null) return "unreachable";
+  const { report } = view;
+  if (report.role === "master") return view.id === master.id ? "master" : "no-replica";
+  if (report.loading) return "loading";
+  if (report.syncInProgress) return "syncing";
+  if (report.replid !== master.replid) return "other-history";
+  return report.priority === 0 ? "never-promote" : null;
+}
+
+export type Choice =
+  | { readonly kind: "take"; readonly node: NodeId }
+  /** Something is about to be known or applied: look again. */
+  | { readonly kind: "wait" }
+  | { readonly kind: "nobody"; readonly reasons: string };
+
+/**
+ * The replica to promote for a master that is gone.
+ * @param since reports sent before this monotonic time, ms, say nothing of how far a replica got.
+ * @param excluded nodes that are not to be tried (now).
+ */
+export function chooseCandidate(group: GroupSight, since: number, excluded: ReadonlySet<NodeId>): Choice {
+  const { master } = group;
+  if (master === null) return { kind: "nobody", reasons: "no master has been found yet" };
+  const reasons: string[] = [];
+  const fit: NodeReport[] = [];
+  let isWaiting = false;
+  for (const view of group.nodes) {
+    const why = unfitness(view, master);
+    if (why !== null) reasons.push(`${view.id}: ${why}`);
+    else if (excluded.has(view.id)) reasons.push(`${view.id}: could not be promoted`);
+    else if (view.report !== null && view.report.sentAtMs >= since) fit.push(view.report);
+    else isWaiting = true;
+  }
+  const [best] = fit.sort(byFitness);
+  if (isWaiting) return { kind: "wait" };
+  if (best === undefined) return { kind: "nobody", reasons: reasons.join(", ") || "there is no other node" };
+  // What it received it will have applied in a moment.
+  return best.appliedOffset < best.receivedOffset ? { kind: "wait" } : { kind: "take", node: best.node };
+}
+
+/** Most advanced first; of equals the one the operator prefers (lower priority, as Sentinel has it). */
+export function byFitness(a: NodeReport, b: NodeReport): number {
+  if (a.receivedOffset !== b.receivedOffset) return b.receivedOffset - a.receivedOffset;
+  if (a.priority !== b.priority) return a.priority - b.priority;
+  return a.node < b.node ? -1 : 1;
+}

@@ -1,0 +1,135 @@
+/**
+ * PURE. Who is to be made to follow the master: replicas left with the former one, and former masters that
+ * came back. Done by the proxy that promotes (`failover.promote: self`), always; otherwise only after a
+ * planned switch of its own.
+ *
+ * Only members of the group are touched, at addresses that were seen to hold our history. A replica that
+ * somebody has given another master outside of the group is left to them.
+ */
+
+import type { NodeId } from "../topology/epoch.ts";
+import type { LiveView } from "../topology/rules/scene.ts";
+import { isLive } from "../topology/rules/scene.ts";
+import type { GroupSight } from "../topology/watcher.ts";
+import { followedBy } from "./diagnosis.ts";
+import type { CommandResult, Obstacle } from "./model.ts";
+import type { Care, Draft, State } from "./state.ts";
+
+/** Between two attempts at one node, ms; doubled after each failure up to the second value. */
+const PAUSE_MS = 1_000;
+const PAUSE_MOST_MS = 30_000;
+/** So many failures are said to people. */
+const TOO_OFTEN = 3;
+
+/** The addresses of `group` that hold its history now, added to those known. */
+export function withMembers(known: ReadonlySet<NodeId>, group: GroupSight): ReadonlySet<NodeId> {
+  const { master } = group;
+  if (master === null) return known;
+  const found = group.nodes.filter(isLive).filter(({ report }) => report.replid === master.replid);
+  const missing = [master.id, ...found.map(({ id }) => id)].filter((id) => !known.has(id));
+  return missing.length === 0 ? known : new Set([...known, ...missing]);
+}
+
+/** What is known of the group's past. */
+type Past = Pick<State, "members" | "orphans">;
+
+/**
+ * Replicas that the former master leaves behind at a switch: they may stay chained to it, where they get
+ * everything later than need be.
+ */
+export function withOrphans(state: State, group: GroupSight): ReadonlySet<NodeId> {
+  const { group: before, orphans } = state;
+  const now = group.epoch.master;
+  const kept = [...orphans].filter((id) => {
+    const view = group.nodes.find((one) => one.id === id);
+    return view === undefined || !isLive(view) || followedBy(group, view.report) !== now;
+  });
+  const former = before?.epoch.master ?? null;
+  const left = former === null || former === now || before === null ? [] : followersOf(before, former);
+  if (left.length === 0 && kept.length === orphans.size) return orphans;
+  return new Set([...kept, ...left].filter((id) => id !== now));
+}
+
+function followersOf(group: GroupSight, master: NodeId): NodeId[] {
+  const live = group.nodes.filter(isLive);
+  return live.filter(({ report }) => followedBy(group, report) === master).map(({ id }) => id);
+}
+
+/** Nodes that do not follow the master and that we may tell to. */
+export function strays(group: GroupSight, past: Past): NodeId[] {
+  const { master } = group;
+  if (master === null || group.epoch.holdCause !== null) return [];
+  return group.nodes
+    .filter(isLive)
+    .filter((view) => view.id !== master.id && past.members.has(view.id))
+    .filter((view) => isStray(view, group, past))
+    .map(({ id }) => id);
+}
+
+function isStray({ id, report }: LiveView, group: GroupSight, past: Past): boolean {
+  const { master } = group;
+  // REPLICAOF is refused during FAILOVER, and a node that loads has not said yet what it is.
+  if (master === null || report.loading || report.failoverState !== "no-failover") return false;
+  if (report.role === "master") return true;
+  const followed = followedBy(group, report);
+  if (followed === master.id) return false;
+  // A replica of a replica gets everything, too: it is left where it was put.
+  if (report.linkUp && report.replid === master.replid) return past.orphans.has(id);
+  return followed === null ? !report.linkUp : past.members.has(followed) || !report.linkUp;
+}
+
+export function takeCare(draft: Draft): void {
+  const { group, duty, job } = draft.state;
+  if (group === null || (job.kind !== "none" && !(job.kind === "switchover" && job.phase === "settling")))
+    return;
+  if (duty !== null && draft.nowMs >= duty.untilMs) draft.set({ duty: null });
+  const mayTouch = (id: NodeId) => draft.settings.mode === "self" || draft.state.duty?.nodes.has(id) === true;
+  const wanted = strays(group, draft.state).filter(mayTouch);
+  forget(draft, new Set(wanted));
+  for (const node of wanted) attend(draft, group, node);
+}
+
+function attend(draft: Draft, group: GroupSight, node: NodeId): void {
+  const master = group.epoch.master;
+  const care = draft.state.care.get(node) ?? { command: null, nextAtMs: draft.nowMs, failures: 0 };
+  if (master === null || care.command !== null) return;
+  if (draft.nowMs < care.nextAtMs) return draft.wake(care.nextAtMs);
+  draft.tell("repointing", node, `to follow ${master}`);
+  const command = draft.run(node, { kind: "follow", master });
+  setCare(draft, node, { ...care, command });
+}
+
+export function onFollowEnded(draft: Draft, id: number, result: CommandResult): void {
+  for (const [node, care] of draft.state.care) {
+    if (care.command !== id) continue;
+    const isDone = result.kind === "done";
+    const failures = isDone ? care.failures : care.failures + 1;
+    if (!isDone && failures === TOO_OFTEN) draft.tell("repointing-failed", node, result.error);
+    const pauseMs = isDone ? PAUSE_MS : Math.min(PAUSE_MS * 2 ** failures, PAUSE_MOST_MS);
+    setCare(draft, node, { command: null, nextAtMs: draft.nowMs + pauseMs, failures });
+    draft.look(node);
+    const { job } = draft.state;
+    if (isDone && job.kind === "switchover") {
+      draft.set({ job: { ...job, repointed: [...job.repointed, node] } });
+    }
+  }
+}
+
+function setCare(draft: Draft, node: NodeId, care: Care): void {
+  draft.set({ care: new Map(draft.state.care).set(node, care) });
+}
+
+/** Those who follow the master need no more care; what is under way ends by itself. */
+function forget(draft: Draft, wanted: ReadonlySet<NodeId>): void {
+  const kept = [...draft.state.care].filter(([node, care]) => wanted.has(node) || care.command !== null);
+  if (kept.length !== draft.state.care.size) draft.set({ care: new Map(kept) });
+  const { obstacles } = draft.state;
+  const others = obstacles.filter(({ kind }) => kind !== "not-demoted");
+  const failing = kept.filter(([, care]) => care.failures >= TOO_OFTEN);
+  if (failing.length === 0 && others.length === obstacles.length) return;
+  draft.set({ obstacles: [...others, ...failing.map(([node]) => notDemoted(node))] });
+}
+
+function notDemoted(node: NodeId): Obstacle {
+  return { kind: "not-demoted", node, detail: "it was told to follow the master and does not" };
+}

@@ -1,0 +1,160 @@
+/**
+ * PURE. What is wrong with a master, and how long it has been: the evidence that promotion by the proxy rests
+ * on. Silence alone takes `downAfter`; what proves that its process is gone takes `crashGrace`.
+ */
+
+import { announcedAddress } from "../topology/address.ts";
+import type { NodeId } from "../topology/epoch.ts";
+import type { NodeReport } from "../topology/report.ts";
+import type { NodeView } from "../topology/rules/model.ts";
+import type { GroupSight } from "../topology/watcher.ts";
+
+export type Condition =
+  | "well"
+  /** Nothing can be concluded (yet). */
+  | "unclear"
+  /** Its port refuses connections, and no replica has a link to it. */
+  | "crashed"
+  /** Its process is gone: another one answers at its address, without our history. */
+  | "replaced"
+  /** It does not answer, loads its data, or is a replica without a successor. */
+  | "absent";
+
+/** A time without a master that can be written; one for each master. */
+export interface Outage {
+  readonly master: NodeId;
+  /** Monotonic ms: when it was noticed. */
+  readonly noticedAtMs: number;
+  /** Monotonic ms: until then it is known to have been well. */
+  readonly wellUntilMs: number;
+  /** Monotonic ms since which it is crashed without a break; null = it is not. */
+  readonly crashedSinceMs: number | null;
+  /** Candidates that could not be promoted, with the monotonic ms from which they may be tried again. */
+  readonly failed: ReadonlyMap<NodeId, number>;
+}
+
+export interface Patience {
+  readonly downAfterMs: number;
+  readonly crashGraceMs: number;
+}
+
+/** @param outage what is known of it already; null = it was well when it was last looked at. */
+export function diagnose(group: GroupSight, outage: Outage | null): Condition {
+  const { epoch, master } = group;
+  if (master === null || epoch.master === null) return "unclear";
+  if (epoch.holdCause === null) return "well";
+  // Several claim to be master: one more would not help.
+  if (epoch.holdCause === "no-common-truth") return "unclear";
+  const view = group.nodes.find(({ id }) => id === master.id);
+  if (view === undefined) return "absent";
+  switch (view.contact) {
+    case "never":
+    // Its connection was cut: dialling tells more.
+    case "closed":
+    // It lives and does not talk to us: a matter of passwords and versions, not of failures.
+    case "no-access":
+    case "nonsense":
+      return "unclear";
+    case "unreachable":
+      return isLinkless(group, outage) ? "crashed" : "absent";
+    case "silent":
+    case "loading":
+      return "absent";
+    case "answering":
+      return conditionOf(view, group);
+  }
+}
+
+/** It answers, and still it is not the master that may be written. */
+function conditionOf(view: NodeView, group: GroupSight): Condition {
+  const { report } = view;
+  const { master } = group;
+  if (report === null || master === null) return "unclear";
+  if (report.loading) return "absent";
+  if (report.role === "replica") return isHandingOver(group) ? "unclear" : "absent";
+  // Suspected by traffic: the next probe tells.
+  return report.runId === master.runId ? "unclear" : "replaced";
+}
+
+/** FAILOVER is under way on some node: the servers carry it out or roll it back themselves. */
+export function isHandingOver(group: GroupSight): boolean {
+  return group.nodes.some(
+    ({ contact, report }) =>
+      contact === "answering" && report !== null && report.failoverState !== "no-failover",
+  );
+}
+
+/** No replica that answers has a link to the master, by a report of this outage. */
+function isLinkless(group: GroupSight, outage: Outage | null): boolean {
+  const replicas = followersOf(group);
+  if (outage === null) return false;
+  return replicas.every(({ report }) => report.sentAtMs >= outage.noticedAtMs && !report.linkUp);
+}
+
+/** Replicas that answer and name the epoch's master as theirs. */
+function followersOf(group: GroupSight): readonly { readonly report: NodeReport }[] {
+  const { master, nodes } = group;
+  return nodes.flatMap(({ contact, report }) => {
+    if (contact !== "answering" || report === null || report.role !== "replica") return [];
+    return followedBy(group, report) === master?.id ? [{ report }] : [];
+  });
+}
+
+/** The node that a replica names as its master, by the address known first; null = nobody that is known. */
+export function followedBy(group: GroupSight, report: NodeReport): NodeId | null {
+  if (report.masterAddress === null) return null;
+  const id = announcedAddress(report.node, report.masterAddress);
+  return id === null ? null : (group.aliases.get(id) ?? id);
+}
+
+/** What has become of the outage since it was looked at last; null = it is over. */
+export function followOutage(group: GroupSight, before: Outage | null, nowMs: number): Outage | null {
+  const { master } = group;
+  const outage = before?.master === master?.id ? before : null;
+  const condition = diagnose(group, outage);
+  if (condition === "well" || master === null) return null;
+  if (outage === null) {
+    const view = group.nodes.find(({ id }) => id === master.id);
+    const wellUntilMs = view?.report?.receivedAtMs ?? nowMs;
+    return { master: master.id, noticedAtMs: nowMs, wellUntilMs, crashedSinceMs: null, failed: new Map() };
+  }
+  const crashedSinceMs = condition === "crashed" ? (outage.crashedSinceMs ?? nowMs) : null;
+  return { ...outage, crashedSinceMs };
+}
+
+/**
+ * When the master counts as gone, monotonic ms; Infinity = not by what is known now. Time in which our own
+ * process stood still does not count, nor time in which a replica heard from the master.
+ */
+export function goneAtMs(group: GroupSight, outage: Outage, patience: Patience): number {
+  const condition = diagnose(group, outage);
+  switch (condition) {
+    case "well":
+    case "unclear":
+      return Number.POSITIVE_INFINITY;
+    case "replaced":
+      return outage.noticedAtMs;
+    case "crashed":
+      return (
+        Math.max(outage.crashedSinceMs ?? outage.noticedAtMs, group.awakeSinceMs) + patience.crashGraceMs
+      );
+    case "absent": {
+      const aliveAtMs = Math.max(outage.wellUntilMs, heardAtMs(group), group.awakeSinceMs);
+      return aliveAtMs + patience.downAfterMs;
+    }
+  }
+}
+
+/**
+ * The last moment at which a replica provably heard from the master, monotonic ms. Servers tell whole seconds
+ * (master_last_io_seconds_ago), so up to one more may have passed. An idle master is heard every
+ * repl-ping-replica-period (10 s) only: not having heard proves nothing within that time.
+ */
+export function heardAtMs(group: GroupSight): number {
+  let newest = Number.NEGATIVE_INFINITY;
+  for (const { report } of followersOf(group)) {
+    if (report.heardSecondsAgo === null) continue;
+    newest = Math.max(newest, report.sentAtMs - (report.heardSecondsAgo + 1) * 1_000);
+  }
+  return newest;
+}

@@ -1,0 +1,269 @@
+/**
+ * PURE. The planned switch, step by step:
+ *
+ *   failover  draining → handing-over → settling
+ *   promote   draining → pausing → comparing → promoting → settling
+ *   sentinel  the same, with SENTINEL FAILOVER instead of REPLICAOF NO ONE
+ *
+ * Writes are held from the beginning until the watcher has verified the new master, or the old one is
+ * verified again, or the time is over, whatever comes first. Nothing is undone after a promotion: who the
+ * master is then is decided by what the nodes say.
+ */
+
+import type { NodeId } from "../topology/epoch.ts";
+import { isLive } from "../topology/rules/scene.ts";
+import type { GroupSight } from "../topology/watcher.ts";
+import { strays } from "./care.ts";
+import type { CommandResult, SwitchoverAnswer, SwitchoverRequest } from "./model.ts";
+import { planSwitchover } from "./plan.ts";
+import type { Draft, Job, SwitchoverJob, SwitchoverPhase } from "./state.ts";
+
+/** How often the replica is asked for its word, and the nodes are looked at, while writes are held, ms. */
+const NUDGE_MS = 5;
+/** FAILOVER's own time-out ends so long before ours, ms, so that its roll-back is seen within the time. */
+const MARGIN_MS = 10;
+/** After the time is over, how long to wait for the end of an attempt before it is called open, ms. */
+const ABORT_MS = 2_000;
+/** How long the others may take to follow before the answer is given, ms; and before it is given up. */
+const SETTLE_MS = 2_000;
+const DUTY_MS = 30_000;
+
+export function onAsked(draft: Draft, ticket: number, request: SwitchoverRequest): void {
+  const { group, job } = draft.state;
+  const refuse = (reason: string): void => answer(draft, ticket, { kind: "refused", reason });
+  if (job.kind === "switchover") return refuse("another switch is under way");
+  if (job.kind !== "none") return refuse("a promotion is under way");
+  const planned = planSwitchover(group, request, draft.settings.mode);
+  if (planned.kind === "refused") return refuse(planned.reason);
+  const { from, to, via } = planned.plan;
+  const { nowMs } = draft;
+  const deadlineMs = nowMs + request.timeoutMs;
+  draft.tell("switchover-begun", to, `from ${from} via ${via}`);
+  draft.set({
+    job: {
+      ...{
+        kind: "switchover",
+        ticket,
+        request,
+        from,
+        to,
+        via,
+        phase: "draining",
+        heldAtMs: nowMs,
+        deadlineMs,
+      },
+      ...{ command: null, endedAtMs: nowMs, nudgeAtMs: nowMs, nudge: null, isHolding: true, stallMs: 0 },
+      ...{ lostBytes: null, repointed: [] },
+    },
+  });
+  draft.emit({ kind: "hold" });
+  draft.wake(deadlineMs);
+}
+
+function jobOf(draft: Draft): SwitchoverJob | null {
+  const { job } = draft.state;
+  return job.kind === "switchover" ? job : null;
+}
+
+function change(draft: Draft, job: SwitchoverJob, changes: Partial<SwitchoverJob>): SwitchoverJob {
+  const next = { ...job, ...changes };
+  draft.set({ job: next });
+  return next;
+}
+
+/** Enters a phase that waits for the end of a command. */
+function begin(draft: Draft, job: SwitchoverJob, phase: SwitchoverPhase, command: number): void {
+  change(draft, job, { phase, command, endedAtMs: Number.POSITIVE_INFINITY });
+}
+
+export function onDrained(draft: Draft): void {
+  const job = jobOf(draft);
+  if (job === null || job.phase !== "draining") return;
+  const leftMs = Math.max(1, Math.round(job.deadlineMs - draft.nowMs - MARGIN_MS));
+  if (job.via === "failover" && job.to !== null) {
+    const command = draft.run(job.from, { kind: "failover", to: job.to, timeoutMs: leftMs });
+    return begin(draft, job, "handing-over", command);
+  }
+  begin(draft, job, "pausing", draft.run(job.from, { kind: "pause-writes", forMs: leftMs + MARGIN_MS }));
+}
+
+export function onSwitchoverCommandEnded(draft: Draft, id: number, result: CommandResult): void {
+  const job = jobOf(draft);
+  if (job?.nudge === id) change(draft, job, { nudge: null });
+  if (job === null || job.command !== id) return;
+  const ended = change(draft, job, { command: null, endedAtMs: draft.nowMs, nudgeAtMs: draft.nowMs });
+  if (result.kind === "done" || result.kind === "unknown") {
+    // An unknown end is found out by looking; of a pause nothing can be seen, so it must have been answered.
+    if (job.phase === "pausing" && result.kind === "unknown") return rollBack(draft, ended, result.error);
+    if (job.phase === "pausing") change(draft, ended, { phase: "comparing" });
+    return watchSwitchover(draft);
+  }
+  // A server that does not know FAILOVER, or does not let us: the other way needs no such right.
+  const isNoFailover = job.phase === "handing-over" && /unknown command|NOPERM/i.test(result.error);
+  if (isNoFailover && job.to !== null) {
+    const other = change(draft, ended, { via: "promote", phase: "draining" });
+    if (other.phase === "draining") return onDrained(draft);
+  }
+  if (job.phase === "aborting") return;
+  rollBack(draft, ended, result.error);
+}
+
+export function onSwitched(draft: Draft, lostBytes: number | null): void {
+  const job = jobOf(draft);
+  if (job !== null) change(draft, job, { lostBytes });
+}
+
+/** Looks where it stands, at every sight of the group and at every tick. */
+export function watchSwitchover(draft: Draft): void {
+  const job = jobOf(draft);
+  const { group } = draft.state;
+  if (job === null || group === null) return;
+  if (job.phase === "settling") return settle(draft, job, group);
+  const { master, holdCause } = group.epoch;
+  if (master !== job.from) return onOtherMaster(draft, job, master);
+  if (draft.nowMs >= job.deadlineMs) return onTimeOver(draft, job, group);
+  draft.wake(job.deadlineMs);
+  switch (job.phase) {
+    case "draining":
+      if (holdCause !== null) rollBack(draft, job, `the master is not well any more: ${holdCause}`);
+      return;
+    case "handing-over":
+      if (job.command !== null) return;
+      if (isBackAsBefore(group, job)) return rollBack(draft, job, "the servers gave FAILOVER up");
+      if (isLost(group, job)) {
+        return conclude(draft, release(draft, job), "open", "the master was lost while it handed over");
+      }
+      return nudge(draft, job);
+    case "aborting":
+    case "promoting":
+      return nudge(draft, job);
+    case "pausing":
+      return;
+    case "comparing":
+      if (holdCause !== null) return rollBack(draft, job, `the master is not well any more: ${holdCause}`);
+      return compare(draft, job, group);
+  }
+}
+
+/** The former master says, after the command, that it is the master and hands nothing over. */
+function isBackAsBefore(group: GroupSight, job: SwitchoverJob): boolean {
+  if (group.epoch.holdCause !== null) return false;
+  const from = group.nodes.filter(isLive).find(({ id }) => id === job.from);
+  if (from === undefined || from.report.sentAtMs <= job.endedAtMs) return false;
+  return from.report.role === "master" && from.report.failoverState === "no-failover";
+}
+
+function isLost(group: GroupSight, job: SwitchoverJob): boolean {
+  return group.nodes.some(({ id, contact }) => id === job.from && contact === "unreachable");
+}
+
+/** Speeds up what is on its way: the replica's word to its master, and our own look at both. */
+function nudge(draft: Draft, job: SwitchoverJob): void {
+  if (draft.nowMs < job.nudgeAtMs) return draft.wake(job.nudgeAtMs);
+  const { to } = job;
+  const isAwaited = job.phase === "handing-over" && job.nudge === null;
+  const nudge = isAwaited && to !== null ? draft.run(to, { kind: "acknowledge" }) : job.nudge;
+  if (to === null) draft.look(...(draft.state.group?.nodes.map(({ id }) => id) ?? []));
+  else draft.look(to, job.from);
+  change(draft, job, { nudge, nudgeAtMs: draft.nowMs + NUDGE_MS });
+  draft.wake(draft.nowMs + NUDGE_MS);
+}
+
+/** Whether the heir, or all that may become it, have everything the paused master has. */
+function compare(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
+  const live = group.nodes.filter(isLive);
+  const from = live.find(({ id }) => id === job.from)?.report;
+  const replid = group.master?.replid;
+  const heirs = live.filter(({ id, report }) =>
+    job.to === null ? id !== job.from && report.replid === replid : id === job.to,
+  );
+  const isEqual =
+    from !== undefined &&
+    from.sentAtMs > job.endedAtMs &&
+    heirs.length > 0 &&
+    heirs.every(({ report }) => report.appliedOffset >= from.masterReplOffset);
+  if (!isEqual) return nudge(draft, job);
+  if (job.via === "sentinel") {
+    const command = draft.nextId();
+    draft.emit({ kind: "ask-sentinel", id: command });
+    return begin(draft, job, "promoting", command);
+  }
+  const [heir] = heirs;
+  if (heir !== undefined) begin(draft, job, "promoting", draft.run(heir.id, { kind: "promote" }));
+}
+
+function onOtherMaster(draft: Draft, job: SwitchoverJob, master: NodeId | null): void {
+  if (master === null) return;
+  if (job.to !== null && master !== job.to) {
+    release(draft, job);
+    return conclude(draft, job, "open", `${master} became the master instead of ${job.to}`);
+  }
+  const released = release(draft, job);
+  // The servers have changed their roles by themselves: a restart must not undo it.
+  if (job.via === "failover") for (const node of [master, job.from]) draft.run(node, { kind: "keep-role" });
+  const others = draft.state.group?.nodes.filter(({ id }) => id !== master).map(({ id }) => id) ?? [];
+  draft.set({ duty: { nodes: new Set(others), untilMs: draft.nowMs + DUTY_MS } });
+  const settling = change(draft, released, {
+    ...{ to: master, phase: "settling", command: null, deadlineMs: draft.nowMs + SETTLE_MS },
+  });
+  draft.wake(settling.deadlineMs);
+}
+
+/** Waits for the others to follow, not for long, so that the answer can say who was told to. */
+function settle(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
+  const left = strays(group, draft.state);
+  const isOver = draft.nowMs >= job.deadlineMs || (group.epoch.holdCause === null && left.length === 0);
+  if (!isOver || job.to === null) return draft.wake(job.deadlineMs);
+  if (job.via !== "failover") draft.run(job.from, { kind: "unpause" });
+  const { from, to, via, stallMs, lostBytes, repointed } = job;
+  draft.tell(
+    "switchover-done",
+    to,
+    `from ${from} via ${via}, writes stood still for ${Math.round(stallMs)} ms`,
+  );
+  answer(draft, job.ticket, { kind: "done", report: { from, to, via, stallMs, lostBytes, repointed } });
+  draft.set({ job: { kind: "none" } });
+}
+
+/** Writes were held for as long as they may be. */
+function onTimeOver(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
+  const why = `not done within ${job.request.timeoutMs} ms`;
+  if (job.phase === "draining") {
+    return rollBack(draft, job, `${why}: the master still owes answers to what was sent before`);
+  }
+  if (job.phase === "pausing" || job.phase === "comparing") return rollBack(draft, job, why);
+  const released = release(draft, job);
+  if (job.phase === "handing-over") {
+    const command = draft.run(job.from, { kind: "abort-failover" });
+    return void change(draft, released, { phase: "aborting", command });
+  }
+  if (job.phase === "aborting" && isBackAsBefore(group, job)) return rollBack(draft, job, why);
+  if (draft.nowMs < job.deadlineMs + ABORT_MS) return nudge(draft, released);
+  if (job.via !== "failover") draft.run(job.from, { kind: "unpause" });
+  conclude(draft, released, "open", `${why}, and it may still happen`);
+}
+
+function release(draft: Draft, job: SwitchoverJob): SwitchoverJob {
+  if (!job.isHolding) return job;
+  draft.emit({ kind: "release" });
+  return change(draft, job, { isHolding: false, stallMs: draft.nowMs - job.heldAtMs });
+}
+
+/** Nothing was changed, or it was taken back: the master of before goes on. */
+function rollBack(draft: Draft, job: SwitchoverJob, why: string): void {
+  const released = release(draft, job);
+  const isPaused = job.via !== "failover" && job.phase !== "draining";
+  if (isPaused) draft.run(job.from, { kind: "unpause" });
+  conclude(draft, released, "rolled-back", why);
+}
+
+function conclude(draft: Draft, job: SwitchoverJob, kind: "rolled-back" | "open", reason: string): void {
+  draft.tell(kind === "open" ? "switchover-open" : "switchover-rolled-back", job.to, reason);
+  answer(draft, job.ticket, { kind, reason });
+  const none: Job = { kind: "none" };
+  draft.set({ job: none });
+}
+
+function answer(draft: Draft, ticket: number, what: SwitchoverAnswer): void {
+  draft.emit({ kind: "answer", ticket, answer: what });
+}
