@@ -39,19 +39,22 @@ export class AdminCommand {
     this.clients = options.clients;
   }
 
-  /** @param args the command's name first. @returns the encoded reply. */
-  run(args: CommandArgs, protocol: Protocol): Buffer {
+  /**
+   * @param args the command's name first; valid for as long as the answer takes.
+   * @returns the encoded reply; a promise of it where that takes time.
+   */
+  run(args: CommandArgs, protocol: Protocol): Buffer | Promise<Buffer> {
     const subcommand = args[1]?.toString("latin1", 0, 32).toUpperCase() ?? "";
     const value = hasItsWords(subcommand, args) ? this.answer(subcommand, args) : null;
-    if (Buffer.isBuffer(value)) return value;
-    if (value !== null) return encodeValue(value, protocol);
+    if (value instanceof Promise) return value.then((later) => encode(later, protocol));
+    if (value !== null) return encode(value, protocol);
     const shown = subcommand.replace(/[^A-Z]/g, "?");
     return encodeError(
       `ERR proxy: unknown subcommand or wrong number of arguments for '${shown}'. Try PROXY HELP.`,
     );
   }
 
-  private answer(subcommand: string, args: CommandArgs): Value | Buffer {
+  private answer(subcommand: string, args: CommandArgs): Value | Buffer | Promise<Value | Buffer> {
     switch (subcommand) {
       case "HELP":
         return HELP;
@@ -75,6 +78,10 @@ export class AdminCommand {
         return null;
     }
   }
+}
+
+function encode(value: Value | Buffer, protocol: Protocol): Buffer {
+  return Buffer.isBuffer(value) ? value : encodeValue(value, protocol);
 }
 
 /** Whether a sub-command has as many words as it takes. */

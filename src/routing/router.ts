@@ -189,7 +189,7 @@ export class Router implements LaneKeeper {
   /**
    * Tells once when no request that was sent to the master of now is unanswered, over shared and private
    * connections; never before this returns. Calls that wait there, and streams of messages, do not count.
-   * It is of use while nothing new is sent (the epoch's hold cause): what is sent meanwhile is waited for too.
+   * Of use while nothing new is sent (the epoch's hold cause): what is sent meanwhile is waited for too.
    * @returns takes it back.
    */
   whenMasterDrained(done: () => void): () => void {

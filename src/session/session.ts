@@ -66,8 +66,10 @@ export interface SessionContext {
    */
   readonly maxWaitingBytes: number;
   readonly maxHeldBytes: number;
-  /** Answers PROXY …: the admin's reply, encoded. */
-  readonly admin: (args: readonly Buffer[], protocol: Protocol) => Buffer;
+  /**
+   * Answers PROXY …: the admin's reply, encoded; a promise of it where that takes time, which must not fail.
+   */
+  readonly admin: (args: readonly Buffer[], protocol: Protocol) => Buffer | Promise<Buffer>;
   /** The section that the proxy adds to INFO: lines that end with CRLF, its title first. */
   readonly infoSection: () => string;
   readonly onClose: (session: Session) => void;
@@ -89,7 +91,7 @@ export type Blocked =
   | "output" // the client does not take its replies
   | "hold" // there is no node for the next request
   | "pause" // what it asks was lost, or its login refused, again and again: not at once once more
-  | "answer" // a server is asked something on the session's behalf
+  | "answer" // a server is asked something on the session's behalf, or PROXY … takes its time
   | "client-pause"; // CLIENT PAUSE stops the next request
 
 /** What CLIENT REPLY SKIP is about to do: the next command, or the one that was taken, gets no reply. */
@@ -756,7 +758,8 @@ export class Session
   }
 
   onLostAgain(pauseMs: number): void {
-    if (this.blocked !== "hold") this.pauseFor(pauseMs);
+    // The answer that it waits for comes before anything else goes on.
+    if (this.blocked !== "hold" && this.blocked !== "answer") this.pauseFor(pauseMs);
   }
 
   /** Takes nothing more for a while. */
@@ -996,6 +999,23 @@ export class Session
   say(bytes: Buffer): void {
     this.router.counters.requests.local++;
     this.utter(bytes);
+  }
+
+  /**
+   * A reply of the proxy's own that takes time: nothing more is taken until it was said. A promise that fails
+   * is a bug.
+   */
+  sayLater(reply: Promise<Buffer>): void {
+    this.block("answer");
+    const go = (bytes: Buffer): void => {
+      if (this.closed) return;
+      this.say(bytes);
+      this.goOn();
+    };
+    reply.then(go, (error: unknown) => {
+      this.context.onFault(error);
+      go(this.refusal("ERR proxy: not answered: a bug, its log says more"));
+    });
   }
 
   private utter(bytes: Buffer): void {

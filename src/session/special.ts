@@ -182,7 +182,12 @@ function isHelp(frame: Frame): boolean {
 
 function proxy(session: Session, frame: Frame): true {
   session.router.counters.requests.admin++;
-  return say(session, session.context.admin(frame.args, session.protocol));
+  // It may look at its words when the buffer that they came in is used again.
+  const args = frame.args.map((arg) => Buffer.from(arg));
+  const reply = session.context.admin(args, session.protocol);
+  if (Buffer.isBuffer(reply)) return say(session, reply);
+  session.sayLater(reply);
+  return true;
 }
 
 /** Nobody can tell what it does to its connection: it gets one of its own, which nobody uses after it. */
