@@ -3,6 +3,7 @@
 import { encodeError, encodeValue, type Protocol, type Value } from "../resp/encode.ts";
 import { type ClientReading, clientsLimit, clientsValue } from "./clients.ts";
 import type { CommandArgs, Overview } from "./overview.ts";
+import { runRestartable, runSwitchover, type Switcher, type SwitchoverSettings } from "./switchover.ts";
 
 const HELP: readonly string[] = [
   "PROXY <subcommand>. Subcommands are:",
@@ -18,6 +19,11 @@ const HELP: readonly string[] = [
   "    One entry a client, oldest first, 100 if no limit is given: state, held time, requests, bytes.",
   "ADOPT <host:port>",
   "    Accept this node as the master although its history does not continue the known one.",
+  "SWITCHOVER [TO <host:port>] [TIMEOUT <ms>] [DRYRUN]",
+  "    Make another node the master, without an error or a lost write; answers when it is done. DRYRUN: only",
+  "    say what would be done. TIMEOUT: how long writes may be held before it is rolled back.",
+  "RESTARTABLE <host:port> [TIMEOUT <ms>]",
+  "    Move the master role away from this node if it has it, and say when the node may be stopped.",
   "HELP",
   "    Print this help.",
 ];
@@ -29,14 +35,21 @@ export class AdminCommand {
   /** The oldest clients, so many at most. */
   private readonly clients: (limit: number) => readonly ClientReading[];
 
+  private readonly switcher: Switcher;
+  private readonly switchovers: SwitchoverSettings;
+
   constructor(options: {
     overview: Overview;
+    switcher: Switcher;
+    switchovers: SwitchoverSettings;
     adopt: (node: string) => string | null;
     clients: (limit: number) => readonly ClientReading[];
   }) {
     this.overview = options.overview;
     this.adopt = options.adopt;
     this.clients = options.clients;
+    this.switcher = options.switcher;
+    this.switchovers = options.switchovers;
   }
 
   /**
@@ -67,17 +80,26 @@ export class AdminCommand {
       case "FAILOVERS":
         return this.overview.failovers();
       case "CLIENTS": {
-        const limit = clientsLimit(args.slice(2).map((arg) => arg.toString("latin1", 0, 32)));
+        const limit = clientsLimit(wordsOf(args));
         return limit === null ? null : clientsValue(this.clients(limit));
       }
       case "ADOPT": {
         const problem = this.adopt(args[2]?.toString("latin1", 0, 300) ?? "");
         return problem === null ? Buffer.from("+OK\r\n") : encodeError(`ERR proxy: ${problem}`);
       }
+      case "SWITCHOVER":
+        return runSwitchover(wordsOf(args), this.switcher, this.switchovers);
+      case "RESTARTABLE":
+        return runRestartable(wordsOf(args), this.switcher, this.switchovers);
       default:
         return null;
     }
   }
+}
+
+/** What follows the sub-command. */
+function wordsOf(args: CommandArgs): string[] {
+  return args.slice(2).map((arg) => arg.toString("latin1", 0, 300));
 }
 
 function encode(value: Value | Buffer, protocol: Protocol): Buffer {
@@ -91,6 +113,10 @@ function hasItsWords(subcommand: string, args: CommandArgs): boolean {
       return args.length === 3;
     case "CLIENTS":
       return args.length === 2 || args.length === 4;
+    case "SWITCHOVER":
+      return args.length <= 7;
+    case "RESTARTABLE":
+      return args.length === 3 || args.length === 5;
     default:
       return args.length === 2;
   }

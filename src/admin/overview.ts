@@ -233,7 +233,7 @@ export class Overview {
   }
 }
 
-function mapOf(fields: Readonly<Record<string, Value>>): ReadonlyMap<string, Value> {
+export function mapOf(fields: Readonly<Record<string, Value>>): ReadonlyMap<string, Value> {
   return new Map(Object.entries(fields));
 }
 

@@ -89,6 +89,8 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   "src/topology/": ["src/clock.ts", "src/config/address.ts", "ioredis"],
   "src/failover/": ["src/topology/", "src/clock.ts", "src/config/address.ts", "ioredis"],
   "src/admin/": [
+    "src/failover/model.ts",
+    "src/failover/plan.ts",
     "src/resp/",
     "src/topology/epoch.ts",
     "src/topology/status.ts",
