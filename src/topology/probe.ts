@@ -9,16 +9,14 @@
  * because servers before Redis 7 take only one.
  */
 
-import { Redis } from "ioredis";
+import type { Redis } from "ioredis";
 import type { Clock } from "../clock.ts";
-import { addressOf } from "../config/address.ts";
+import { dial, greeting, hangUp, type Login, messageOf, type PipelineReply, refusedLogin } from "./dial.ts";
 import type { NodeId } from "./epoch.ts";
 import type { NodeProbe, ProbeEvents, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
 import { parseReport, type ReportBase } from "./report.ts";
 
-export interface ProbeOptions {
-  readonly username?: string | undefined;
-  readonly password?: string | undefined;
+export interface ProbeOptions extends Login {
   /** For connecting and the answer together, in ms. */
   readonly timeoutMs: number;
   readonly clock: Clock;
@@ -109,21 +107,7 @@ class IoredisProbe implements NodeProbe {
   }
 
   #dial(): Connection {
-    const redis = new Redis({
-      ...addressOf(this.#node),
-      lazyConnect: true,
-      // One connection per object, no queue, no repetition: what fails is reported at once.
-      retryStrategy: null,
-      enableOfflineQueue: false,
-      enableReadyCheck: false,
-      autoResendUnfulfilledCommands: false,
-      maxRetriesPerRequest: 0,
-      // Our own timer covers connecting and answering.
-      connectTimeout: 0,
-      // RESP2, and AUTH and the name are sent by us: ioredis would print warnings about refused passwords.
-      protocol: 2,
-      disableClientInfo: true,
-    });
+    const redis = dial(this.#node);
     const connection: Connection = {
       redis,
       ready: false,
@@ -153,7 +137,7 @@ class IoredisProbe implements NodeProbe {
     const isFirst = connection.base === null;
     const isFull =
       full || isFirst || connection.base?.loading === true || now - connection.baseAtMs >= FULL_EVERY_MS;
-    const prelude = isFirst ? this.#greeting() : [];
+    const prelude = isFirst ? greeting(this.#options, "holdfast-probe") : [];
     const sections = isFull ? FULL_SECTIONS : (["replication"] as const);
     const calls = [...prelude, ...sections.map((section) => ["info", section])];
     // Taken last before writing: whatever a client was told before this moment is in the report.
@@ -182,14 +166,6 @@ class IoredisProbe implements NodeProbe {
     return { ok: true, report: result.report };
   }
 
-  /** What a new connection says before its first INFO. */
-  #greeting(): string[][] {
-    const { username, password } = this.#options;
-    const name = ["client", "SETNAME", "holdfast-probe"];
-    if (password === undefined || password === "") return [name];
-    return [username === undefined ? ["auth", password] : ["auth", username, password], name];
-  }
-
   /** HELLO and COMMAND, once per running instance; repeated with the next full probe when the node fails. */
   async #learn(connection: Connection, runId: string, version: string): Promise<void> {
     this.#factsOf = runId;
@@ -198,7 +174,8 @@ class IoredisProbe implements NodeProbe {
       .exec()
       .catch(() => null);
     const [hello, commands] = replies ?? [];
-    const isAnswer = (reply: Reply | undefined) => reply?.[0] === null || reply?.[0]?.name === "ReplyError";
+    const isAnswer = (reply: PipelineReply | undefined) =>
+      reply?.[0] === null || reply?.[0]?.name === "ReplyError";
     if (this.#closed || !isAnswer(hello) || !isAnswer(commands)) {
       if (this.#factsOf === runId) this.#factsOf = "";
       return;
@@ -240,9 +217,7 @@ class IoredisProbe implements NodeProbe {
     const connection = this.#connection;
     this.#connection = null;
     if (connection === null) return;
-    if (!connection.closed) connection.redis.disconnect();
-    // disconnect() alone waits for the peer to end its side, which a hung node never does.
-    connection.redis.stream?.destroy();
+    hangUp(connection.redis);
   }
 }
 
@@ -261,22 +236,8 @@ function keepsConnection(kind: ProbeFailureKind): boolean {
   }
 }
 
-type Reply = readonly [error: Error | null, result: unknown];
-
 function failure(running: Running, kind: ProbeFailureKind, detail: string): ProbeOutcome {
   return { ok: false, kind, detail: detail.slice(0, MAX_DETAIL), startedAtMs: running.startedAtMs };
-}
-
-/** The error that AUTH was refused with; null when it was not. */
-function refusedLogin(prelude: readonly string[][], replies: readonly Reply[]): string | null {
-  for (const [index, call] of prelude.entries()) {
-    const error = replies[index]?.[0];
-    if (call[0] !== "auth" || error?.name !== "ReplyError") continue;
-    // A server without passwords lets everybody in.
-    if (/no password is set|without any password configured/i.test(error.message)) continue;
-    return error.message;
-  }
-  return null;
 }
 
 function classifyError(message: string): ProbeFailureKind {
@@ -322,8 +283,4 @@ function pairs(reply: unknown): Map<unknown, unknown> {
 
 function textOrNull(value: unknown): string | null {
   return typeof value === "string" ? value : null;
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
