@@ -16,6 +16,7 @@ import { systemClock } from "./clock.ts";
 import { CommandTable } from "./commands/table.ts";
 import { addressOf } from "./config/address.ts";
 import type { Config } from "./config/schema.ts";
+import { FailoverControl } from "./failover/control.ts";
 import { createHttpServer, type HttpServer } from "./http/server.ts";
 import { createLog, type Log } from "./log.ts";
 import { Counters, createMetrics } from "./metrics.ts";
@@ -40,6 +41,7 @@ class Holdfast {
   private readonly router: Router;
   private readonly clients: Clients;
   private readonly failovers: Failovers;
+  private readonly failover: FailoverControl;
   private readonly http: HttpServer | null;
   private readonly startedAtMs = systemClock.nowMs();
   private stopping = false;
@@ -59,6 +61,7 @@ class Holdfast {
       onEvidence: (evidence) => this.watcher.evidence(evidence),
       onFault,
     });
+    this.failover = this.buildFailover();
     this.failovers = new Failovers({
       keep: config.failovers.keep,
       counters: this.counters,
@@ -68,6 +71,8 @@ class Holdfast {
     const overview = this.buildOverview();
     const admin = new AdminCommand({
       overview,
+      switcher: this.failover,
+      switchovers: { defaultTimeoutMs: config.failover.switchTime, parseNode: parseNodeId },
       adopt: (node) => this.adopt(node),
       clients: (limit) => this.clients.list(limit),
     });
@@ -100,6 +105,7 @@ class Holdfast {
         else this.log.info({ kind, node }, "problem is over");
       },
       onFacts: (facts: NodeFacts) => this.onFacts(facts),
+      onLooked: () => this.failover.looked(),
     };
     const { username, password } = upstream;
     const createProbe = createProbeFactory({
@@ -111,14 +117,34 @@ class Holdfast {
     return new Watcher(options, callbacks, { clock: systemClock, createProbe });
   }
 
+  private buildFailover(): FailoverControl {
+    const { failover, probe, upstream } = this.config;
+    return new FailoverControl({
+      ...{ mode: failover.promote, downAfterMs: failover.downAfter, crashGraceMs: failover.crashGrace },
+      ...{ commandTimeoutMs: probe.timeout, username: upstream.username, password: upstream.password },
+      clock: systemClock,
+      watcher: this.watcher,
+      whenDrained: (done) => this.router.whenMasterDrained(done),
+      askSentinel: null,
+      members: [],
+      tell: (what, node, detail) => this.log.warn({ what, node, detail }, "failover"),
+      onObstacle: ({ kind, node, detail }, change) => {
+        if (change === "raised") this.log.warn({ kind, node, detail }, "problem");
+        else this.log.info({ kind, node }, "problem is over");
+      },
+    });
+  }
+
   private buildOverview(): Overview {
     return new Overview({
       version: packageVersion(),
       counters: this.counters,
       epoch: () => this.watcher.current(),
       nodes: () => this.watcher.nodes(),
-      problems: () =>
-        this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`),
+      problems: () => [
+        ...this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`),
+        ...this.failover.problems(),
+      ],
       failovers: () => this.failovers.records,
       paused: () => this.clients.paused(),
       isStopping: () => this.stopping,
@@ -156,6 +182,7 @@ class Holdfast {
       this.log.info({ master: facts.to, epoch: facts.epochNumber, detail: facts.detail }, "master found");
       return;
     }
+    this.failover.switched(facts.lostBytes);
     this.counters.switches++;
     this.countLoss(facts);
     this.failovers.add(facts);
@@ -227,6 +254,7 @@ class Holdfast {
     if (this.forgetTimer !== null) clearInterval(this.forgetTimer);
     this.failovers.finish();
     this.clients.destroy();
+    this.failover.destroy();
     this.router.destroy();
     this.watcher.destroy();
     this.http?.destroy();

@@ -1,0 +1,127 @@
+/**
+ * Puts the failover machine to work: the driver with the connections that carry its commands out. To the
+ * outside it is one object with a life.
+ */
+
+import type { Clock } from "../clock.ts";
+import type { NodeId } from "../topology/epoch.ts";
+import type { GroupSight } from "../topology/watcher.ts";
+import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
+import type { CommandResult, Obstacle, SwitchoverAnswer, SwitchoverRequest, Told } from "./model.ts";
+import { createNodeCommander, type NodeCommander } from "./nodes.ts";
+import type { Planned } from "./plan.ts";
+import type { Settings } from "./state.ts";
+
+/** The watcher, as far as it is needed here. */
+export interface Watching {
+  group(): GroupSight;
+  hold(): void;
+  release(): void;
+  hint(nodes: readonly NodeId[]): void;
+}
+
+export interface FailoverControlOptions extends Settings {
+  /** For one command on a node, connecting included, ms. */
+  readonly commandTimeoutMs: number;
+  readonly username?: string | undefined;
+  readonly password?: string | undefined;
+  readonly clock: Clock;
+  readonly watcher: Watching;
+  /** Once nothing sent to the master is unanswered. @returns what cancels it. */
+  readonly whenDrained: (done: () => void) => () => void;
+  /** SENTINEL FAILOVER; null = there is no Sentinel. */
+  readonly askSentinel: (() => Promise<CommandResult>) | null;
+  /** Addresses that were members of the group before a restart. */
+  readonly members: readonly NodeId[];
+  readonly tell: (what: Told, node: NodeId | null, detail: string) => void;
+  /** An obstacle is there, or is not any more. */
+  readonly onObstacle: (obstacle: Obstacle, change: "raised" | "cleared") => void;
+}
+
+export class FailoverControl {
+  private readonly options: FailoverControlOptions;
+  private readonly commander: NodeCommander;
+  private readonly driver: FailoverDriver;
+  private obstacles: readonly Obstacle[] = [];
+
+  constructor(options: FailoverControlOptions) {
+    this.options = options;
+    const { clock, watcher, whenDrained, tell, username, password, members } = options;
+    this.commander = createNodeCommander({
+      ...{ username, password, timeoutMs: options.commandTimeoutMs },
+      isSame: (one, other) => (watcher.group().aliases.get(other) ?? other) === one,
+    });
+    const parts = {
+      clock,
+      setTimer: systemTimer,
+      group: () => watcher.group(),
+      hold: () => watcher.hold(),
+      release: () => watcher.release(),
+      whenDrained,
+      look: (nodes: readonly NodeId[]) => watcher.hint(nodes),
+      run: this.commander.run.bind(this.commander),
+      confirm: (_nodes: readonly NodeId[], done: (standing: { kind: "sole" }) => void) =>
+        setImmediate(() => done({ kind: "sole" })),
+      askSentinel: (done: (result: CommandResult) => void) => this.askSentinel(done),
+      tell,
+      onObstacles: (obstacles: readonly Obstacle[]) => this.compare(obstacles),
+    };
+    this.driver = new FailoverDriver(options, parts, members);
+  }
+
+  /** The watcher has looked at the group. */
+  looked(): void {
+    this.driver.looked();
+  }
+
+  /** The epoch has another master. */
+  switched(lostBytes: number | null): void {
+    this.driver.switched(lostBytes);
+  }
+
+  switchover(request: SwitchoverRequest): Promise<SwitchoverAnswer> {
+    return this.driver.switchover(request);
+  }
+
+  plan(request: SwitchoverRequest): Planned {
+    return this.driver.plan(request);
+  }
+
+  restartable(node: NodeId, timeoutMs: number): Promise<RestartableAnswer> {
+    return this.driver.restartable(node, timeoutMs);
+  }
+
+  /** For people, a line each. */
+  problems(): string[] {
+    return this.obstacles.map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`);
+  }
+
+  private askSentinel(done: (result: CommandResult) => void): void {
+    const { askSentinel } = this.options;
+    if (askSentinel !== null) return void askSentinel().then(done);
+    setImmediate(() => done({ kind: "refused", error: "no Sentinel is configured" }));
+  }
+
+  private compare(now: readonly Obstacle[]): void {
+    const before = this.obstacles;
+    this.obstacles = now;
+    const has = (list: readonly Obstacle[], one: Obstacle) =>
+      list.some(({ kind, node }) => kind === one.kind && node === one.node);
+    for (const one of now) if (!has(before, one)) this.options.onObstacle(one, "raised");
+    for (const one of before) if (!has(now, one)) this.options.onObstacle(one, "cleared");
+  }
+
+  async close(): Promise<void> {
+    this.destroy();
+  }
+
+  destroy(): void {
+    this.driver.destroy();
+    this.commander.close();
+  }
+}
+
+function systemTimer(run: () => void, delayMs: number): () => void {
+  const timer = setTimeout(run, delayMs);
+  return () => clearTimeout(timer);
+}
