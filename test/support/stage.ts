@@ -238,7 +238,7 @@ export class Stage {
  */
 const STREAMING_AT_ONCE = ["--repl-diskless-sync", "no"];
 
-function fields(reply: Reply): Fields {
+export function fields(reply: Reply): Fields {
   if (!(reply instanceof Map)) throw new Error(`not a map: ${String(reply)}`);
   return Object.fromEntries([...reply].map(([key, value]) => [String(key), value]));
 }
