@@ -27,7 +27,6 @@ describe("PROXY SWITCHOVER", () => {
     const report = await load.stop();
     const { master } = fields(await admin.command("PROXY", "STATUS"));
     const audit = await load.audit(Number(String(master).split(":")[1]));
-    console.log(stalls, median(stalls));
     expect(report).toMatchObject({ disconnects: 0, uncertain: 0, mismatches: [] });
     expect([...report.errors]).toEqual([]);
     expect(audit).toMatchObject({ lost: 0, unexplained: 0 });
