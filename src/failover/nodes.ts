@@ -272,7 +272,7 @@ class Errand {
 }
 
 /** INFO replication alone is read; who else it is, is not asked. */
-const NO_BASE: ReportBase = { runId: "", version: "", loading: false, keys: 0 };
+const NO_BASE: ReportBase = { runId: "", version: "", loading: false, keys: 0, aof: false };
 
 function isReplyError(error: unknown): error is Error {
   return error instanceof Error && error.name === "ReplyError";

@@ -158,8 +158,8 @@ class IoredisProbe implements NodeProbe {
     const result = parseReport(envelope, texts.join("\n"), isFull ? null : connection.base);
     if (!result.ok) return failure(running, "nonsense", result.error);
     if (isFull) {
-      const { runId, version, loading, keys } = result.report;
-      connection.base = { runId, version, loading, keys };
+      const { runId, version, loading, keys, aof } = result.report;
+      connection.base = { runId, version, loading, keys, aof };
       connection.baseAtMs = receivedAtMs;
       if (runId !== this.#factsOf) void this.#learn(connection, runId, version);
     }

@@ -34,6 +34,8 @@ export interface ReportBase {
   readonly loading: boolean;
   /** Keys in all databases. */
   readonly keys: number;
+  /** It keeps an append-only file, from which a restart reads its data, and nothing of its history. */
+  readonly aof: boolean;
 }
 
 export interface NodeReport extends ReportBase {
@@ -126,6 +128,7 @@ function readBase(fields: Fields): ReportBase {
     version: clip(fields.get("valkey_version") ?? need(fields, "redis_version")),
     loading: flag(fields, "loading") || (fields.has("async_loading") && flag(fields, "async_loading")),
     keys: countKeys(fields),
+    aof: fields.get("aof_enabled") === "1",
   };
 }
 

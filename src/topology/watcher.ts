@@ -355,8 +355,19 @@ export class Watcher {
     // Whatever does not answer is dialled at most once per interval; but a connection that was cut is dialled
     // anew at once, because only that tells whether its node is gone.
     const isFailing = entry.failures > 1 || (entry.failures === 1 && entry.view.contact !== "closed");
-    if (isFailing) return sinceMs >= this.#options.intervalMs * 0.8;
+    if (isFailing) return sinceMs >= this.#redialMs(entry);
     return !isAlias || sinceMs >= ALIAS_EVERY_MS;
+  }
+
+  /** A refused connection costs nothing, and every write waits for the master to be back. */
+  #redialMs({ view }: Entry): number {
+    const isAwaited = view.id === this.#belief.epoch.master && view.contact === "unreachable";
+    return (isAwaited ? this.#densePauseMs() : this.#options.intervalMs) * 0.8;
+  }
+
+  #densePauseMs(): number {
+    const { intervalMs } = this.#options;
+    return Math.min(intervalMs, Math.max(10, intervalMs / 5));
   }
 
   #pauseMs(nowMs: number): number {
@@ -364,7 +375,7 @@ export class Watcher {
     const isOdd =
       this.#published.holdCause !== null || this.#belief.suspicions.length > 0 || nowMs < this.#denseUntilMs;
     if (!isOdd) return intervalMs * (0.9 + 0.2 * this.#random());
-    return Math.min(intervalMs, Math.max(10, intervalMs / 5)) * (1 - 0.2 * this.#random());
+    return this.#densePauseMs() * (1 - 0.2 * this.#random());
   }
 
   #probe(entry: Entry, nowMs: number): void {

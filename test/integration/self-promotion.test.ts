@@ -28,7 +28,7 @@ describe("failover.promote: self", () => {
     await sleep(300);
     const report = await load.stop();
     const { master: now } = fields(await (await stage.client({ protocol: 3 })).command("PROXY", "STATUS"));
-    const audit = await load.audit(Number(String(now).split(":")[1]));
+    await load.audit(Number(String(now).split(":")[1]));
     expect(report).toMatchObject({ disconnects: 0, mismatches: [] });
     expect(gaps.kinds.writer.longestClientGapMs).toBeLessThan(1000);
   });

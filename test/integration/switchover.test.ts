@@ -2,7 +2,6 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { fields, median, Stage } from "../support/stage.ts";
 
-
 import { sleep } from "../support/wait.ts";
 import { startWorkload } from "../support/workload.ts";
 

@@ -132,6 +132,7 @@ export type AcceptReason =
   | "complete" // it holds all of our history that was ever seen, while the master is gone
   | "unanimous" // all reachable nodes follow it and none holds our history any more
   | "restarted" // the same node, restarted with all of our history
+  | "reloaded" // the same node, restarted from its append-only file: nothing is known of what it lost
   | "renamed" // the same running master under a new replication id
   | "re-promoted" // the same running instance, demoted and promoted again
   | "operator";

@@ -6,7 +6,9 @@
  *    Several such at a time: the one that continues all others; otherwise there is no common truth.
  * 2. The master itself, unchanged, is the master. Any other claim is refused while it is well.
  *    The same process under a new replication id is the master, too: it dropped an unused backlog.
- * 3. The master restarted with all of our history that was ever seen is the master again.
+ * 3. The master restarted with all of our history that was ever seen is the master again. So is one that read
+ *    its append-only file, which knows no history, when no replica has more keys: its replicas, which all
+ *    turn to it, will copy it in a moment whatever it has. What it lost is then unknown, and said so.
  * 4. While the master is gone, a claimant never seen before is taken when it holds all of our history.
  * 5. Whoever all other reachable nodes follow, while none of them holds our history, is taken, unless it is
  *    empty and our group was not.
@@ -24,7 +26,7 @@ import {
   type NodeView,
   type Problem,
 } from "./model.ts";
-import { follows, isClaimant, isLive, type LiveView, type Scene } from "./scene.ts";
+import { follows, isClaimant, isLive, type LiveView, pointsTo, type Scene } from "./scene.ts";
 
 export type Verdict =
   | {
@@ -194,8 +196,24 @@ function judgeRestart(master: MasterBelief, scene: Scene, state: MasterState): V
   if (!isLive(view) || !isClaimant(scene, view)) return null;
   const { report } = view;
   const line = lineageOf(report, master.replid, []);
-  if (line === null || line.endOffset < master.lastSeenOffset) return null;
-  return take(report, "restarted", master, line);
+  if (line === null)
+    return hasReadItsFile(master, scene, view) ? take(report, "reloaded", master, null) : null;
+  return line.endOffset < master.lastSeenOffset ? null : take(report, "restarted", master, line);
+}
+
+/**
+ * A server that starts from its append-only file takes a new replication id (server.c, loadDataFromDisk), so
+ * nothing proves what it has. Taken only when no reachable node says otherwise: all others are replicas that
+ * turn to it, and none of them has more keys.
+ */
+function hasReadItsFile(master: MasterBelief, scene: Scene, view: LiveView): boolean {
+  const { report } = view;
+  if (!report.aof || report.replid2 !== null) return false;
+  const others = scene.live.filter((other) => other !== view);
+  const isTurnedTo = ({ report: other }: LiveView) =>
+    other.role === "replica" && pointsTo(scene, other, view.id);
+  const most = Math.max(master.keys > 0 ? 1 : 0, ...others.map((other) => other.report.keys));
+  return others.every(isTurnedTo) && report.keys >= most;
 }
 
 /** Claimants never seen in our group that say they hold at least what was ever seen of our history. */

@@ -40,6 +40,7 @@ export function report(name: string, sentAtMs: number, word: Word = {}): NodeRep
     secondReplOffset: replid2 === null ? null : 101,
     masterReplOffset: offset,
     appliedOffset: offset,
+    aof: false,
     receivedOffset: offset,
     heardSecondsAgo: null,
     masterAddress: null,

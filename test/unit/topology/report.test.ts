@@ -68,6 +68,7 @@ describe("a report", () => {
         version: "7.0.15",
         loading: false,
         keys: 7,
+        aof: false,
         role: "master",
         replid: hex("H2"),
         replid2: hex("H1"),
@@ -107,7 +108,7 @@ describe("a report", () => {
   });
 
   it("of INFO replication alone is completed with what was learnt before on the connection", () => {
-    const base = { runId: hex("run"), version: "8.0.1", loading: false, keys: 9 };
+    const base = { runId: hex("run"), version: "8.0.1", loading: false, keys: 9, aof: true };
     const result = parseReport(ENVELOPE, MASTER_TEXT.join("\r\n"), base);
     expect(result.ok && result.report).toMatchObject({ ...base, masterReplOffset: 1414 });
     expect(parse(MASTER_TEXT)).toEqual({ ok: false, error: "run_id is missing" });

@@ -28,6 +28,8 @@ const nodeState = fc.record({
   syncInProgress: fc.constantFrom(false, false, true),
   loading: fc.constantFrom(false, false, false, true),
   keys: fc.constantFrom(0, 5, 5),
+  aof: fc.boolean(),
+  of: fc.constantFrom(...NAMES),
 });
 type NodeState = typeof nodeState extends fc.Arbitrary<infer T> ? T : never;
 
@@ -69,6 +71,8 @@ function see(name: string, state: NodeState, nowMs: number, before: NodeView): N
     syncInProgress: !state.isMaster && state.syncInProgress,
     loading: state.loading,
     keys: state.keys,
+    aof: state.aof,
+    masterAddress: state.isMaster ? null : { host: state.of, port: 6379 },
   });
   const secondReplOffset = said.replid2 === null ? null : state.fork + 1;
   return { ...before, contact: "answering", report: { ...said, secondReplOffset } };
@@ -174,6 +178,10 @@ function checkChange(world: World, before: Belief, decision: Decision): void {
     case "restarted":
       expect(change).toMatchObject({ kind: "return", lostBytes: 0 });
       return;
+    case "reloaded":
+      expect(change).toMatchObject({ kind: "return", lostBytes: null });
+      expect(said).toMatchObject({ replid2: null, aof: true });
+      return;
     case "renamed":
       expect(change).toMatchObject({ kind: "return", lostBytes: 0 });
       expect(said).toMatchObject({ runId: before.master?.runId, replid2: null });
@@ -255,6 +263,7 @@ describe("whatever the nodes say, in whatever order,", () => {
         "operator",
         "promoted",
         "re-promoted",
+        "reloaded",
         "renamed",
         "restarted",
         "unanimous",

@@ -288,6 +288,32 @@ describe("the master", () => {
     expect(change).toMatchObject({ kind: "return", reason: "restarted", lostBytes: 0, goneSinceMs: 302 });
   });
 
+  it.each([
+    ["as many keys as any replica", { keys: 5, aof: true }, "return"],
+    ["more keys than any replica", { keys: 9, aof: true }, "return"],
+    ["fewer keys than a replica", { keys: 4, aof: true }, null],
+    ["no append-only file", { keys: 5, aof: false }, null],
+    ["the history of a dump, rolled back", { keys: 5, aof: true, replid2: "H1", secondReplOffset: 61 }, null],
+  ])("that restarted from its append-only file with %s (13, 41)", (_, word, kind) => {
+    const story = wellGroup();
+    story.round(
+      story.failing("a", "unreachable"),
+      replica("b", { linkUp: false }),
+      replica("c", { linkUp: false }),
+    );
+    const { change } = story.round(master("a", { replid: "X", run: "a2", masterReplOffset: 0, ...word }));
+    expect(change?.kind ?? null).toBe(kind);
+    if (kind !== null) expect(change).toMatchObject({ reason: "reloaded", lostBytes: null });
+    expect(story.epoch.holdCause).toBe(kind === null ? "history-refused" : null);
+  });
+
+  it("that restarted from its append-only file is refused while a node follows somebody else (41)", () => {
+    const story = wellGroup();
+    const reloaded = master("a", { replid: "X", run: "a2", aof: true, masterReplOffset: 0 });
+    story.round(reloaded, replica("b", { linkUp: false }), replica("c", { of: "d", replid: "Y" }));
+    expect(story.epoch.holdCause).toBe("history-refused");
+  });
+
   it("that takes a new replication id without a restart stays the master", () => {
     const story = wellGroup();
     story.round(story.failing("b", "unreachable"), story.failing("c", "unreachable"));

@@ -208,10 +208,12 @@ describe("the rate of probes", () => {
   it("is five per interval while there is no master, and a promotion is seen within 25 ms (12)", () => {
     const scene = calm();
     scene.fails("a", "unreachable");
+    scene.fails("c", "unreachable");
     scene.time.pass(1_000);
     expect(scene.epoch.holdCause).toBe("connection-lost");
-    // The dead node itself is dialled once per interval at most.
-    expect(scene.nodes.countSince(at("a"), scene.time.nowMs - 1_000)).toBeLessThanOrEqual(13);
+    // Every write waits for the master to be back; another dead node is dialled once per interval at most.
+    expect(scene.nodes.countSince(at("a"), scene.time.nowMs - 1_000)).toBeGreaterThan(40);
+    expect(scene.nodes.countSince(at("c"), scene.time.nowMs - 1_000)).toBeLessThanOrEqual(13);
     const promotedAtMs = scene.time.nowMs;
     scene.master("b", { replid: "H2", replid2: "H1" });
     for (let passed = 0; scene.epoch.number === 1 && passed < 100; passed++) scene.time.pass(1);
