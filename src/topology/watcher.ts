@@ -9,6 +9,7 @@
  *   hint(nodes)              somebody (Sentinel) names nodes: watch them, and look now
  *   adopt(node)              an operator decides
  *   nodes(), problems()      for people
+ *   belief(), views()        what is believed and what it rests on
  *   close(), destroy()       stop probing; nothing is called back afterwards
  */
 
@@ -33,6 +34,11 @@ import { describeNodes, type NodeStatus } from "./status.ts";
 export interface WatcherOptions {
   /** Where to start looking; may be empty when hint() brings nodes. */
   readonly seeds: readonly NodeId[];
+  /**
+   * What was believed before a restart, held until a probe verifies it: whoever is the master now is judged
+   * by the history that is known, and not taken like a first one.
+   */
+  readonly belief?: Belief | undefined;
   /** Between two probes of a node, in ms. */
   readonly intervalMs: number;
   /** A probe that takes longer is given up, in ms; the probes themselves keep it. */
@@ -134,7 +140,7 @@ export class Watcher {
   readonly #stallMs: number;
   /** In the order in which the addresses became known. */
   readonly #entries = new Map<NodeId, Entry>();
-  #belief: Belief = FIRST_BELIEF;
+  #belief: Belief;
   #problems: ReadonlyMap<string, Problem> = new Map();
   #cancelTick: (() => void) | null = null;
   #tickDueMs = Number.POSITIVE_INFINITY;
@@ -149,6 +155,7 @@ export class Watcher {
 
   constructor(options: WatcherOptions, callbacks: WatcherCallbacks, parts: WatcherParts) {
     this.#options = options;
+    this.#belief = options.belief ?? FIRST_BELIEF;
     this.#callbacks = callbacks;
     this.#clock = parts.clock;
     this.#createProbe = parts.createProbe;
@@ -161,6 +168,11 @@ export class Watcher {
     if (this.#state !== "new") return;
     this.#state = "running";
     for (const id of this.#options.seeds) this.#watch(id, true);
+    const { epoch } = this.#belief;
+    if (epoch.master !== null) {
+      this.#watch(epoch.master, false);
+      this.#callbacks.onEpoch(epoch, Number.NEGATIVE_INFINITY);
+    }
     this.#round();
   }
 
@@ -178,6 +190,15 @@ export class Watcher {
 
   current(): Epoch {
     return this.#belief.epoch;
+  }
+
+  belief(): Belief {
+    return this.#belief;
+  }
+
+  /** All watched addresses, in the order in which they became known. */
+  views(): readonly NodeView[] {
+    return this.#views();
   }
 
   problems(): readonly Problem[] {
