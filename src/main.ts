@@ -17,6 +17,17 @@ import { CommandTable } from "./commands/table.ts";
 import { addressOf } from "./config/address.ts";
 import type { Config } from "./config/schema.ts";
 import { FailoverControl } from "./failover/control.ts";
+import {
+  beliefOf,
+  type GroupMemory,
+  isDifferent,
+  isMemoryOf,
+  MAX_MEMORY_TEXT,
+  memoryOf,
+  readMemory,
+  writeMemory,
+} from "./failover/memory.ts";
+import { readStateFile, StateFile } from "./failover/state-file.ts";
 import { createHttpServer, type HttpServer } from "./http/server.ts";
 import { createLog, type Log } from "./log.ts";
 import { Counters, createMetrics } from "./metrics.ts";
@@ -31,12 +42,17 @@ import { Turn } from "./turn.ts";
 
 /** How often counters of nodes that left the group are dropped, ms. */
 const FORGET_MS = 60_000;
+/** How often what changed in the group is written to the state file, ms; another master is at once. */
+const REMEMBER_MS = 1_000;
 
 class Holdfast {
   private readonly config: Config;
   private readonly log: Log;
   private readonly counters = new Counters();
   private readonly table = new CommandTable();
+  private readonly stateFile: StateFile | null;
+  /** What was read from the state file, then what was last written to it. */
+  private memory: GroupMemory | null;
   private readonly watcher: Watcher;
   private readonly router: Router;
   private readonly clients: Clients;
@@ -46,11 +62,14 @@ class Holdfast {
   private readonly startedAtMs = systemClock.nowMs();
   private stopping = false;
   private forgetTimer: NodeJS.Timeout | null = null;
+  private rememberTimer: NodeJS.Timeout | null = null;
 
   constructor(config: Config, log: Log) {
     this.config = config;
     this.log = log;
     const onFault = (error: unknown): void => log.error({ err: error }, "a bug: one connection was closed");
+    this.stateFile = this.buildStateFile();
+    this.memory = this.recall();
     this.watcher = this.buildWatcher();
     this.router = new Router({
       config,
@@ -93,6 +112,7 @@ class Holdfast {
       intervalMs: probe.interval,
       timeoutMs: probe.timeout,
       maxLagMs: reads.maxLag,
+      belief: this.memory === null ? undefined : beliefOf(this.memory),
     };
     const callbacks = {
       onEpoch: (epoch: Epoch, keptUntilMs: number | null) => this.onEpoch(epoch, keptUntilMs),
@@ -126,7 +146,7 @@ class Holdfast {
       watcher: this.watcher,
       whenDrained: (done) => this.router.whenMasterDrained(done),
       askSentinel: null,
-      members: [],
+      members: this.memory?.members ?? [],
       tell: (what, node, detail) => this.log.warn({ what, node, detail }, "failover"),
       onObstacle: ({ kind, node, detail }, change) => {
         if (change === "raised") this.log.warn({ kind, node, detail }, "problem");
@@ -141,15 +161,18 @@ class Holdfast {
       counters: this.counters,
       epoch: () => this.watcher.current(),
       nodes: () => this.watcher.nodes(),
-      problems: () => [
-        ...this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`),
-        ...this.failover.problems(),
-      ],
+      problems: () => this.problems(),
       failovers: () => this.failovers.records,
       paused: () => this.clients.paused(),
       isStopping: () => this.stopping,
       uptimeSeconds: () => (systemClock.nowMs() - this.startedAtMs) / 1000,
     });
+  }
+
+  private problems(): string[] {
+    const found = this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`);
+    const unwritten = this.stateFile?.problem ?? null;
+    return unwritten === null ? found : [...found, `state-file-not-written : ${unwritten}`];
   }
 
   private buildHttp(address: { host: string; port: number }, overview: Overview): HttpServer {
@@ -162,6 +185,55 @@ class Holdfast {
       ready: () => overview.ready(),
       status: () => overview.view(),
     });
+  }
+
+  // What outlives a restart
+
+  private buildStateFile(): StateFile | null {
+    const { stateFile } = this.config.failover;
+    if (stateFile === undefined) return null;
+    const onProblem = (error: string | null): void => {
+      if (error === null) this.log.info({ stateFile }, "the state file is written again");
+      else
+        this.log.warn({ stateFile, error }, "the state file cannot be written: a restart forgets the group");
+    };
+    return new StateFile(stateFile, { onProblem });
+  }
+
+  /** What a former process knew of this group; null when there is nothing that can be used. */
+  private recall(): GroupMemory | null {
+    const { stateFile } = this.config.failover;
+    if (stateFile === undefined) return null;
+    const refuse = (error: string): null => {
+      this.log.warn(
+        { stateFile, error },
+        "the state file is not used: starting without a memory of the group",
+      );
+      return null;
+    };
+    const stored = readStateFile(stateFile, MAX_MEMORY_TEXT);
+    if (stored.kind === "none") return null;
+    if (stored.kind === "error") return refuse(stored.error);
+    const result = readMemory(stored.text);
+    if (!result.ok) return refuse(result.error);
+    const { memory } = result;
+    if (!isMemoryOf(memory, this.config.nodes))
+      return refuse("it is about other nodes than those configured");
+    const { epoch, master, savedAtMs } = memory;
+    const savedAt = new Date(savedAtMs).toISOString();
+    this.log.info({ stateFile, epoch, master: master.id, savedAt }, "the group is remembered");
+    return memory;
+  }
+
+  /** Writes what is known of the group, if it is not what was written; again after a failure. */
+  private remember(): void {
+    if (this.stateFile === null) return;
+    const { watcher, config } = this;
+    const memory = memoryOf(watcher.belief(), watcher.views(), config.nodes, systemClock.wallMs());
+    if (memory === null) return;
+    if (this.stateFile.problem === null && !isDifferent(this.memory, memory)) return;
+    this.memory = memory;
+    this.stateFile.save(writeMemory(memory));
   }
 
   // From the control plane
@@ -178,6 +250,7 @@ class Holdfast {
   }
 
   private onSwitch(facts: SwitchFacts): void {
+    this.remember();
     if (facts.from === null) {
       this.log.info({ master: facts.to, epoch: facts.epochNumber, detail: facts.detail }, "master found");
       return;
@@ -189,6 +262,7 @@ class Holdfast {
   }
 
   private onReturn(facts: SwitchFacts): void {
+    this.remember();
     this.countLoss(facts);
     const { to, reason, detail, lostBytes } = facts;
     this.log.warn({ master: to, reason, detail, lostBytes }, "the master is back with a new history");
@@ -230,6 +304,9 @@ class Holdfast {
     const ports = await this.clients.start();
     const httpPort = this.http === null ? null : await this.http.start();
     this.watcher.start();
+    // Discovered ones too: the configured ones may all be gone.
+    this.watcher.hint(this.memory?.members ?? []);
+    if (this.stateFile !== null) this.rememberTimer = setInterval(() => this.remember(), REMEMBER_MS);
     this.forgetTimer = setInterval(() => this.forgetNodes(), FORGET_MS);
     const { listen, http, nodes } = this.config;
     this.log.info({ listen: listen.map((one, i) => `${one.host}:${ports[i]}`), nodes }, "listening");
@@ -247,11 +324,14 @@ class Holdfast {
     this.stopping = true;
     await this.clients.close(this.config.limits.drainTime);
     await this.http?.close();
+    this.remember();
     this.destroy();
+    await this.stateFile?.flush();
   }
 
   destroy(): void {
     if (this.forgetTimer !== null) clearInterval(this.forgetTimer);
+    if (this.rememberTimer !== null) clearInterval(this.rememberTimer);
     this.failovers.finish();
     this.clients.destroy();
     this.failover.destroy();

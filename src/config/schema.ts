@@ -291,7 +291,7 @@ const failover = group({
   }),
   stateFile: optionalText(
     "text",
-    "promote self: file in which the history of the group outlives a restart of the proxy.",
+    "File in which the history of the group outlives a restart of the proxy; of this proxy alone.",
   ),
   switchTime: duration({
     default: "2s",

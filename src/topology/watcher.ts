@@ -11,6 +11,7 @@
  *   hold(), release()        a planned switch is under way: writes are held although the master is well
  *   group()                  what is believed and what that rests on, for the failover machine
  *   nodes(), problems()      for people
+ *   belief(), views()        what is believed and what it rests on
  *   close(), destroy()       stop probing; nothing is called back afterwards
  */
 
@@ -36,6 +37,11 @@ import { describeNodes, type NodeStatus } from "./status.ts";
 export interface WatcherOptions {
   /** Where to start looking; may be empty when hint() brings nodes. */
   readonly seeds: readonly NodeId[];
+  /**
+   * What was believed before a restart, held until a probe verifies it: whoever is the master now is judged
+   * by the history that is known, and not taken like a first one.
+   */
+  readonly belief?: Belief | undefined;
   /** Between two probes of a node, in ms. */
   readonly intervalMs: number;
   /** A probe that takes longer is given up, in ms; the probes themselves keep it. */
@@ -152,9 +158,9 @@ export class Watcher {
   readonly #stallMs: number;
   /** In the order in which the addresses became known. */
   readonly #entries = new Map<NodeId, Entry>();
-  #belief: Belief = FIRST_BELIEF;
+  #belief: Belief;
   /** What was published last: the belief's epoch, or that with a hold of our own. */
-  #published: Epoch = FIRST_BELIEF.epoch;
+  #published: Epoch;
   /** Since when writes are held on request, monotonic ms; null = they are not. */
   #heldSinceMs: number | null = null;
   #problems: ReadonlyMap<string, Problem> = new Map();
@@ -171,6 +177,8 @@ export class Watcher {
 
   constructor(options: WatcherOptions, callbacks: WatcherCallbacks, parts: WatcherParts) {
     this.#options = options;
+    this.#belief = options.belief ?? FIRST_BELIEF;
+    this.#published = this.#belief.epoch;
     this.#callbacks = callbacks;
     this.#clock = parts.clock;
     this.#createProbe = parts.createProbe;
@@ -183,6 +191,11 @@ export class Watcher {
     if (this.#state !== "new") return;
     this.#state = "running";
     for (const id of this.#options.seeds) this.#watch(id, true);
+    const { epoch } = this.#belief;
+    if (epoch.master !== null) {
+      this.#watch(epoch.master, false);
+      this.#callbacks.onEpoch(epoch, Number.NEGATIVE_INFINITY);
+    }
     this.#round();
   }
 
@@ -221,6 +234,15 @@ export class Watcher {
     const aliases = findAliases(views, epoch.master);
     const nodes = views.filter(({ id }) => !aliases.has(id));
     return { epoch, master, instances, nodes, aliases, awakeSinceMs: this.#stalledUntilMs };
+  }
+
+  belief(): Belief {
+    return this.#belief;
+  }
+
+  /** All watched addresses, in the order in which they became known. */
+  views(): readonly NodeView[] {
+    return this.#views();
   }
 
   problems(): readonly Problem[] {

@@ -151,7 +151,7 @@ describe("imports", () => {
       expect.arrayContaining([
         "src/session/session.ts → src/routing/router.ts (type)",
         "src/session/clients.ts → src/session/session.ts",
-        "src/topology/probe.ts → ioredis",
+        "src/topology/dial.ts → ioredis",
         "src/resp/request.ts → src/resp/bytes.ts",
       ]),
     );

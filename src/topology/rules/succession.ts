@@ -13,6 +13,9 @@
  * 5. Whoever all other reachable nodes follow, while none of them holds our history, is taken, unless it is
  *    empty and our group was not.
  * 6. Otherwise sessions are held. A silent master alone never makes another node the master.
+ *
+ * A master that is only remembered (the proxy was restarted) is judged by the same rules, but not before it
+ * and all configured nodes have answered or failed once.
  */
 
 import type { EvidenceKind, HoldCause } from "../epoch.ts";
@@ -62,6 +65,9 @@ interface Claim {
 }
 
 export function judgeSuccession(belief: Belief, master: MasterBelief, scene: Scene): Verdict {
+  if (isUnheard(belief, master, scene)) {
+    return { kind: "stay", cause: "no-master-yet", problems: [], refused: [] };
+  }
   const state = masterState(belief, master, scene);
   const claims = successors(belief, master, scene, state);
   if (claims.length > 0) {
@@ -102,6 +108,11 @@ export function causeOfEvidence(kind: EvidenceKind): HoldCause {
     case "link-down":
       return "role-changed";
   }
+}
+
+function isUnheard(belief: Belief, master: MasterBelief, scene: Scene): boolean {
+  if (belief.epoch.holdCause !== "no-master-yet") return false;
+  return scene.all.some(({ id, seed, contact }) => (seed || id === master.id) && contact === "never");
 }
 
 function masterState(belief: Belief, master: MasterBelief, scene: Scene): MasterState {

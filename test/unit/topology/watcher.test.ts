@@ -423,3 +423,59 @@ describe("the end", () => {
     expect(scene.time.pending).toBe(0);
   });
 });
+
+describe("a belief of before a restart", () => {
+  /** What a watcher believed that has seen a as the master of b and c. */
+  function believed() {
+    const scene = new Scene();
+    scene.master("a");
+    scene.replica("b");
+    scene.replica("c");
+    scene.watcher.start();
+    scene.time.pass(500);
+    const { epoch, ...rest } = scene.watcher.belief();
+    expect(epoch).toMatchObject({ number: 1, master: at("a"), holdCause: null });
+    scene.watcher.destroy();
+    return { ...rest, epoch: { ...epoch, holdCause: "no-master-yet", readable: [] } } as const;
+  }
+
+  it("is published at the start as one that is held, and verified by the first probes (51)", () => {
+    const scene = new Scene({ belief: believed() });
+    scene.master("a");
+    scene.replica("b");
+    scene.replica("c");
+    scene.watcher.start();
+    expect(scene.epochs).toMatchObject([{ number: 1, master: at("a"), holdCause: "no-master-yet" }]);
+    scene.time.pass(5);
+    expect(scene.epochs[1]).toMatchObject({ number: 1, master: at("a"), holdCause: null });
+    expect(scene.switches).toEqual([]);
+    expect(scene.returns).toEqual([]);
+  });
+
+  it("keeps its master watched, also when it is not configured any more", () => {
+    const scene = new Scene({ belief: believed(), seeds: [at("b")] });
+    scene.fails("a", "unreachable");
+    scene.replica("b", { linkUp: false });
+    scene.watcher.start();
+    scene.time.pass(100_000);
+    expect(scene.watcher.views().map(({ id }) => id)).toContain(at("a"));
+    expect(scene.epoch).toMatchObject({ master: at("a"), holdCause: "connection-lost" });
+    scene.replica("b", { of: "c", replid: "H2", replid2: "H1", secondReplOffset: 101 });
+    scene.master("c", { replid: "H2", replid2: "H1", secondReplOffset: 101 });
+    scene.time.pass(2_000);
+    expect(scene.switches).toMatchObject([
+      { from: at("a"), to: at("c"), reason: "promoted", epochNumber: 2 },
+    ]);
+  });
+
+  it("makes an empty master of the same address no master (41)", () => {
+    const scene = new Scene({ belief: believed() });
+    scene.master("a", { run: "a2", replid: "NEW", keys: 0 });
+    scene.fails("b", "unreachable");
+    scene.fails("c", "unreachable");
+    scene.watcher.start();
+    scene.time.pass(5_000);
+    expect(scene.epoch).toMatchObject({ number: 1, master: at("a"), holdCause: "history-refused" });
+    expect(scene.problems).toContain("raised history-refused a");
+  });
+});
