@@ -41,8 +41,8 @@ export interface FieldOptions {
   readonly sessions: boolean;
 }
 
-/** Clients of `Jobs` and `Messages` that write: producer, publisher, and two subscribers that set keys. */
-const STATEFUL_WRITERS = 4;
+/** Clients of `Jobs` and `Messages` that write: producer, consumers, publisher, and two subscribers that set keys. */
+const STATEFUL_WRITERS = 1 + 10 + 1 + 2;
 const PROBE_TIMEOUT_MS = 300;
 /** Until a node follows the master, at most: Sentinels take their time. */
 const FOLLOW_MS = 20_000;
@@ -79,7 +79,7 @@ export class Field implements Chaos {
           if (options.links !== "none") await layLinks(group, options.links, links);
           if (options.mode === "sentinel") sentinels = await startQuickSentinels(group);
           config = { ...config, ...configOf(options.mode, sentinels) };
-          return group.addresses;
+          return group.all.map(({ address }) => address);
         },
       });
       const { port } = stage.proxy;
