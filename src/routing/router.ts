@@ -209,7 +209,7 @@ export class Router implements LaneKeeper {
   private leaveMaster(before: Epoch): void {
     if (before.master === null) return;
     this.pool.giveBack(before.master, isMovable);
-    this.pool.retireMasters();
+    this.pool.retireMasters(before.holdCause === "silent");
   }
 
   /** @returns the nodes that are no longer fit to be read. */

@@ -570,9 +570,10 @@ export class Lane implements Flushable, StreamHandler {
     this.giveBackUnsent();
     if (this.inFlight === 0) return this.destroy();
     const isWaiting = this.first?.bond === "blocking";
-    if (isWaiting && waitingMs <= 0) return this.fail("timeout");
+    const answersMs = isWaiting ? waitingMs : timeoutMs;
+    if (answersMs <= 0) return this.fail("timeout");
     this.stopTimer();
-    this.timer = setTimeout(() => this.fail("timeout"), isWaiting ? waitingMs : timeoutMs);
+    this.timer = setTimeout(() => this.fail("timeout"), answersMs);
   }
 
   /** Whether the node owes it an answer; a call that may wait is answered whenever that is. */

@@ -214,20 +214,25 @@ export class LanePool {
     if (profile.readers.get(node) === lane) profile.readers.delete(node);
   }
 
-  /** The master is another one now: its lanes answer what they owe and take nothing new. */
-  retireMasters(): void {
+  /**
+   * The master is another one now: its lanes answer what they owe and take nothing new.
+   * @param wasSilent it had stopped answering: what it runs when it wakes up, it runs beside the new master,
+   *   and an answer to that would acknowledge a write that is lost.
+   */
+  retireMasters(wasSilent: boolean): void {
+    const answersMs = wasSilent ? 0 : this.settings.retireTimeoutMs;
+    const left: Lane[] = [];
     for (const profile of this.profiles) {
-      const { master, bulk } = profile;
+      for (const lane of [profile.master, profile.bulk]) if (lane !== null) left.push(lane);
       profile.master = null;
       profile.bulk = null;
       // All of them end below.
       profile.idle.length = 0;
-      master?.retire(this.settings.retireTimeoutMs);
-      bulk?.retire(this.settings.retireTimeoutMs);
     }
+    for (const lane of left) lane.retire(answersMs);
     // A copy: whoever loses a stream of messages opens another connection at once.
     const waitingMs = this.untilAllWait();
-    for (const lane of [...this.privates]) lane.retire(this.settings.retireTimeoutMs, waitingMs);
+    for (const lane of [...this.privates]) lane.retire(answersMs, waitingMs);
     if (waitingMs > 0) this.convoy.stopFor(waitingMs);
   }
 

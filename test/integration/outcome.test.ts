@@ -104,6 +104,27 @@ describe("a write in flight when its connection dies", () => {
     expect(await counters()).toMatchObject({ uncertain: 1, resent_writes: 0 });
   });
 
+  it("is answered UNCERTAIN as soon as a silent master is replaced: what it answers when it wakes up is lost (12, 16, 40)", async () => {
+    await setUp({ config: { probe: { timeout: "200ms" }, upstream: { retireTimeout: "20s" } } });
+    const client = await stage.client();
+    expect(await client.command("SET", "n", "7")).toBe("OK");
+    await stage.replica(0).untilCaughtUp(stage.master);
+    await stage.master.kill("SIGSTOP");
+    const { reply } = await inFlight(stage.master, client, "INCR", "n");
+    await stage.untilCause("silent");
+    // As long as nobody else is the master, it may yet wake up and answer.
+    await pending(reply);
+    await stage.replica(0).promote();
+    await stage.untilMaster(stage.replica(0));
+    expect(errorText(await within(reply, 1_000, "UNCERTAIN at once"))).toMatch(UNCERTAIN);
+    await stage.master.kill("SIGCONT");
+    await until(async () => (await stage.master.cli("GET", "n")) === "8", {
+      what: "the old master running it",
+    });
+    expect(await client.command("INCR", "n"), "on the new master").toBe(8);
+    expect((await stage.failovers())[0]).toMatchObject({ lost_bytes: 0, uncertain: 1 });
+  });
+
   it("a whole transaction in flight is one UNCERTAIN (19)", async () => {
     await setUp();
     const client = await stage.client();

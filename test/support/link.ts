@@ -9,6 +9,9 @@
  */
 import net from "node:net";
 
+/** From the near side to the far side, or back. */
+export type Way = "up" | "down";
+
 export interface LinkOptions {
   /** Milliseconds each chunk takes, each way. */
   readonly delayMs?: number;
@@ -22,7 +25,7 @@ export class ChaosLink {
   #server: net.Server | undefined;
   #port = 0;
   #accepted = 0;
-  #stalled = false;
+  #stalled: ReadonlySet<Way> = new Set();
   #delayMs: number;
   #sliceBytes: number;
 
@@ -59,7 +62,11 @@ export class ChaosLink {
   }
 
   get stalled(): boolean {
-    return this.#stalled;
+    return this.#stalled.size > 0;
+  }
+
+  stalls(way: Way): boolean {
+    return this.#stalled.has(way);
   }
 
   async start(): Promise<this> {
@@ -77,14 +84,17 @@ export class ChaosLink {
     this.#sliceBytes = bytes;
   }
 
-  /** A black hole: connections stay open and are still accepted, but nothing passes, no FIN either. */
-  stall(): void {
-    this.#stalled = true;
+  /**
+   * A black hole: connections stay open and are still accepted, but nothing passes, no FIN either. One way
+   * only is a half-open link: `up` swallows what is asked, `down` what is answered.
+   */
+  stall(...ways: readonly Way[]): void {
+    this.#stalled = new Set(ways.length === 0 ? (["up", "down"] as const) : ways);
   }
 
   /** Ends a stall: what was swallowed meanwhile is delivered, late. */
   resume(): void {
-    this.#stalled = false;
+    this.#stalled = new Set();
     for (const connection of this.#connections) connection.pump();
   }
 
@@ -150,8 +160,8 @@ class Connection {
   constructor(link: ChaosLink, near: net.Socket, far: net.Socket, onClosed: () => void) {
     this.#near = near;
     this.#far = far;
-    this.#up = new Direction(link, near, far);
-    this.#down = new Direction(link, far, near);
+    this.#up = new Direction(link, "up", near, far);
+    this.#down = new Direction(link, "down", far, near);
     for (const [socket, other] of [[near, far] as const, [far, near] as const]) {
       // A broken side breaks the other one too, but a stalled link hides that like everything else.
       socket.on("error", () => {
@@ -195,6 +205,7 @@ const QUEUE_BYTES_MAX = 4 * 1024 * 1024;
 
 class Direction {
   readonly #link: ChaosLink;
+  readonly #way: Way;
   readonly #from: net.Socket;
   readonly #to: net.Socket;
   readonly #queue: Parcel[] = [];
@@ -203,8 +214,9 @@ class Direction {
   /** Waiting for the next turn of the event loop or for room in the socket. */
   #isWaiting = false;
 
-  constructor(link: ChaosLink, from: net.Socket, to: net.Socket) {
+  constructor(link: ChaosLink, way: Way, from: net.Socket, to: net.Socket) {
     this.#link = link;
+    this.#way = way;
     this.#from = from;
     this.#to = to;
     from.on("data", (chunk: Buffer) => this.#enqueue(chunk));
@@ -215,7 +227,7 @@ class Direction {
   /** Passes on what is due. */
   pump(): void {
     clearTimeout(this.#timer);
-    while (!this.#link.stalled && !this.#isWaiting && !this.#to.destroyed) {
+    while (!this.#link.stalls(this.#way) && !this.#isWaiting && !this.#to.destroyed) {
       const parcel = this.#queue[0];
       if (parcel === undefined) break;
       const waitMs = parcel.dueMs - performance.now();

@@ -27,6 +27,7 @@ export class RedisServer {
   readonly #fixedPort: number | undefined;
   #args: readonly string[];
   #port = 0;
+  #publicPort: number | undefined;
   #dir = "";
   #child: ChildProcess | undefined;
   #output = "";
@@ -37,13 +38,19 @@ export class RedisServer {
     this.#args = options.args ?? [];
   }
 
+  /** Where others reach it: its own port, or that of the link it stands behind. */
   get port(): number {
-    return this.#port;
+    return this.#publicPort ?? this.#port;
   }
 
   /** `127.0.0.1:PORT`, as the proxy's configuration takes it. */
   get address(): string {
-    return `${HOST}:${this.#port}`;
+    return `${HOST}:${this.port}`;
+  }
+
+  /** The port it listens on itself, to put a link before it. */
+  get ownPort(): number {
+    return this.#port;
   }
 
   get dir(): string {
@@ -101,6 +108,12 @@ export class RedisServer {
     if (this.running) await this.kill("SIGKILL");
     this.#args = args;
     await this.start();
+  }
+
+  /** From now on it is known to others by the port of a link; `cli` goes to the server itself as ever. */
+  async standBehind(publicPort: number): Promise<void> {
+    this.#publicPort = publicPort;
+    await this.#expectOk("CONFIG", "SET", "replica-announce-port", publicPort);
   }
 
   /** One command on a connection of its own; an error reply is returned as a value. */
@@ -186,6 +199,7 @@ export class RedisServer {
     args.push("--protected-mode", "no", "--save", "", "--appendonly", "no", "--tcp-backlog", "1024");
     args.push("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0");
     args.push("--repl-ping-replica-period", "1", "--loglevel", "notice");
+    if (this.#publicPort !== undefined) args.push("--replica-announce-port", String(this.#publicPort));
     // From Redis 7 on, DEBUG must be allowed.
     if (majorVersion(this.#program) >= 7) args.push("--enable-debug-command", "yes");
     return args;

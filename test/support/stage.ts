@@ -14,7 +14,8 @@ export interface StageOptions {
   /** Default 2. */
   readonly replicas?: number;
   readonly redis?: RedisOptions;
-  readonly config?: ConfigObject;
+  /** A function is asked when `before` has run. */
+  readonly config?: ConfigObject | (() => ConfigObject);
   /** Runs when the servers are up, before the proxy is started; may say which nodes the proxy is given. */
   readonly before?: (
     group: RedisGroup,
@@ -52,7 +53,8 @@ export class Stage {
       await group.master.cli("PUBLISH", "nobody", "something to replicate");
       for (const replica of group.replicas) await replica.untilCaughtUp(group.master);
       const nodes = (await options.before?.(group)) ?? group.addresses;
-      const proxy = await startProxy({ nodes, config: { ...CONFIG, ...options.config } });
+      const own = typeof options.config === "function" ? options.config() : options.config;
+      const proxy = await startProxy({ nodes, config: { ...CONFIG, ...own } });
       const stage = new Stage(group, proxy, await proxy.connect({ protocol: 3 }));
       await stage.untilReadable(options.readable ?? replicas);
       return stage;

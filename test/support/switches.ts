@@ -22,6 +22,8 @@ export interface Chaos {
   /** Waits until clients that only read have got on, or those that write. */
   readsGoOn(): Promise<void>;
   writesGoOn(): Promise<void>;
+  /** Makes a node that a switch left behind follow the new master; without it, the operator does. */
+  follow?(replica: RedisServer, master: RedisServer): Promise<void>;
 }
 
 export interface Operation {
@@ -104,7 +106,7 @@ async function promoteWhileTheMasterLives(chaos: Chaos): Promise<void> {
   await next.promote();
   await chaos.stage.untilMaster(next);
   await chaos.pause();
-  await moveOver(chaos, (old) => old.replicaOf(next));
+  await moveOver(chaos, (old) => follow(chaos, old, next));
 }
 
 async function failover(chaos: Chaos): Promise<void> {
@@ -173,12 +175,16 @@ async function hangAndPromote(chaos: Chaos): Promise<void> {
   await moveOver(chaos, (old) => old.replicaOf(next));
 }
 
+function follow(chaos: Chaos, replica: RedisServer, master: RedisServer): Promise<void> {
+  return chaos.follow === undefined ? replica.replicaOf(master) : chaos.follow(replica, master);
+}
+
 /** The next one is the master: the others follow it. */
 async function moveOver(chaos: Chaos, bringBack: (old: RedisServer) => Promise<unknown>): Promise<void> {
   const { group } = chaos;
   const [next, other] = group.replicas;
   const old = group.master;
-  await other.replicaOf(next);
+  await follow(chaos, other, next);
   await chaos.stage.untilMaster(next);
   await bringBack(old);
   group.master = next;
