@@ -6,6 +6,7 @@ import { type Sentinels, startSentinels } from "../../test/support/sentinel.ts";
 import { sleep, until } from "../../test/support/wait.ts";
 import { Load } from "./clients.ts";
 import { type Figures, figuresOf, type Marks, type Span, type Trace } from "./measure.ts";
+import { PauseMeter } from "./pause.ts";
 import { SCENARIOS, type Scenario, type ScenarioName, type Stage } from "./scenarios.ts";
 import { type System, type SystemName, startSystem } from "./systems.ts";
 import { PromotionWatch } from "./watch.ts";
@@ -25,6 +26,8 @@ export interface Run {
   readonly figures: Figures;
   readonly trace: Trace;
   readonly marks: Marks;
+  /** The longest time the load generator itself stood still after the fault. */
+  readonly ownPauseMs: number;
 }
 
 const keyOf = (writer: number) => `bench:writer:${writer}`;
@@ -37,7 +40,7 @@ export async function play(scenarioName: ScenarioName, systemName: SystemName): 
   let sentinels: Sentinels | undefined;
   let system: System | undefined;
   let load: Load | undefined;
-  const stage = new Timekeeper();
+  const times = new Timekeeper();
   try {
     if (needsSentinels) sentinels = await startSentinels(group, { downAfterMs: scenario.downAfterMs });
     const { promoter, settings } = scenario;
@@ -47,18 +50,19 @@ export async function play(scenarioName: ScenarioName, systemName: SystemName): 
     load = await Load.start({ connect: system.connect, writers: WRITERS, readers: READERS, key: keyOf });
     // Random within two probe intervals: the fault must not always meet the same phase of the checks.
     await sleep(1_000 + Math.random() * 200);
-    const master = await scenario.run(stageOf(stage, system, group, sentinels));
+    const master = await scenario.run(stageOf(times, system, group, sentinels));
     await settle(load);
-    await sleep(Math.max(0, stage.faultAtMs + (scenario.shown?.toMs ?? 0) - performance.now()));
+    await sleep(Math.max(0, times.faultAtMs + (scenario.shown?.toMs ?? 0) - performance.now()));
     const endAtMs = performance.now();
+    const ownPauseMs = times.pauses?.longestMs ?? 0;
     await load.stop();
     const trace = load.trace(await countersOn(master));
-    const marks = { ...stage.marks(), endAtMs };
+    const marks = { ...times.marks(), endAtMs };
     const figures = figuresOf(trace, marks, scenario.gapFrom);
-    return { scenario: scenarioName, system: systemName, figures, trace, marks };
+    return { scenario: scenarioName, system: systemName, figures, trace, marks, ownPauseMs };
   } finally {
     await load?.stop();
-    await stage.close();
+    await times.close();
     await system?.close();
     await sentinels?.close();
     await group.close();
@@ -69,11 +73,13 @@ export async function play(scenarioName: ScenarioName, systemName: SystemName): 
 class Timekeeper {
   readonly switches: Span[] = [];
   watch: PromotionWatch | undefined;
+  pauses: PauseMeter | undefined;
   faultAtMs = Number.NaN;
   servesAtMs: number | undefined;
 
   fault(candidates: readonly RedisServer[]): void {
     this.faultAtMs = performance.now();
+    this.pauses = new PauseMeter();
     this.watch = new PromotionWatch(candidates, KEYS);
   }
 
@@ -89,6 +95,7 @@ class Timekeeper {
   }
 
   async close(): Promise<void> {
+    this.pauses?.close();
     await this.watch?.close();
   }
 }

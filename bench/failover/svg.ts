@@ -1,4 +1,4 @@
-/** PURE. A picture of answered writes over time: one panel for each scenario, one strip in it for each system. */
+/** PURE. A picture of answered writes over time: a panel for each scenario, in it a strip for each system. */
 
 export interface Strip {
   readonly label: string;
@@ -31,7 +31,7 @@ const COLUMNS = 2;
 const LEFT = 46;
 const RIGHT = 12;
 const TOP = 34;
-/** Of a panel: its title and what happened; then for each strip a line of text and the strip; then the axis. */
+/** Of a panel: its title and what happened; for each strip a line of text and the strip; the axis. */
 const TITLE_HEIGHT = 40;
 const LABEL_HEIGHT = 16;
 const STRIP_HEIGHT = 48;
@@ -56,8 +56,10 @@ const STYLE = `
   @media (prefers-color-scheme: dark) {
     text { fill: #b7bfc8; }
     .title { fill: #f0f6fc; }
-    .grid { stroke: #3d444d; } .axis { stroke: #656c76; } .mark { stroke: #9198a1; } .promoted { stroke: #f0f6fc; }
-    .holdfast { fill: #4c9ff0; } .haproxy { fill: #d29922; } .direct { fill: #a98bf0; } .lost { fill: #ff6a69; }
+    .grid { stroke: #3d444d; } .axis { stroke: #656c76; }
+    .mark { stroke: #9198a1; } .promoted { stroke: #f0f6fc; }
+    .holdfast { fill: #4c9ff0; } .haproxy { fill: #d29922; }
+    .direct { fill: #a98bf0; } .lost { fill: #ff6a69; }
   }`;
 
 /** The whole file. `unit`: what the heights count. */

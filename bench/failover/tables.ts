@@ -11,6 +11,7 @@ export interface Outcome {
   readonly scenario: ScenarioName;
   readonly system: SystemName;
   readonly figures?: Figures;
+  readonly ownPauseMs?: number;
   readonly failure?: string;
 }
 
@@ -102,6 +103,13 @@ export function verdictTable(verdicts: readonly Verdict[]): string {
   );
   const text = table(["scenario", ...columns, "verdict"], rows);
   return failures.length === 0 ? text : `${text}\n\n${failures.join("\n")}`;
+}
+
+/** What of the gaps may be the load generator's own. */
+export function ownPauseText(outcomes: readonly Outcome[]): string {
+  const mine = outcomes.filter(({ system }) => system === "holdfast");
+  const longest = Math.max(0, ...mine.map(({ ownPauseMs }) => ownPauseMs ?? 0));
+  return `In these runs the load generator itself stood still for ${longest.toFixed(0)} ms at most.`;
 }
 
 function figuresOf(outcomes: readonly Outcome[]): Figures[] {
