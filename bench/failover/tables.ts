@@ -1,0 +1,117 @@
+/** PURE. The results as Markdown. */
+import { table } from "../support/report.ts";
+import { median } from "../support/stats.ts";
+import { type Check, errorsText, judge } from "./judge.ts";
+import type { Figures } from "./measure.ts";
+import { SCENARIOS, type Scenario, type ScenarioName } from "./scenarios.ts";
+import { SYSTEM_TITLES, SYSTEMS, type SystemName } from "./systems.ts";
+
+/** What one run said; one that broke off has only words. */
+export interface Outcome {
+  readonly scenario: ScenarioName;
+  readonly system: SystemName;
+  readonly figures?: Figures;
+  readonly ownPauseMs?: number;
+  readonly failure?: string;
+}
+
+export interface Verdict {
+  readonly scenario: ScenarioName;
+  readonly checks: readonly Check[];
+  /** Of the runs that broke off, the first one's words. */
+  readonly failure: string | undefined;
+}
+
+const HEAD = [
+  ...["scenario", "system", "disconnects", "errors", "write gap", "all writers", "read gap"],
+  ...["lost", "read stale", "first write", "repeated"],
+];
+
+/** One line for each scenario and system: medians over the runs; errors in one run of the middle. */
+export function resultTable(
+  outcomes: readonly Outcome[],
+  scenarios: readonly ScenarioName[],
+  systems: readonly SystemName[],
+): string {
+  const rows = scenarios.flatMap((scenario) =>
+    SYSTEMS.filter((system) => systems.includes(system)).map((system) => [
+      SCENARIOS[scenario].title,
+      SYSTEM_TITLES[system],
+      ...cellsOf(outcomes.filter((outcome) => outcome.scenario === scenario && outcome.system === system)),
+    ]),
+  );
+  return table(HEAD, rows);
+}
+
+function cellsOf(outcomes: readonly Outcome[]): string[] {
+  const blank = HEAD.slice(2).map(() => "–");
+  const runs = figuresOf(outcomes);
+  if (runs.length === 0) return outcomes.length === 0 ? blank : blank.with(1, "broke off");
+  const count = (pick: (run: Figures) => number) => String(Math.round(median(runs.map(pick))));
+  const time = (pick: (run: Figures) => number) => {
+    const middle = median(runs.map(pick));
+    return Number.isNaN(middle) ? "–" : `${middle.toFixed(0)} ms`;
+  };
+  return [
+    count((run) => run.disconnects),
+    errorsText(medianErrors(runs)),
+    time((run) => run.writeGapMs),
+    time((run) => run.systemWriteGapMs),
+    time((run) => run.readGapMs),
+    count((run) => run.lost),
+    count((run) => run.stale),
+    time((run) => run.firstWriteMs ?? Number.NaN),
+    count((run) => run.unexplained),
+  ];
+}
+
+/** For each kind of error, its median over the runs; those that are below one are left out. */
+function medianErrors(runs: readonly Figures[]): Record<string, number> {
+  const words = new Set(runs.flatMap(({ errors }) => Object.keys(errors)));
+  const counts = [...words].map((word) => [
+    word,
+    Math.round(median(runs.map((run) => run.errors[word] ?? 0))),
+  ]);
+  return Object.fromEntries(counts.filter(([, count]) => Number(count) >= 1));
+}
+
+export function verdictsOf(outcomes: readonly Outcome[], scenarios: readonly ScenarioName[]): Verdict[] {
+  return scenarios.flatMap((name) => {
+    const mine = outcomes.filter(({ scenario, system }) => scenario === name && system === "holdfast");
+    if (mine.length === 0) return [];
+    const scenario: Scenario = SCENARIOS[name];
+    const runs = figuresOf(mine);
+    const failure = mine.find((outcome) => outcome.failure !== undefined)?.failure;
+    return [{ scenario: name, checks: runs.length === 0 ? [] : judge(scenario, runs), failure }];
+  });
+}
+
+/** One line for each scenario; what was missed is in bold with its bound. */
+export function verdictTable(verdicts: readonly Verdict[]): string {
+  const columns = ["disconnects", "errors", "write gap", "stall", "lost", "read gap", "repeated"] as const;
+  const rows = verdicts.map(({ scenario, checks, failure }) => {
+    const cells = columns.map((what) => {
+      const check = checks.find((one) => one.what === what);
+      if (check === undefined) return "–";
+      return check.isMet ? `${check.measured} (${check.bound})` : `**${check.measured}** (${check.bound})`;
+    });
+    const isMet = failure === undefined && checks.every((check) => check.isMet);
+    return [SCENARIOS[scenario].title, ...cells, isMet ? "met" : "**missed**"];
+  });
+  const failures = verdicts.flatMap(({ scenario, failure }) =>
+    failure === undefined ? [] : [`- ${SCENARIOS[scenario].title}: broke off: ${failure}`],
+  );
+  const text = table(["scenario", ...columns, "verdict"], rows);
+  return failures.length === 0 ? text : `${text}\n\n${failures.join("\n")}`;
+}
+
+/** What of the gaps may be the load generator's own. */
+export function ownPauseText(outcomes: readonly Outcome[]): string {
+  const mine = outcomes.filter(({ system }) => system === "holdfast");
+  const longest = Math.max(0, ...mine.map(({ ownPauseMs }) => ownPauseMs ?? 0));
+  return `In these runs the load generator itself stood still for ${longest.toFixed(0)} ms at most.`;
+}
+
+function figuresOf(outcomes: readonly Outcome[]): Figures[] {
+  return outcomes.flatMap(({ figures }) => (figures === undefined ? [] : [figures]));
+}
