@@ -170,7 +170,8 @@ class Holdfast {
   }
 
   private problems(): string[] {
-    const found = this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`);
+    const seen = this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`);
+    const found = [...seen, ...this.failover.problems()];
     const unwritten = this.stateFile?.problem ?? null;
     return unwritten === null ? found : [...found, `state-file-not-written : ${unwritten}`];
   }
