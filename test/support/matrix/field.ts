@@ -41,7 +41,7 @@ export interface FieldOptions {
   readonly sessions: boolean;
 }
 
-/** Clients of `Jobs` and `Messages` that write: producer, consumers, publisher, two subscribers that set keys. */
+/** Clients of `Jobs` and `Messages` that write: producer, consumers, publisher, subscribers that set keys. */
 const STATEFUL_WRITERS = 1 + 10 + 1 + 2;
 const PROBE_TIMEOUT_MS = 300;
 /** Until a node follows the master, at most: Sentinels take their time. */
