@@ -9,6 +9,7 @@
  */
 
 import { onFollowEnded, takeCare, withMembers, withOrphans } from "./care.ts";
+import { hasten, onAskingEnded } from "./hasten.ts";
 import type { Effect, Event } from "./model.ts";
 import { followPromotion, onConfirmed, onPromoteEnded } from "./promotion.ts";
 import { Draft, type Settings, type State } from "./state.ts";
@@ -26,6 +27,7 @@ export function step(state: State, event: Event, nowMs: number, settings: Settin
   followPromotion(draft);
   watchSwitchover(draft);
   takeCare(draft);
+  hasten(draft);
   return { state: draft.state, effects: draft.effects };
 }
 
@@ -42,7 +44,8 @@ function take(draft: Draft, event: Event): void {
     case "ended":
       onPromoteEnded(draft, event.id, event.result);
       onSwitchoverCommandEnded(draft, event.id, event.result);
-      return onFollowEnded(draft, event.id, event.result);
+      onFollowEnded(draft, event.id, event.result);
+      return onAskingEnded(draft, event.id, event.result);
     case "drained":
       return onDrained(draft);
     case "switched":

@@ -3,6 +3,7 @@
 import type { NodeId } from "../topology/epoch.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import type { Outage, Patience } from "./diagnosis.ts";
+import type { Asking } from "./hasten.ts";
 import type {
   Effect,
   NodeCommand,
@@ -90,6 +91,8 @@ export interface State {
   readonly job: Job;
   readonly care: ReadonlyMap<NodeId, Care>;
   readonly duty: Duty | null;
+  /** Replicas that were asked for their word. */
+  readonly asking: ReadonlyMap<NodeId, Asking>;
   /** Addresses that were seen as members of the group. */
   readonly members: ReadonlySet<NodeId>;
   /** Replicas that followed a former master when there was a switch, and have not left it yet. */
@@ -108,6 +111,7 @@ export function firstState(mode: PromoteMode, members: readonly NodeId[] = []): 
     job: { kind: "none" },
     care: new Map(),
     duty: null,
+    asking: new Map(),
     members: new Set(members),
     orphans: new Set(),
     obstacles: [],
