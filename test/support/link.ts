@@ -82,9 +82,17 @@ export class ChaosLink {
     this.#stalled = true;
   }
 
+  /** The same for the connection accepted last alone. */
+  stallNewest(): void {
+    const newest = [...this.#connections].at(-1);
+    if (newest === undefined) throw new Error("no connection to stall");
+    newest.stalled = true;
+  }
+
   /** Ends a stall: what was swallowed meanwhile is delivered, late. */
   resume(): void {
     this.#stalled = false;
+    for (const connection of this.#connections) connection.stalled = false;
     for (const connection of this.#connections) connection.pump();
   }
 
@@ -146,16 +154,17 @@ class Connection {
   readonly #far: net.Socket;
   readonly #up: Direction;
   readonly #down: Direction;
+  stalled = false;
 
   constructor(link: ChaosLink, near: net.Socket, far: net.Socket, onClosed: () => void) {
     this.#near = near;
     this.#far = far;
-    this.#up = new Direction(link, near, far);
-    this.#down = new Direction(link, far, near);
+    this.#up = new Direction(link, this, near, far);
+    this.#down = new Direction(link, this, far, near);
     for (const [socket, other] of [[near, far] as const, [far, near] as const]) {
       // A broken side breaks the other one too, but a stalled link hides that like everything else.
       socket.on("error", () => {
-        if (!link.stalled) other.resetAndDestroy();
+        if (!link.stalled && !this.stalled) other.resetAndDestroy();
       });
       socket.on("close", () => {
         if (near.destroyed && far.destroyed) onClosed();
@@ -195,6 +204,7 @@ const QUEUE_BYTES_MAX = 4 * 1024 * 1024;
 
 class Direction {
   readonly #link: ChaosLink;
+  readonly #connection: Connection;
   readonly #from: net.Socket;
   readonly #to: net.Socket;
   readonly #queue: Parcel[] = [];
@@ -203,8 +213,9 @@ class Direction {
   /** Waiting for the next turn of the event loop or for room in the socket. */
   #isWaiting = false;
 
-  constructor(link: ChaosLink, from: net.Socket, to: net.Socket) {
+  constructor(link: ChaosLink, connection: Connection, from: net.Socket, to: net.Socket) {
     this.#link = link;
+    this.#connection = connection;
     this.#from = from;
     this.#to = to;
     from.on("data", (chunk: Buffer) => this.#enqueue(chunk));
@@ -215,7 +226,8 @@ class Direction {
   /** Passes on what is due. */
   pump(): void {
     clearTimeout(this.#timer);
-    while (!this.#link.stalled && !this.#isWaiting && !this.#to.destroyed) {
+    const isStalled = this.#link.stalled || this.#connection.stalled;
+    while (!isStalled && !this.#isWaiting && !this.#to.destroyed) {
       const parcel = this.#queue[0];
       if (parcel === undefined) break;
       const waitMs = parcel.dueMs - performance.now();
