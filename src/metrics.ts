@@ -95,6 +95,8 @@ export class Counters {
   blockingReissued = 0;
   /** Writes sent again because they provably did not run. */
   resentWrites = 0;
+  /** Writes sent again although they may have run (`inFlight.onUnknown`). */
+  resentUnknown = 0;
 
   /** Times all subscriptions of a user were moved to another connection. */
   subscriptionMoves = 0;
@@ -308,6 +310,12 @@ const HOLD_ROWS: readonly MetricRow[] = [
     "class",
     "Requests sent again after their connection was lost: reads, and writes that provably did not run.",
     (counters) => ({ read: counters.resentReads, write: counters.resentWrites }),
+  ),
+  single(
+    "counter",
+    "resent_unknown_total",
+    "Writes sent again although they may have run, as inFlight.onUnknown says.",
+    (from) => from.counters.resentUnknown,
   ),
   single(
     "counter",

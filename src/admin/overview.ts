@@ -89,6 +89,7 @@ export class Overview {
         uncertain: counters.uncertain,
         resentReads: counters.resentReads,
         resentWrites: counters.resentWrites,
+        resentUnknown: counters.resentUnknown,
         freshnessReads: counters.freshnessReads,
         proxyErrors: counters.proxyErrors,
       },
@@ -149,6 +150,7 @@ export class Overview {
       uncertain: view.counters.uncertain ?? 0,
       resent_reads: view.counters.resentReads ?? 0,
       resent_writes: view.counters.resentWrites ?? 0,
+      resent_unknown: view.counters.resentUnknown ?? 0,
       switches: this.from.counters.switches,
       problems: view.problems,
     });

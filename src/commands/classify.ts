@@ -8,6 +8,7 @@ import {
   SPECIAL,
   WRITE,
 } from "./command.ts";
+import { idempotenceOf } from "./idempotence.ts";
 
 /** What a server's COMMAND says of a command, as far as it matters here. */
 export interface CommandFacts {
@@ -113,6 +114,7 @@ export function classify(facts: CommandFacts): Command {
     mayReplicate: facts.mayReplicate || MAY_REPLICATE.has(facts.name),
     replicating: facts.replicating,
     script: SCRIPTS.has(facts.name),
+    idempotence: idempotenceOf(facts.name),
     noMulti: facts.noMulti,
     known: true,
   };

@@ -2,6 +2,7 @@
  * What the proxy has to know of a command to treat it rightly. One object per command, shared by all
  * requests; the hot path compares `kind` only.
  */
+import type { Idempotence } from "./idempotence.ts";
 
 /** Where a command may run and what repeating it does. */
 export const READ = 0; // no effect; any node fit to be read, else the master
@@ -66,6 +67,8 @@ export interface Command {
   readonly replicating: ReadonlySet<string> | null;
   /** Runs a script, whose own errors may look like the server's (a script can answer any text). */
   readonly script: boolean;
+  /** Whether a run more changes nothing, for a write of which nobody knows whether it ran. */
+  readonly idempotence: Idempotence;
   /** Redis does not queue it inside MULTI. */
   readonly noMulti: boolean;
   /** False for the objects that stand for every name the table does not have. */
@@ -83,6 +86,7 @@ export const OWN_REQUEST: Command = {
   mayReplicate: false,
   replicating: null,
   script: false,
+  idempotence: "never",
   noMulti: false,
   known: true,
 };

@@ -13,6 +13,7 @@ const UNKNOWN: Command = {
   mayReplicate: true,
   replicating: null,
   script: false,
+  idempotence: "never",
   noMulti: false,
   known: false,
 };

@@ -293,6 +293,12 @@ const failover = group({
     "text",
     "File in which the history of the group outlives a restart of the proxy; of this proxy alone.",
   ),
+  settleTime: duration({
+    default: "10s",
+    min: "0",
+    max: "1m",
+    doc: "How long a new master's NOREPLICAS is taken for its replicas still finding it: writes wait.",
+  }),
   switchTime: duration({
     default: "2s",
     min: "50ms",

@@ -1,147 +1,144 @@
 /**
- * PURE. What became of a request: the rules that decide whether it may be sent again. Nothing here is a
- * guess: a request is sent again only when it provably did not run or cannot matter (law 4).
+ * PURE. What becomes of a request that something happened to: one total function of what it is, what
+ * happened and what the configuration says of doubts. Nothing in it is a guess: a request is sent again
+ * without being asked to (`inFlight.onUnknown`) only when it provably did not run, or cannot matter (law
+ * 4).
  */
-import { isRepeatable } from "../commands/command.ts";
-import { lengthEnd, MINUS, readLength, STAR } from "../resp/bytes.ts";
-import { ReplyFramer } from "../resp/reply.ts";
-import type { NotRunCause, PlainKind, Request } from "../upstream/request.ts";
+import type { Config } from "../config/schema.ts";
 
-const OF_REPLICA = "cannot be used with replica instances. Please also note that";
-const IF_WRITABLE = "if a replica is configured to be writable (which is not the default)";
-const LOCAL_WRITES = "to replicas are just local and are not propagated.\r\n";
+/** What a request is, as far as a second run of it matters. */
+export const REQUEST_CLASSES = [
+  "read", // no effect
+  "idempotent", // a write, or a transaction of such, that leaves the same behind when it runs twice
+  "write", // any other write
+  "publish",
+  "transaction", // MULTI … EXEC as one unit
+  "script", // may write
+  "call", // may wait on the server, and was just sent: it may have been answered at once
+  "waiting-call", // has waited on the server for long enough to be answered, had there been anything for it
+  "watch", // WATCH itself
+  "watched", // EXEC of watched keys: only where they are watched
+  "node", // meant for this node as it is now: FAILOVER, SHUTDOWN, …
+] as const;
+export type RequestClass = (typeof REQUEST_CLASSES)[number];
+
+/** What may happen to a request. */
+export const REQUEST_EVENTS = [
+  // Refused: the server's word that it did not run.
+  "not-master",
+  "loading",
+  "link-down",
+  "no-replicas", // NOREPLICAS, while a new master's replicas find it
+  "refused-too-often", // the nodes do not agree with us; also NOREPLICAS at any other time
+  "login", // the connection that it waited for was not let in
+  // Its connection was lost.
+  "unsent", // before any byte of it was handed to the socket
+  "shut-down", // when its node had stopped writing in order to end: what was not answered did not run
+  "lost", // any other way: crashed, cut, given up; on a former master also: not answered in time
+  "lost-too-often",
+  // It waits to be sent again although it may have run, and a master is verified.
+  "another-master", // or the same node with another history: the process that may have run it is not the master
+  "same-master", // nothing can still come through the connection that was lost
+  "same-master-open", // something might
+  // It waited for too long (hold.maxTime), or the proxy shuts down.
+  "given-up",
+] as const;
+export type RequestEvent = (typeof REQUEST_EVENTS)[number];
+
+export type Outcome =
+  | "again" // sent again as soon as there is a way
+  | "again-though-it-may-have-run" // the same, once a master is verified: see the events for that
+  | "uncertain" // answered UNCERTAIN
+  | "error" // answered with an error that says: not run
+  | "null" // answered null, as if a watched key had changed
+  | "unwatched"; // answered OK; the next EXEC is null
+
+export type OnUnknown = Config["inFlight"]["onUnknown"];
 
 /**
- * Error replies a server gives before it runs anything (Redis server.c, processCommand), with their exact
- * texts, because a script can answer any text of its own. "slave" stands for "replica" in servers before 5.
+ * @param mayHaveRun it was lost before and sent again: what is known of this run says nothing of that one.
  */
-const NOT_RUN_TEXTS: readonly (readonly [string, NotRunCause])[] = [
-  ["-READONLY You can't write against a read only replica.\r\n", "not-master"],
-  ["-READONLY You can't write against a read only slave.\r\n", "not-master"],
-  ["-READONLY Can not run script with write flag on readonly replica\r\n", "not-master"],
-  [
-    "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)\r\n",
-    "not-master",
-  ],
-  ["-LOADING Redis is loading the dataset in memory\r\n", "loading"],
-  ["-LOADING Valkey is loading the dataset in memory\r\n", "loading"],
-  // Asked of a node that is a replica now (replication.c, waitCommand and waitaofCommand).
-  [`-ERR WAIT ${OF_REPLICA} since Redis 4.0 ${IF_WRITABLE} writes ${LOCAL_WRITES}`, "not-master"],
-  [`-ERR WAITAOF ${OF_REPLICA} writes ${LOCAL_WRITES}`, "not-master"],
-  ["-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n", "link-down"],
-];
-
-const EXECABORT = "-EXECABORT Transaction discarded because of";
-
-/** Longest text above, bytes, with room for what EXECABORT puts before it. */
-const LONGEST = 300;
-
-/** Reads an error reply: null when it does not say that the node was the wrong one for the request. */
-export function notRunCause(buf: Buffer, start: number, end: number): NotRunCause | null {
-  if (end - start > LONGEST) return null;
-  const text = buf.toString("latin1", start, end);
-  if (text.startsWith(EXECABORT)) return execAbortCause(text);
-  for (const [known, cause] of NOT_RUN_TEXTS) if (text === known) return cause;
-  return null;
+export function outcomeOf(
+  what: RequestClass,
+  event: RequestEvent,
+  policy: OnUnknown,
+  mayHaveRun: boolean,
+): Outcome {
+  const outcome = outcomeOfRun(what, event, policy);
+  const saysNotRun = outcome === "error" || outcome === "null";
+  return mayHaveRun && what !== "read" && saysNotRun ? "uncertain" : outcome;
 }
 
-/** EXEC's own check wraps the error: "EXECABORT Transaction discarded because of: READONLY …" (multi.c). */
-function execAbortCause(text: string): NotRunCause | null {
-  const wrapped = text.slice(EXECABORT.length);
-  for (const [known, cause] of NOT_RUN_TEXTS) if (wrapped === `: ${known.slice(1)}`) return cause;
-  return null;
-}
-
-/** Whether EXECABORT says only that a command was refused when it was queued. */
-export function isPreviousErrors(buf: Buffer, start: number, end: number): boolean {
-  if (end - start > LONGEST) return false;
-  return buf.toString("latin1", start, end) === `${EXECABORT} previous errors.\r\n`;
-}
-
-/**
- * What an error reply says of its request, as far as the node's state is concerned; null = it is the answer.
- * A transaction that was refused at its end because of a command refused at queue time for such a reason did
- * not run either.
- */
-export function refusalCause(request: Request, buf: Buffer, start: number, end: number): NotRunCause | null {
-  const cause = notRunCause(buf, start, end);
-  if (cause !== null) return cause;
-  if (request.command.script && isScriptOnReplica(buf, start, end)) return "not-master";
-  return request.queueRefusal !== null && isPreviousErrors(buf, start, end) ? request.queueRefusal : null;
-}
-
-/**
- * A script that does not declare what it does is let in by a replica and refused at its first write, so
- * nothing
- * of it was written (script.c, scriptVerifyWriteCommandAllow; the second form is that of servers before 7).
- */
-const SCRIPT_ON_REPLICA = [
-  /^-READONLY You can't write against a read only replica\. script: [^\r\n]{1,200}, on @user_\w+:\d+\.\r\n$/,
-  /^-ERR Error running script \(call to f_\w{40}\): [^\r\n]{1,64} -READONLY You can't write [^\r\n]+\r\n$/,
-];
-
-/** Longest text of these, bytes. */
-const LONGEST_OF_SCRIPT = 320;
-
-function isScriptOnReplica(buf: Buffer, start: number, end: number): boolean {
-  if (end - start > LONGEST_OF_SCRIPT) return false;
-  const text = buf.toString("latin1", start, end);
-  return SCRIPT_ON_REPLICA.some((form) => form.test(text));
-}
-
-/**
- * What EXEC's reply says of a transaction with scripts in it. Unlike a write, a script does not make a
- * replica refuse the whole of it: the script runs and is refused at its first write (server.c, processCommand
- * looks at the flags of the commands only). So where one was refused nothing was written.
- */
-export function unitRefusal(reply: Buffer): NotRunCause | null {
-  if (reply[0] !== STAR || !reply.includes(READONLY_ELEMENT)) return null;
-  const elements = readLength(reply, 1, reply.length);
-  const framer = new ReplyFramer();
-  let pos = lengthEnd;
-  for (let i = 0; i < elements; i++) {
-    const end = framer.next(reply, pos, reply.length);
-    if (reply[pos] === MINUS && isRefusedScript(reply, pos, end)) return "not-master";
-    pos = end;
+function outcomeOfRun(what: RequestClass, event: RequestEvent, policy: OnUnknown): Outcome {
+  switch (event) {
+    case "not-master":
+    case "loading":
+    case "link-down":
+    case "no-replicas":
+    case "unsent":
+      return notRun(what);
+    // What ends the node may be the request itself.
+    case "shut-down":
+      return what === "node" ? "uncertain" : notRun(what);
+    case "refused-too-often":
+    case "login":
+    case "given-up":
+      return "error";
+    case "lost":
+      return lost(what, policy);
+    case "lost-too-often":
+      return what === "read" || what === "watch" ? "error" : "uncertain";
+    case "another-master":
+    case "same-master":
+      return what === "watched" || what === "node" ? "uncertain" : notRun(what);
+    case "same-master-open":
+      return what === "read" || what === "watch" ? notRun(what) : "uncertain";
   }
-  return null;
 }
 
-/** In all of these errors; "Can not run script with write flag on readonly replica" is a function's. */
-const READONLY_ELEMENT = "-READONLY ";
-
-function isRefusedScript(buf: Buffer, start: number, end: number): boolean {
-  return notRunCause(buf, start, end) === "not-master" || isScriptOnReplica(buf, start, end);
+function notRun(what: RequestClass): Outcome {
+  switch (what) {
+    case "read":
+    case "idempotent":
+    case "write":
+    case "publish":
+    case "transaction":
+    case "script":
+    case "call":
+    case "waiting-call":
+      return "again";
+    // The keys are not watched any more: legal as long as the next EXEC answers null.
+    case "watch":
+      return "unwatched";
+    case "watched":
+      return "null";
+    case "node":
+      return "error";
+  }
 }
 
-/** What to do with a request whose connection died before its reply. */
-export type LossOutcome = "send-again" | "unknown";
-
-/**
- * A call that was waiting is issued again: it had not run. What it may have popped at the very instant of the
- * crash is lost with the connection either way. One that was just sent may have run without waiting.
- *
- * @param sent whether any byte of it may have reached the node.
- * @param wasWaiting it had been there long enough to have been answered, had there been anything for it.
- */
-export function outcomeOfLoss(kind: PlainKind, sent: boolean, wasWaiting: boolean): LossOutcome {
-  return !sent || isRepeatable(kind) || wasWaiting ? "send-again" : "unknown";
-}
-
-/**
- * Whether a refused script's error must be taken as its own: the same master is verified again in the same
- * epoch, so either the script made the error up or the refusal was real and passed; repeating could run it
- * twice, so its error is the answer.
- */
-export function isOwnError(request: Request, epoch: number): boolean {
-  const { command, refusal } = request;
-  if (refusal === null || request.refusedInEpoch !== epoch) return false;
-  return command.script || refusal[0] === STAR;
-}
-
-/** A request refused this often gets the server's refusal as its answer: the nodes do not agree with us. */
-const MAX_REFUSALS = 32;
-
-export function isRefusedTooOften(request: Request): boolean {
-  return request.refusals >= MAX_REFUSALS;
+/** Sent, and the connection ended without an answer. */
+function lost(what: RequestClass, policy: OnUnknown): Outcome {
+  switch (what) {
+    case "read":
+      return "again";
+    case "watch":
+      return "unwatched";
+    // It had not run. What it may have popped at the very instant of the crash is lost with the connection
+    // either way.
+    case "waiting-call":
+      return "again";
+    case "idempotent":
+      return policy === "error" ? "uncertain" : "again-though-it-may-have-run";
+    case "write":
+    case "publish":
+    case "transaction":
+    case "script":
+    case "call":
+      return policy === "retry-all" ? "again-though-it-may-have-run" : "uncertain";
+    // Without its watch it is another transaction.
+    case "watched":
+    case "node":
+      return "uncertain";
+  }
 }

@@ -16,8 +16,10 @@ import type { Lane, LaneKeeper, LaneLoss, LaneRole } from "../upstream/lane.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
 import { NOBODY, type NotRunCause, type Request, type RequestOwner } from "../upstream/request.ts";
+import { SeveredConnections } from "../upstream/severed.ts";
 import { Doubts } from "./doubts.ts";
 import { Hold } from "./hold.ts";
+import type { RequestEvent } from "./outcome.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
 export interface ReadTarget {
@@ -95,6 +97,9 @@ export class Router implements LaneKeeper {
   private readonly targets = new Map<NodeId, ReadTarget>();
   private readable: ReadTarget[] = [];
   private readonly waiting = new Set<WaitsForMaster>();
+  private readonly severed = new SeveredConnections();
+  /** When a new master's replicas must have found it, monotonic ms. */
+  private settledAtMs = Number.NEGATIVE_INFINITY;
   private questions = 0;
   private ticker: NodeJS.Timeout | null = null;
   private readonly options: RouterOptions;
@@ -137,6 +142,7 @@ export class Router implements LaneKeeper {
         chunks: new ChunkPool(),
         turn,
         keeper: this,
+        severed: this.severed,
         nowMs,
       },
     });
@@ -166,6 +172,11 @@ export class Router implements LaneKeeper {
     const before = this.epoch;
     if (keptUntilMs !== null) this.doubts.add(keptUntilMs, this.nowMs());
     this.epoch = epoch;
+    if (epoch.master !== before.master || epoch.history?.replid !== before.history?.replid) {
+      this.severed.clear();
+      const { failover, hold } = this.config;
+      this.settledAtMs = this.nowMs() + Math.min(failover.settleTime, hold.maxTime);
+    }
     this.writable = epoch.holdCause === null && epoch.master !== null;
     const gone = this.updateTargets(before, epoch);
     if (epoch.number !== before.number) this.leaveMaster(before);
@@ -179,6 +190,11 @@ export class Router implements LaneKeeper {
     const waiting = [...this.waiting];
     this.waiting.clear();
     for (const one of waiting) one.onWritable();
+  }
+
+  /** The master is new: its replicas may not have found it yet. */
+  get isSettling(): boolean {
+    return this.nowMs() < this.settledAtMs;
   }
 
   /** Tells somebody once when there is a master (again); not at once. */
@@ -385,10 +401,28 @@ export class Router implements LaneKeeper {
     return this.epoch.master ?? nodes[this.questions++ % nodes.length] ?? null;
   }
 
+  // Doubts
+
+  /**
+   * What is known of a request that may have run, now that it could be sent again through this connection;
+   * null = not known yet: in a moment.
+   */
+  doubtOf(request: Request, lane: Lane): RequestEvent | null {
+    const { severed } = request;
+    if (severed === null) return "another-master";
+    const { node, replid } = lane.target;
+    if (severed.node !== node || severed.replid !== replid) return "another-master";
+    if (severed.state === "ended") return "same-master";
+    if (severed.state === "spared") return "same-master-open";
+    if (lane.isOpen && severed.state === "open") this.pool.endSevered(lane, severed);
+    return null;
+  }
+
   // What the lanes report
 
   laneLost(lane: Lane, why: LaneLoss): void {
     this.counters.upstreamLost[lane.target.isPrivate ? "private" : "lane"]++;
+    if (lane.severed !== null) this.pool.lostWrites(lane.target.profile, lane.severed);
     if (lane.isRetiring) return;
     this.pool.forget(lane);
     this.evidence(LOSS_EVIDENCE[why], lane.target.node, lane.target.epoch);
@@ -412,7 +446,7 @@ export class Router implements LaneKeeper {
   }
 
   /** A node answered that it is the wrong one. */
-  refusedBy(lane: Lane, cause: NotRunCause): void {
+  refusedBy(lane: Lane, cause: Exclude<NotRunCause, "no-replicas">): void {
     this.evidence(cause, lane.target.node, lane.target.epoch);
   }
 

@@ -6,20 +6,30 @@
  * behind them are kept until their turn; what the proxy itself has to say is attached to the request before
  * it.
  */
-import { type Command, READ, WRITE } from "../commands/command.ts";
+import { type Command, isRepeatable, READ, WRITE } from "../commands/command.ts";
+import { isIdempotent } from "../commands/idempotence.ts";
+import { requestArgs } from "../resp/args.ts";
 import { MINUS, PLUS } from "../resp/bytes.ts";
 import { encodeError, encodeNullArray, OK, type Protocol } from "../resp/encode.ts";
 import {
-  isOwnError,
-  isRefusedTooOften,
-  notRunCause,
-  outcomeOfLoss,
-  refusalCause,
+  type OnUnknown,
+  type Outcome,
+  outcomeOf,
+  type RequestClass,
+  type RequestEvent,
 } from "../routing/outcome.ts";
+import { isOwnError, isRefusedTooOften, notRunCause, refusalCause } from "../routing/refusal.ts";
 import type { Router } from "../routing/router.ts";
 import { Chunk, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
-import { type Bond, type PlainKind, Request, type RequestOwner, type Rewrite } from "../upstream/request.ts";
+import {
+  type Bond,
+  type NotRunCause,
+  type PlainKind,
+  Request,
+  type RequestOwner,
+  type Rewrite,
+} from "../upstream/request.ts";
 import { isNoScript } from "./calls/scripts.ts";
 import type { Output } from "./output.ts";
 
@@ -60,6 +70,8 @@ export interface Sending {
   readonly undo?: () => void;
   readonly rewrite?: Rewrite;
   readonly repair?: () => Buffer | null;
+  /** A transaction that leaves the same behind when it runs twice. */
+  readonly isIdempotent?: boolean;
 }
 
 export class Flight implements RequestOwner {
@@ -136,6 +148,7 @@ export class Flight implements RequestOwner {
     request.undo = what.undo ?? null;
     request.rewrite = what.rewrite ?? null;
     request.repair = what.repair ?? null;
+    request.isIdempotent = what.isIdempotent === true;
     const { buf, start, end, owned } = frame;
     if (owned && end - start > LARGE_BYTES) lane.pushWhole(request, buf, start, end);
     else lane.pushCopy(request, buf, start, end);
@@ -178,39 +191,51 @@ export class Flight implements RequestOwner {
     return this.again.length === 0;
   }
 
+  /** @returns false when it has to wait, and what is behind it with it. */
   private sendOneAgain(request: Request): boolean {
     const { router } = this;
     if (request.refusal !== null && router.writable && isOwnError(request, router.epoch.number)) {
-      if (request.rewrite !== null && request.refusal[0] !== MINUS) {
-        this.answerWith(request, request.rewrite.replyFor(request.refusal));
-        return true;
-      }
-      this.sayNext(request.refusal);
-      if (request.trailer !== null) this.sayNext(request.trailer);
+      const { refusal, rewrite } = request;
+      this.answerNext(
+        request,
+        rewrite !== null && refusal[0] !== MINUS ? rewrite.replyFor(refusal) : refusal,
+      );
       return true;
     }
     const known = request.rewrite?.knownReply?.() ?? null;
     if (known !== null) {
-      this.answerWith(request, known);
+      this.answerNext(request, known);
       return true;
     }
     const lane = this.host.wayFor(request);
     if (lane === null) return false;
+    if (request.isInDoubt) {
+      const event = router.doubtOf(request, lane);
+      if (event === null) {
+        this.host.onLostAgain(DOUBT_CHECK_MS);
+        return false;
+      }
+      if (this.outcomeOf(request, event) !== "again") {
+        this.answerNext(request, this.uncertain());
+        return true;
+      }
+      request.isInDoubt = false;
+      router.counters.resentUnknown++;
+    }
     lane.pushAgain(request);
     this.moved ||= request.moved;
     this.sent(request, lane);
     return true;
   }
 
-  /** What waits to be sent again is answered instead. */
+  /** What waits to be sent again is answered instead: it did not run, as far as that is known. */
   refuseAgain(error: () => Buffer): void {
     const refused = this.again;
     this.again = [];
     for (const request of [...refused].reverse()) request.undo?.();
     for (const request of refused) {
-      // A call that waited on a connection that was lost may have got something at that instant.
-      const mayHaveRun = request.bond === "blocking" && request.kind === WRITE && request.losses > 0;
-      this.answerWith(request, mayHaveRun ? UNCERTAIN : error());
+      const isKnown = this.outcomeOf(request, "given-up") === "error";
+      this.answerWith(request, isKnown ? error() : this.uncertain());
     }
   }
 
@@ -218,6 +243,35 @@ export class Flight implements RequestOwner {
   private answerWith(request: Request, reply: Buffer): void {
     this.deliver(request, reply);
     if (request.command.handler !== "none") this.host.onSpecialDone(request, reply[0] === MINUS);
+  }
+
+  /** The same for the next one that was to be sent again: all before it is on the way, or answered. */
+  private answerNext(request: Request, reply: Buffer): void {
+    this.sayNext(reply);
+    if (request.trailer !== null) this.sayNext(request.trailer);
+    if (request.command.handler !== "none") this.host.onSpecialDone(request, reply[0] === MINUS);
+  }
+
+  private outcomeOf(request: Request, event: RequestEvent): Outcome {
+    const policy = this.router.config.inFlight.onUnknown;
+    return outcomeOf(this.classOf(request, policy), event, policy, request.mayHaveRun);
+  }
+
+  private classOf(request: Request, policy: OnUnknown): RequestClass {
+    const { command, bond, kind } = request;
+    if (bond === "watch" || bond === "watched" || bond === "node") return bond;
+    if (isRepeatable(kind)) return "read";
+    if (bond === "blocking") return this.wasWaiting(request) ? "waiting-call" : "call";
+    if (command.handler === "exec") return request.isIdempotent ? "idempotent" : "transaction";
+    if (command.script) return "script";
+    if (command.name === "publish" || command.name === "spublish") return "publish";
+    return policy === "retry-idempotent" && isIdempotentRequest(request) ? "idempotent" : "write";
+  }
+
+  private uncertain(): Buffer {
+    this.router.counters.uncertain++;
+    this.router.counters.proxyErrors++;
+    return UNCERTAIN;
   }
 
   clear(): void {
@@ -311,10 +365,7 @@ export class Flight implements RequestOwner {
     const { lane } = this;
     this.left(request);
     if (this.host.isClosed) return false;
-    const cause =
-      buf[start] === MINUS
-        ? refusalCause(request, buf, start, end)
-        : (request.rewrite?.refusalIn?.(buf.subarray(start, end)) ?? null);
+    const cause = this.causeIn(request, buf, start, end);
     const repaired = request.repair !== null && isNoScript(buf, start, end) ? withScript(request) : null;
     if (repaired !== null) {
       this.keep(repaired);
@@ -326,40 +377,78 @@ export class Flight implements RequestOwner {
       if (first !== undefined && first.order < request.order && request.kind !== WRITE)
         return this.keep(request);
       if (buf[start] === MINUS) request.undo?.();
-      const reply = Buffer.from(buf.subarray(start, end));
-      if (request.kind === WRITE) this.wrote(nowMs);
+      const isUnknown = cause !== null && this.outcomeOf(request, "refused-too-often") === "uncertain";
+      const reply = isUnknown ? this.uncertain() : Buffer.from(buf.subarray(start, end));
+      if (request.kind === WRITE) {
+        this.wrote(nowMs);
+        this.passOver(request.order);
+      }
       this.answerWith(request, request.rewrite === null ? reply : request.rewrite.replyFor(reply));
       this.host.onProgress();
       return false;
     }
-    request.refusals++;
     request.refusal = Buffer.from(buf.subarray(start, end));
+    if (cause === "no-replicas") return this.waitForReplicas(request);
+    request.refusals++;
     // A former master's refusal may come late: it says nothing of the master of now.
     request.refusedInEpoch = lane?.target.epoch ?? -1;
     // A node that refuses a "read" as a write knows better.
     if (cause === "not-master" && request.kind === READ) request.kind = WRITE;
     if (lane !== null) this.router.refusedBy(lane, cause);
     if (request.bond === "blocking" || request.bond === "change") this.host.onBlockingRefused();
-    return this.notRun(request);
+    return this.settle(request, cause, request.refusal);
+  }
+
+  /** Why the server did not run the request, where that is about the node; null = it is the answer. */
+  private causeIn(request: Request, buf: Buffer, start: number, end: number): NotRunCause | null {
+    const cause =
+      buf[start] === MINUS
+        ? refusalCause(request, buf, start, end)
+        : (request.rewrite?.refusalIn?.(buf.subarray(start, end)) ?? null);
+    return cause === "no-replicas" && !this.router.isSettling ? null : cause;
+  }
+
+  /** A new master's replicas are finding it: in a moment it will have the request. */
+  private waitForReplicas(request: Request): boolean {
+    const isKept = this.settle(request, "no-replicas", request.refusal ?? MASTER_CHANGED);
+    if (!isKept) return false;
+    request.settlings++;
+    this.host.onLostAgain(Math.min(MAX_SETTLE_PAUSE_MS, SETTLE_PAUSE_MS * request.settlings));
+    return true;
+  }
+
+  /**
+   * A write has run. What was refused before it for want of replicas must not run behind it: they
+   * attached in between, and the refusals are the answers, as without the proxy.
+   */
+  private passOver(order: number): void {
+    const passed = this.again.filter((one) => one.settlings > 0 && one.order < order);
+    if (passed.length === 0) return;
+    this.again = this.again.filter((one) => !passed.includes(one));
+    for (const one of passed) {
+      one.undo?.();
+      this.answerWith(one, one.mayHaveRun ? this.uncertain() : (one.refusal ?? MASTER_CHANGED));
+    }
   }
 
   lost(request: Request, sent: boolean): void {
     this.left(request);
     if (this.host.isClosed) return;
-    if (outcomeOfLoss(request.kind, sent, this.wasWaiting(request)) === "send-again") {
-      if (sent && request.bond === "blocking") this.router.counters.blockingReissued++;
-      if (sent && ++request.losses > MAX_LOSSES) {
-        request.undo?.();
-        this.answerWith(request, LOST_TOO_OFTEN);
-      } else if (this.notRun(request) && request.losses > QUICK_LOSSES) {
-        this.host.onLostAgain(Math.min(MAX_PAUSE_MS, 10 * 2 ** request.losses));
-      }
+    if (!sent) {
+      this.settle(request, "unsent", request.refusal ?? MASTER_CHANGED);
       this.host.onProgress();
       return;
     }
-    this.router.counters.uncertain++;
-    this.router.counters.proxyErrors++;
-    this.answerWith(request, UNCERTAIN);
+    const event = ++request.losses > MAX_LOSSES ? "lost-too-often" : "lost";
+    if (request.bond === "blocking" && this.outcomeOf(request, event) === "again") {
+      this.router.counters.blockingReissued++;
+      // It may have got something at that very instant.
+      request.mayHaveRun ||= request.kind === WRITE;
+    }
+    request.severed = this.lane?.severed ?? null;
+    if (this.settle(request, event, LOST_TOO_OFTEN) && request.losses > QUICK_LOSSES) {
+      this.host.onLostAgain(Math.min(MAX_PAUSE_MS, 10 * 2 ** request.losses));
+    }
     this.host.onProgress();
   }
 
@@ -369,30 +458,37 @@ export class Flight implements RequestOwner {
     return request.bond === "blocking" && waitedMs > this.router.config.probe.interval;
   }
 
-  /** It did not run, or does not matter: sent again, as far as that is the same for the client. */
-  private notRun(request: Request): boolean {
-    switch (request.bond) {
-      case "watch":
-        // The keys are not watched any more: legal as long as the next EXEC answers null.
-        this.host.onWatchLost();
-        this.deliver(request, OK);
-        break;
-      case "watched":
-        this.deliver(request, encodeNullArray(this.host.protocol));
-        this.host.onSpecialDone(request, true);
-        break;
-      case "node":
-        this.answerWith(request, request.refusal ?? MASTER_CHANGED);
-        break;
-      case "none":
-      case "blocking":
-      case "stream":
-      case "change": {
-        const { counters } = this.router;
+  /**
+   * Does with a request what the rules say.
+   * @param error what it is answered if it did not run and is not sent again.
+   * @returns whether it is kept, to be sent again.
+   */
+  private settle(request: Request, event: RequestEvent, error: Buffer): boolean {
+    const { counters } = this.router;
+    switch (this.outcomeOf(request, event)) {
+      case "again":
         if (request.kind === WRITE) counters.resentWrites++;
         else counters.resentReads++;
         return this.keep(request);
-      }
+      case "again-though-it-may-have-run":
+        request.mayHaveRun = true;
+        request.isInDoubt = true;
+        return this.keep(request);
+      case "unwatched":
+        this.host.onWatchLost();
+        this.deliver(request, OK);
+        break;
+      case "null":
+        this.deliver(request, encodeNullArray(this.host.protocol));
+        this.host.onSpecialDone(request, true);
+        break;
+      case "error":
+        request.undo?.();
+        this.answerWith(request, error);
+        break;
+      case "uncertain":
+        this.answerWith(request, this.uncertain());
+        break;
     }
     this.host.onProgress();
     return false;
@@ -455,9 +551,7 @@ export class Flight implements RequestOwner {
   refused(request: Request, error: Buffer): void {
     this.left(request);
     if (this.host.isClosed) return;
-    request.undo?.();
-    this.answerWith(request, error);
-    this.host.onProgress();
+    this.settle(request, "login", error);
   }
 
   connectionGone(lane: Lane): void {
@@ -469,6 +563,13 @@ export class Flight implements RequestOwner {
 const QUICK_LOSSES = 2;
 const MAX_LOSSES = 10;
 const MAX_PAUSE_MS = 1_000;
+
+/** Pause before a request that was refused for want of replicas is sent again: grows by the first, ms. */
+const SETTLE_PAUSE_MS = 10;
+const MAX_SETTLE_PAUSE_MS = 50;
+
+/** How often it is looked whether a connection that was lost has ended at the server, ms. */
+const DOUBT_CHECK_MS = 2;
 
 /** Longest time a timer of Node's can wait, ms; a call that waits for longer outlives any hold. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -494,15 +595,23 @@ const UNCERTAIN = encodeError(
 function withScript(request: Request): Request | null {
   const bytes = request.repair?.() ?? null;
   if (bytes === null) return null;
-  const { owner, command, kind, bond, order, trailer } = request;
+  const { owner, command, kind, bond, order, trailer, mayHaveRun } = request;
   const replies = request.rewrite?.replies ?? 2;
   const repaired = new Request(owner, command, kind, new Chunk(bytes, false), 0, bytes.length, replies);
   repaired.bond = bond;
   repaired.order = order;
   repaired.trailer = trailer;
+  repaired.mayHaveRun = mayHaveRun;
   return repaired;
 }
 
 function attach(request: Request, bytes: Buffer): void {
   request.trailer = request.trailer === null ? bytes : Buffer.concat([request.trailer, bytes]);
+}
+
+/** Whether a write that goes as it came leaves the same behind when it runs twice. */
+function isIdempotentRequest(request: Request): boolean {
+  const { command, chunk, start, end, replyCount, rewrite } = request;
+  if (replyCount > 1 || rewrite !== null) return false;
+  return isIdempotent(command, () => requestArgs(chunk.buffer.subarray(start, end), 0));
 }

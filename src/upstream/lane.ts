@@ -1,5 +1,6 @@
 import { strict as assert } from "node:assert";
 import type { Socket } from "node:net";
+import { WRITE } from "../commands/command.ts";
 import type { Address } from "../config/address.ts";
 import { dial, type StreamHandler } from "../net.ts";
 import { GREATER, MINUS } from "../resp/bytes.ts";
@@ -11,6 +12,7 @@ import { Handshake } from "./handshake.ts";
 import { PartialReply } from "./partial.ts";
 import type { Profile } from "./profile.ts";
 import { NOBODY, Request, type RequestOwner } from "./request.ts";
+import { killRequests, type Severed, type SeveredConnections } from "./severed.ts";
 
 /**
  * One upstream connection: requests go out in order, replies come back in the same order. Shared by many
@@ -68,6 +70,7 @@ export interface LaneContext {
   readonly chunks: ChunkPool;
   readonly turn: Turn;
   readonly keeper: LaneKeeper;
+  readonly severed: SeveredConnections;
   nowMs(): number;
 }
 
@@ -116,8 +119,10 @@ export class Lane implements Flushable, StreamHandler {
    * is a message.
    */
   carriesMessages = false;
-  /** A private connection's number at the server (CLIENT ID), once it is open. */
+  /** A master's connection's number at the server (CLIENT ID), once it is open. */
   serverId: number | null = null;
+  /** What is left of it at the server when it was lost with writes unanswered; null = nothing. */
+  severed: Severed | null = null;
   /**
    * Its session changed it (its user, database or protocol, what it watches) in a way that another of the
    * same profile must not meet: it ends with its use.
@@ -135,6 +140,8 @@ export class Lane implements Flushable, StreamHandler {
   private readonly context: LaneContext;
   private readonly socket: Socket;
   private handshake: Handshake | null;
+  /** Lost connections whose end the server was asked for, in that order. */
+  private ending: Severed[] = [];
   private connected = false;
   private timer: NodeJS.Timeout | null;
 
@@ -159,7 +166,7 @@ export class Lane implements Flushable, StreamHandler {
     this.chunk = this.takeChunk(0);
     this.partial = new PartialReply(this.framer, context.settings.maxReplyBytes);
     const replid = target.role === "master" ? target.replid : null;
-    this.handshake = new Handshake(target.profile, replid, target.isPrivate);
+    this.handshake = new Handshake(target.profile, replid, target.isPrivate || target.role === "master");
     const { connectTimeoutMs, keepAliveMs } = context.settings;
     this.timer = setTimeout(() => this.fail("connect-failed"), connectTimeoutMs);
     this.socket = dial({ address: target.address, keepAliveMs, onConnect: () => this.onConnect() }, this);
@@ -466,11 +473,17 @@ export class Lane implements Flushable, StreamHandler {
   }
 
   private onHandshakeReply(reply: Buffer): void {
+    const asked = this.ending.shift();
+    if (asked !== undefined) {
+      this.context.severed.settle(asked, Buffer.from(reply));
+      if (this.ending.length === 0) this.endSevered(false);
+      return;
+    }
     const result = this.handshake?.onReply(reply) ?? null;
     if (result === null) return;
     switch (result.kind) {
       case "accepted":
-        return this.opened();
+        return this.endSevered(true);
       case "refused":
         return this.refuse(result.error);
       case "not-ready":
@@ -478,6 +491,22 @@ export class Lane implements Flushable, StreamHandler {
       case "not-master":
         return this.fail("not-master");
     }
+  }
+
+  /**
+   * Has the server end what is left of lost connections to it, or waits while another connection does,
+   * before it carries anything of a client. The server is known to be the process that they were
+   * connected to: its numbers are no other clients'.
+   */
+  private endSevered(isFirst: boolean): void {
+    if (this.state !== "connecting") return;
+    const { role, node, replid } = this.target;
+    if (role !== "master" || replid === null) return this.opened();
+    const { severed } = this.context;
+    this.ending = severed.take(node, replid, isFirst);
+    if (this.ending.length > 0) this.socket.write(killRequests(this.ending));
+    else if (severed.isAsking(node, replid)) severed.whenSettled(() => this.endSevered(false));
+    else this.opened();
   }
 
   private opened(): void {
@@ -530,6 +559,7 @@ export class Lane implements Flushable, StreamHandler {
     if (this.dropped) return this.destroy();
     if (this.state === "closed") return;
     const unsent = this.firstUnsent;
+    if (this.hasSentWrites) this.severed = this.context.severed.add(this.target, this.serverId);
     const request = this.end();
     this.context.keeper.laneLost(this, why);
     this.context.keeper.laneClosed(this);
@@ -543,6 +573,15 @@ export class Lane implements Flushable, StreamHandler {
     this.drained();
   }
 
+  /** Whether something that may have an effect was sent to the master and is unanswered. */
+  private get hasSentWrites(): boolean {
+    if (this.target.role !== "master") return false;
+    for (let one = this.first; one !== null && one !== this.firstUnsent; one = one.next) {
+      if (one.kind === WRITE) return true;
+    }
+    return false;
+  }
+
   /** Closes the socket; returns the requests that were unanswered. */
   private end(): Request | null {
     const request = this.first;
@@ -553,6 +592,7 @@ export class Lane implements Flushable, StreamHandler {
     this.inFlight = 0;
     this.stopTimer();
     this.socket.destroy();
+    for (const one of this.ending.splice(0)) this.context.severed.settle(one, null);
     this.owner?.connectionGone(this);
     return request;
   }

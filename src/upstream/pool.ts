@@ -1,10 +1,12 @@
 import type { Address } from "../config/address.ts";
 import type { Counters } from "../metrics.ts";
 import type { Epoch, NodeId } from "../topology/epoch.ts";
+import { ask } from "./ask.ts";
 import { Convoy } from "./convoy.ts";
 import { Lane, type LaneContext, type LaneRole, type LaneTarget } from "./lane.ts";
 import { ANONYMOUS, Profile, type Profiles } from "./profile.ts";
 import type { Request, RequestOwner } from "./request.ts";
+import { killRequest, type Severed } from "./severed.ts";
 
 export interface PoolSettings {
   readonly maxLanes: number;
@@ -212,6 +214,24 @@ export class LanePool {
     if (profile.master === lane) profile.master = null;
     if (profile.bulk === lane) profile.bulk = null;
     if (profile.readers.get(node) === lane) profile.readers.delete(node);
+  }
+
+  /**
+   * A connection was lost with writes unanswered. Connections that its sessions may find open already
+   * have the server end what is left of it before they carry anything more; new ones do so by themselves.
+   */
+  lostWrites(profile: Profile, severed: Severed): void {
+    for (const lane of [...profile.idle]) lane.destroy();
+    if (severed.state !== "open") return;
+    for (const lane of [profile.master, profile.bulk]) {
+      if (lane?.isOpen === true && lane.target.replid === severed.replid) this.endSevered(lane, severed);
+    }
+  }
+
+  /** Has the server end what is left of a lost connection, through another one that is open. */
+  endSevered(lane: Lane, severed: Severed): void {
+    severed.state = "asked";
+    ask(lane, killRequest(severed), (reply) => this.context.severed.settle(severed, reply));
   }
 
   /**

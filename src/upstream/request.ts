@@ -2,6 +2,7 @@ import type { Command, Kind, SPECIAL } from "../commands/command.ts";
 import { encodeNull, type Protocol } from "../resp/encode.ts";
 import type { Chunk } from "./chunk.ts";
 import type { Lane } from "./lane.ts";
+import type { Severed } from "./severed.ts";
 
 /**
  * Where a request can be repeated or not is decided by this; SPECIAL commands are plain once they are sent.
@@ -9,7 +10,7 @@ import type { Lane } from "./lane.ts";
 export type PlainKind = Exclude<Kind, typeof SPECIAL>;
 
 /** What an error reply that says "did not run" says about the node. */
-export type NotRunCause = "not-master" | "loading" | "link-down";
+export type NotRunCause = "not-master" | "loading" | "link-down" | "no-replicas";
 
 /**
  * What ties a request to its private connection: it cannot be repeated on a shared one.
@@ -126,10 +127,19 @@ export class Request {
   /** The refusal it is sent again for, and the epoch it came in. */
   refusal: Buffer | null = null;
   refusedInEpoch = -1;
+  /** It was lost with a connection once, and sent again although it may have run there. */
+  mayHaveRun = false;
+  /** It waits to be sent again for that, and it is not known yet whether it may be. */
+  isInDoubt = false;
+  /** What is left of the connection that it was lost with last; null = nothing. */
+  severed: Severed | null = null;
+  /** For a transaction: whether it leaves the same behind when it runs twice. */
+  isIdempotent = false;
   /** Connections that were lost while it was unanswered. */
   losses = 0;
-  /** Times it was refused as not run. */
+  /** Times it was refused as not run; and for want of replicas, which passes. */
   refusals = 0;
+  settlings = 0;
   bond: Bond = "none";
   /** Its place among the session's requests; -1 until it is sent for the first time. */
   order = -1;

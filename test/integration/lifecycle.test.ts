@@ -300,6 +300,7 @@ describe("what others build on", () => {
       "uncertain",
       "resent_reads",
       "resent_writes",
+      "resent_unknown",
       "switches",
       "problems",
     ],

@@ -92,9 +92,17 @@ export class ChaosLink {
     this.#stalled = new Set(ways.length === 0 ? (["up", "down"] as const) : ways);
   }
 
+  /** The same for the connection accepted last alone. */
+  stallNewest(): void {
+    const newest = [...this.#connections].at(-1);
+    if (newest === undefined) throw new Error("no connection to stall");
+    newest.stalled = true;
+  }
+
   /** Ends a stall: what was swallowed meanwhile is delivered, late. */
   resume(): void {
     this.#stalled = new Set();
+    for (const connection of this.#connections) connection.stalled = false;
     for (const connection of this.#connections) connection.pump();
   }
 
@@ -156,16 +164,17 @@ class Connection {
   readonly #far: net.Socket;
   readonly #up: Direction;
   readonly #down: Direction;
+  stalled = false;
 
   constructor(link: ChaosLink, near: net.Socket, far: net.Socket, onClosed: () => void) {
     this.#near = near;
     this.#far = far;
-    this.#up = new Direction(link, "up", near, far);
-    this.#down = new Direction(link, "down", far, near);
+    this.#up = new Direction(link, this, "up", near, far);
+    this.#down = new Direction(link, this, "down", far, near);
     for (const [socket, other] of [[near, far] as const, [far, near] as const]) {
       // A broken side breaks the other one too, but a stalled link hides that like everything else.
       socket.on("error", () => {
-        if (!link.stalled) other.resetAndDestroy();
+        if (!link.stalled && !this.stalled) other.resetAndDestroy();
       });
       socket.on("close", () => {
         if (near.destroyed && far.destroyed) onClosed();
@@ -205,6 +214,7 @@ const QUEUE_BYTES_MAX = 4 * 1024 * 1024;
 
 class Direction {
   readonly #link: ChaosLink;
+  readonly #connection: Connection;
   readonly #way: Way;
   readonly #from: net.Socket;
   readonly #to: net.Socket;
@@ -214,8 +224,9 @@ class Direction {
   /** Waiting for the next turn of the event loop or for room in the socket. */
   #isWaiting = false;
 
-  constructor(link: ChaosLink, way: Way, from: net.Socket, to: net.Socket) {
+  constructor(link: ChaosLink, connection: Connection, way: Way, from: net.Socket, to: net.Socket) {
     this.#link = link;
+    this.#connection = connection;
     this.#way = way;
     this.#from = from;
     this.#to = to;
@@ -227,7 +238,8 @@ class Direction {
   /** Passes on what is due. */
   pump(): void {
     clearTimeout(this.#timer);
-    while (!this.#link.stalls(this.#way) && !this.#isWaiting && !this.#to.destroyed) {
+    const isStalled = this.#link.stalls(this.#way) || this.#connection.stalled;
+    while (!isStalled && !this.#isWaiting && !this.#to.destroyed) {
       const parcel = this.#queue[0];
       if (parcel === undefined) break;
       const waitMs = parcel.dueMs - performance.now();

@@ -169,7 +169,9 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
   const { replies } = transaction;
   const rewrite = transaction.call(buf);
   const bond = bondOf(session, transaction);
-  const what: Sending = { command: frame.command, kind, replies, bond };
+  const { onUnknown } = session.router.config.inFlight;
+  const isIdempotent = onUnknown === "retry-idempotent" && transaction.isIdempotent;
+  const what: Sending = { command: frame.command, kind, replies, bond, isIdempotent };
   session.transaction = null;
   session.router.counters.requests.transaction++;
   session.send(rewrite === null ? what : { ...what, rewrite }, lane, wholeOf(buf));

@@ -8,7 +8,7 @@
 import { lengthEnd, readLength, STAR } from "../../resp/bytes.ts";
 import { encodeNullArray, type Protocol } from "../../resp/encode.ts";
 import { ReplyFramer } from "../../resp/reply.ts";
-import { unitRefusal } from "../../routing/outcome.ts";
+import { unitRefusal } from "../../routing/refusal.ts";
 import type { NotRunCause, Rewrite } from "../../upstream/request.ts";
 
 /** One such command. */

@@ -1,4 +1,6 @@
 import { arityFits, type Command, isRepeatable } from "../../commands/command.ts";
+import { isIdempotent } from "../../commands/idempotence.ts";
+import { requestArgs } from "../../resp/args.ts";
 import { encodeError, encodeRequest } from "../../resp/encode.ts";
 import { type Step, StepsCall } from "./steps.ts";
 
@@ -12,6 +14,7 @@ export class Transaction {
   /** A command was refused when it was queued: EXEC answers EXECABORT. */
   spoilt = false;
   private readonly frames: Buffer[] = [];
+  private readonly commands: Command[] = [];
   /** Commands among them, and besides them, that concern the session itself; null = none. */
   private steps: Step[] | null = null;
   private hasScript = false;
@@ -32,6 +35,16 @@ export class Transaction {
   /** Whether all it does can be done twice without harm. */
   get isRepeatable(): boolean {
     return this.repeatable;
+  }
+
+  /** Whether all it does leaves the same behind when it is done twice. */
+  get isIdempotent(): boolean {
+    if (this.steps !== null || this.before.length > 0) return false;
+    return this.frames.every((frame, i) => {
+      const command = this.commands[i];
+      if (command === undefined) return false;
+      return isRepeatable(command.plainKind) || isIdempotent(command, () => requestArgs(frame, 0));
+    });
   }
 
   /** Commands queued. */
@@ -60,6 +73,7 @@ export class Transaction {
   /** Queues a copy of the frame. */
   add(command: Command, frame: Buffer): void {
     this.frames.push(Buffer.from(frame));
+    this.commands.push(command);
     this.bytes += frame.length;
     this.repeatable &&= isRepeatable(command.plainKind);
     this.hasScript ||= command.script;

@@ -1,268 +1,156 @@
 import { describe, expect, it } from "vitest";
 import {
-  type Command,
-  isRepeatable,
-  MASTER_READ,
-  PREFER_MASTER,
-  READ,
-  WRITE,
-} from "../../../src/commands/command.ts";
-import { CommandTable } from "../../../src/commands/table.ts";
-import {
-  isOwnError,
-  isPreviousErrors,
-  isRefusedTooOften,
-  notRunCause,
-  outcomeOfLoss,
-  refusalCause,
-  unitRefusal,
+  type OnUnknown,
+  type Outcome,
+  outcomeOf,
+  REQUEST_CLASSES,
+  REQUEST_EVENTS,
+  type RequestClass,
+  type RequestEvent,
 } from "../../../src/routing/outcome.ts";
-import { Chunk } from "../../../src/upstream/chunk.ts";
-import { NOBODY, type NotRunCause, Request } from "../../../src/upstream/request.ts";
 
-const table = new CommandTable();
+const POLICIES: readonly OnUnknown[] = ["error", "retry-idempotent", "retry-all"];
 
-function command(name: string): Command {
-  return table.lookup(Buffer.from(name), 0, name.length);
+/** One letter an outcome, so that the whole table can be seen at once. */
+const LETTERS: Readonly<Record<string, Outcome>> = {
+  a: "again",
+  m: "again-though-it-may-have-run",
+  u: "uncertain",
+  e: "error",
+  n: "null",
+  w: "unwatched",
+};
+
+/**
+ * All of it: three letters a cell, one for each policy (error, retry-idempotent, retry-all); in the
+ * second table for what may have run before.
+ */
+const COLUMNS = "read idem writ publ tran scri call wait watc xwat node";
+const CLASS_OF: Readonly<Record<string, RequestClass>> = {
+  read: "read",
+  idem: "idempotent",
+  writ: "write",
+  publ: "publish",
+  tran: "transaction",
+  scri: "script",
+  call: "call",
+  wait: "waiting-call",
+  watc: "watch",
+  xwat: "watched",
+  node: "node",
+};
+const FIRST_RUN = `
+                    ${COLUMNS}
+  not-master        aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  nnn  eee
+  loading           aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  nnn  eee
+  link-down         aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  nnn  eee
+  no-replicas       aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  nnn  eee
+  refused-too-often eee  eee  eee  eee  eee  eee  eee  eee  eee  eee  eee
+  login             eee  eee  eee  eee  eee  eee  eee  eee  eee  eee  eee
+  unsent            aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  nnn  eee
+  shut-down         aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  nnn  uuu
+  lost              aaa  umm  uum  uum  uum  uum  uum  aaa  www  uuu  uuu
+  lost-too-often    eee  uuu  uuu  uuu  uuu  uuu  uuu  uuu  eee  uuu  uuu
+  another-master    aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  uuu  uuu
+  same-master       aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  uuu  uuu
+  same-master-open  aaa  uuu  uuu  uuu  uuu  uuu  uuu  uuu  www  uuu  uuu
+  given-up          eee  eee  eee  eee  eee  eee  eee  eee  eee  eee  eee
+`;
+const SECOND_RUN = `
+                    ${COLUMNS}
+  not-master        aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  uuu  uuu
+  loading           aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  uuu  uuu
+  link-down         aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  uuu  uuu
+  no-replicas       aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  uuu  uuu
+  refused-too-often eee  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu
+  login             eee  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu
+  unsent            aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  uuu  uuu
+  shut-down         aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  uuu  uuu
+  lost              aaa  umm  uum  uum  uum  uum  uum  aaa  www  uuu  uuu
+  lost-too-often    eee  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu
+  another-master    aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  uuu  uuu
+  same-master       aaa  aaa  aaa  aaa  aaa  aaa  aaa  aaa  www  uuu  uuu
+  same-master-open  aaa  uuu  uuu  uuu  uuu  uuu  uuu  uuu  www  uuu  uuu
+  given-up          eee  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu  uuu
+`;
+
+interface Row {
+  readonly what: RequestClass;
+  readonly event: RequestEvent;
+  readonly policy: OnUnknown;
+  readonly expected: Outcome;
 }
 
-function request(name: string): Request {
-  return new Request(NOBODY, command(name), WRITE, new Chunk(Buffer.alloc(0), false), 0, 0, 1);
+function rowsOf(table: string): Row[] {
+  const [head = "", ...lines] = table.trim().split("\n");
+  const columns = head.trim().split(/\s+/);
+  return lines.flatMap((line) => {
+    const [event = "", ...cells] = line.trim().split(/\s+/);
+    return cells.flatMap((cell, i) =>
+      POLICIES.map((policy, k) => ({
+        what: CLASS_OF[columns[i] ?? ""] as RequestClass,
+        event: event as RequestEvent,
+        policy,
+        expected: LETTERS[cell[k] ?? ""] as Outcome,
+      })),
+    );
+  });
 }
 
-/** Asks about a text that lies somewhere in a read buffer. */
-function cause(text: string): NotRunCause | null {
-  const buf = Buffer.from(`+OK\r\n${text}-ERR next\r\n`, "latin1");
-  return notRunCause(buf, 5, 5 + Buffer.byteLength(text, "latin1"));
-}
+describe.each([
+  ["that was sent once", FIRST_RUN, false],
+  ["that was lost before and sent again although it may have run", SECOND_RUN, true],
+] as const)("a request %s", (_, table, mayHaveRun) => {
+  const rows = rowsOf(table);
 
-/** As servers write them: Redis server.c and script.c, Valkey for its own name. */
-const TEXTS: readonly (readonly [NotRunCause, string])[] = [
-  ["not-master", "READONLY You can't write against a read only replica."],
-  ["not-master", "READONLY You can't write against a read only slave."],
-  ["not-master", "READONLY Can not run script with write flag on readonly replica"],
-  [
-    "not-master",
-    "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is " +
-      "configured to be writable (which is not the default) writes to replicas are just local and are not propagated.",
-  ],
-  [
-    "not-master",
-    "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just local " +
-      "and are not propagated.",
-  ],
-  ["loading", "LOADING Redis is loading the dataset in memory"],
-  ["loading", "LOADING Valkey is loading the dataset in memory"],
-  ["link-down", "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."],
-];
-
-const EXECABORT = "-EXECABORT Transaction discarded because of";
-const PREVIOUS = `${EXECABORT} previous errors.\r\n`;
-
-describe("an error reply that says the request did not run", () => {
-  it.each(TEXTS)("is read as %s: %s", (expected, text) => {
-    expect(cause(`-${text}\r\n`)).toBe(expected);
+  it("has an outcome for each class, event and policy, and the table has them all", () => {
+    const keys = rows.map(({ what, event, policy }) => `${what} ${event} ${policy}`);
+    const all = REQUEST_CLASSES.flatMap((what) =>
+      REQUEST_EVENTS.flatMap((event) => POLICIES.map((policy) => `${what} ${event} ${policy}`)),
+    );
+    expect(keys.toSorted()).toEqual(all.toSorted());
+    for (const { expected } of rows) expect(expected).toBeDefined();
   });
 
-  it.each(TEXTS)("is read as %s inside EXECABORT: %s", (expected, text) => {
-    expect(cause(`${EXECABORT}: ${text}\r\n`)).toBe(expected);
-  });
-});
-
-const NEAR_MISSES: readonly string[] = [
-  ...TEXTS.flatMap(([, text]) => [
-    `-${text.split(" ")[0]}\r\n`,
-    `-${text.split(" ")[0]} \r\n`,
-    `-${text.slice(0, -1)}\r\n`,
-    `-${text}x\r\n`,
-    `-${text} \r\n`,
-    `- ${text}\r\n`,
-    `-ERR ${text}\r\n`,
-    `-${text.toLowerCase()}\r\n`,
-    `-${text} script: 2fa2b029f72572e803ff55a09b1282699aecae6a, on @user_script:1.\r\n`,
-    `+${text}\r\n`,
-    `-${text}\n`,
-    `${EXECABORT} ${text}\r\n`,
-    `${EXECABORT}: -${text}\r\n`,
-    `${EXECABORT}: ${text}.\r\n`,
-    `-EXECABORT ${text}\r\n`,
-    `${EXECABORT}: ${EXECABORT.slice(1)}: ${text}\r\n`,
-  ]),
-  PREVIOUS,
-  `${EXECABORT}: OOM command not allowed when used memory > 'maxmemory'.\r\n`,
-  "-READONLY my own script says so\r\n",
-  "-LOADING the level, please wait\r\n",
-  "-MASTERDOWN proxy: not run: no master within hold.maxTime (30000 ms)\r\n",
-  "-NOREPLICAS Not enough good replicas to write.\r\n",
-  "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n",
-  "-ERR unknown command 'foo', with args beginning with: \r\n",
-  `-READONLY You can't write against a read only replica.${" ".repeat(200)}\r\n`,
-];
-
-describe("an error reply that only looks like that", () => {
-  it.each([...new Set(NEAR_MISSES)])("is the answer: %j", (text) => {
-    expect(cause(text)).toBeNull();
-  });
-});
-
-describe("EXEC refused because of errors before it", () => {
-  const asks = (text: string): boolean => isPreviousErrors(Buffer.from(`:1\r\n${text}`), 4, 4 + text.length);
-
-  it("is told from EXEC refused for a cause of its own", () => {
-    expect(asks(PREVIOUS)).toBe(true);
-    for (const [, text] of TEXTS) expect(asks(`${EXECABORT}: ${text}\r\n`)).toBe(false);
-  });
-
-  it("did not run for the cause that refused the queued command", () => {
-    for (const queueRefusal of ["not-master", "loading", "link-down"] as const) {
-      const exec = request("exec");
-      exec.queueRefusal = queueRefusal;
-      const buf = Buffer.from(`+QUEUED\r\n${PREVIOUS}`);
-      expect(refusalCause(exec, buf, 9, buf.length)).toBe(queueRefusal);
-    }
-  });
-
-  it("is the answer when no queued command was refused for such a cause", () => {
-    const buf = Buffer.from(PREVIOUS);
-    expect(refusalCause(request("exec"), buf, 0, buf.length)).toBeNull();
-  });
-
-  it("names its own cause before that of a queued command", () => {
-    const exec = request("exec");
-    exec.queueRefusal = "loading";
-    const buf = Buffer.from(`${EXECABORT}: ${TEXTS[0]![1]}\r\n`);
-    expect(refusalCause(exec, buf, 0, buf.length)).toBe("not-master");
-  });
-
-  it("changes nothing about other errors of that transaction", () => {
-    const exec = request("exec");
-    exec.queueRefusal = "not-master";
-    const buf = Buffer.from("-EXECABORT something else\r\n");
-    expect(refusalCause(exec, buf, 0, buf.length)).toBeNull();
-  });
-});
-
-describe("a script that a replica stopped at its first write", () => {
-  const sha = "61636018f4e6b5817b89791bbed242f93fa089e3";
-  const now = `-READONLY You can't write against a read only replica. script: ${sha}, on @user_script:1.\r\n`;
-  const before7 =
-    `-ERR Error running script (call to f_${sha}): @user_script:1: @user_script: 1: ` +
-    "-READONLY You can't write against a read only replica. \r\n";
-
-  it.each([now, before7, now.replace("@user_script", "@user_function")])("did not run (31): %s", (text) => {
-    const buf = Buffer.from(text);
-    expect(refusalCause(request("eval"), buf, 0, buf.length)).toBe("not-master");
-    expect(refusalCause(request("fcall"), buf, 0, buf.length)).toBe("not-master");
-  });
-
-  it.each([now, before7])("is told from other commands, which cannot answer that: %s", (text) => {
-    const buf = Buffer.from(text);
-    expect(refusalCause(request("set"), buf, 0, buf.length)).toBeNull();
-  });
-
-  it.each([
-    `${now.slice(0, -2)} and more\r\n`,
-    now.replace("READONLY", "ERR"),
-    now.replace(sha, "x".repeat(300)),
-    "-ERR something else script: x, on @user_script:1.\r\n",
-  ])("is not every error of a script: %s", (text) => {
-    const buf = Buffer.from(text);
-    expect(refusalCause(request("eval"), buf, 0, buf.length)).toBeNull();
-  });
-});
-
-describe("a request whose connection died", () => {
-  it.each([
-    ["a read", READ, true, "send-again"],
-    ["a read", READ, false, "send-again"],
-    ["a read of the master", MASTER_READ, true, "send-again"],
-    ["a read of the master", MASTER_READ, false, "send-again"],
-    ["a read that prefers the master", PREFER_MASTER, true, "send-again"],
-    ["a read that prefers the master", PREFER_MASTER, false, "send-again"],
-    ["a write", WRITE, true, "unknown"],
-    ["a write", WRITE, false, "send-again"],
-  ] as const)("%s (kind %i, sent: %s) → %s", (_, kind, sent, outcome) => {
-    expect(outcomeOfLoss(kind, sent, false)).toBe(outcome);
-  });
-
-  it("of a call that was waiting is that it waits on, also when it may have popped (21, 22)", () => {
-    expect(outcomeOfLoss(WRITE, true, true)).toBe("send-again");
-    expect(outcomeOfLoss(WRITE, true, false)).toBe("unknown");
-  });
-
-  it("is never sent again when it was sent and may have an effect, whatever the command", () => {
-    for (const name of ["set", "eval", "publish", "exec", "blpop", "xreadgroup", "nosuch"]) {
-      const { plainKind } = command(name);
-      expect([name, isRepeatable(plainKind), outcomeOfLoss(plainKind, true, false)]).toEqual([
-        name,
-        false,
-        "unknown",
-      ]);
-    }
-  });
-});
-
-describe("a script's refusal", () => {
-  const refused = (name: string, inEpoch: number): Request => {
-    const one = request(name);
-    one.refusal = Buffer.from(`-${TEXTS[0]![1]}\r\n`);
-    one.refusedInEpoch = inEpoch;
-    return one;
-  };
-
-  it.each(["eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"])(
-    "is the script's own in the epoch it came in, since the same master was verified again: %s",
-    (name) => {
-      expect(isOwnError(refused(name, 7), 7)).toBe(true);
+  it.each(rows)(
+    "$what, $event, $policy → $expected (12, 13, 14, 19)",
+    ({ what, event, policy, expected }) => {
+      expect(outcomeOf(what, event, policy, mayHaveRun)).toBe(expected);
     },
   );
-
-  it("was the server's when another master has come since", () => {
-    expect(isOwnError(refused("eval", 7), 8)).toBe(false);
-  });
-
-  it("is not asked about for a command that runs no script", () => {
-    expect(isOwnError(refused("set", 7), 7)).toBe(false);
-  });
-
-  it("is none where nothing was refused", () => {
-    expect(isOwnError(request("eval"), -1)).toBe(false);
-  });
 });
 
-describe("a transaction's reply with scripts in it (18)", () => {
-  const SCRIPT =
-    "-READONLY You can't write against a read only replica. script: 27cc1c15, on @user_script:1.\r\n";
-  const FUNCTION = "-READONLY Can not run script with write flag on readonly replica\r\n";
+const all = REQUEST_CLASSES.flatMap((what) =>
+  REQUEST_EVENTS.flatMap((event) =>
+    POLICIES.flatMap((policy) => [false, true].map((mayHaveRun) => ({ what, event, policy, mayHaveRun }))),
+  ),
+).map((one) => ({ ...one, outcome: outcomeOf(one.what, one.event, one.policy, one.mayHaveRun) }));
 
-  it.each([
-    ["a script refused at its first write", `*2\r\n$1\r\nx\r\n${SCRIPT}`, "not-master"],
-    ["a function refused", `*1\r\n${FUNCTION}`, "not-master"],
-    ["a script refused behind a nested reply", `*2\r\n*2\r\n:1\r\n*0\r\n${SCRIPT}`, "not-master"],
-    ["another error of a script", "*1\r\n-ERR boom\r\n", null],
-    ["the text inside of a value", `*1\r\n$${SCRIPT.length - 2}\r\n${SCRIPT}`, null],
-    ["the text inside of a nested reply", `*1\r\n*1\r\n${SCRIPT}`, null],
-    ["another text that begins alike", "*1\r\n-READONLY made up\r\n", null],
-    ["null", "*-1\r\n", null],
-    ["an error", SCRIPT, null],
-  ])("with %s", (_what, reply, cause) => {
-    expect(unitRefusal(Buffer.from(reply))).toBe(cause);
+describe("what holds for all of them", () => {
+  it("nothing with an effect is said not to have run when it may have", () => {
+    for (const { what, outcome, mayHaveRun } of all) {
+      if (mayHaveRun && what !== "read") expect(["error", "null"]).not.toContain(outcome);
+    }
   });
 
-  it("that was taken for a refusal is the answer when the same master is verified again", () => {
-    const unit = request("exec");
-    unit.refusal = Buffer.from(`*1\r\n${SCRIPT}`);
-    unit.refusedInEpoch = 3;
-    expect([isOwnError(unit, 3), isOwnError(unit, 4)]).toEqual([true, false]);
+  it("nothing is sent again in doubt unless the configuration wants it", () => {
+    for (const { what, policy, outcome } of all) {
+      if (outcome !== "again-though-it-may-have-run") continue;
+      expect(policy).not.toBe("error");
+      if (policy === "retry-idempotent") expect(what).toBe("idempotent");
+    }
   });
-});
 
-describe("a request that is refused over and over", () => {
-  it("gets the refusal as its answer at the 33rd time", () => {
-    const one = request("set");
-    one.refusals = 31;
-    expect(isRefusedTooOften(one)).toBe(false);
-    one.refusals = 32;
-    expect(isRefusedTooOften(one)).toBe(true);
+  it("a script is never sent again in doubt by retry-idempotent, nor what belongs to one node or watch", () => {
+    for (const { what, policy, outcome } of all) {
+      const isBound = what === "watched" || what === "node";
+      if (isBound || (what === "script" && policy !== "retry-all")) {
+        expect(outcome).not.toBe("again-though-it-may-have-run");
+      }
+    }
+  });
+
+  it("a read is never uncertain", () => {
+    for (const { what, outcome } of all) if (what === "read") expect(outcome).not.toBe("uncertain");
   });
 });
