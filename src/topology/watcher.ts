@@ -6,8 +6,8 @@
  *   start()                  begin to probe
  *   current()                the epoch that routing uses
  *   evidence(e)              traffic noticed something: takes effect before this returns
- *   hint(nodes)              somebody (Sentinel) names nodes: watch them, and look now
- *   dense(forMs)             a promotion is expected: look every 10 to 20 ms for so long
+ *   hint(nodes, denseMs)     somebody (Sentinel) names nodes: watch them, and look now; for so long every 10
+ *                            to 20 ms, because a promotion is expected
  *   listen(word)             what the Sentinels say together, for the rules
  *   adopt(node)              an operator decides
  *   nodes(), problems()      for people
@@ -205,20 +205,15 @@ export class Watcher {
     this.#roundSoon();
   }
 
-  hint(nodes: readonly NodeId[]): void {
+  hint(nodes: readonly NodeId[], denseMs = 0): void {
     if (this.#state !== "running") return;
+    this.#densestUntilMs = Math.max(this.#densestUntilMs, this.#clock.nowMs() + denseMs);
     for (const id of nodes) {
       const entry = this.#entries.get(id);
       if (entry !== undefined) this.#lookSoon(entry);
       // Room is kept for what the nodes themselves say.
       else if (this.#entries.size < this.#maxNodes * 0.75) this.#watch(id, false);
     }
-    this.#roundSoon();
-  }
-
-  dense(forMs: number): void {
-    if (this.#state !== "running") return;
-    this.#densestUntilMs = Math.max(this.#densestUntilMs, this.#clock.nowMs() + forMs);
     this.#roundSoon();
   }
 
@@ -463,12 +458,7 @@ export class Watcher {
 
   #tellProblems(decided: readonly Problem[]): void {
     const before = this.#problems;
-    const all = [
-      ...decided,
-      ...this.#nodeProblems(),
-      ...this.#ownProblems(),
-      ...this.#sentinels.problems,
-    ];
+    const all = [...decided, ...this.#nodeProblems(), ...this.#ownProblems(), ...this.#sentinels.problems];
     const now = new Map(all.map((problem) => [`${problem.kind} ${problem.node ?? ""}`, problem]));
     this.#problems = now;
     for (const [key, problem] of now) {

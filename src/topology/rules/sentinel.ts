@@ -168,15 +168,13 @@ function quorumProblems(voters: readonly SentinelView[], majority: number, nowMs
 }
 
 /** A Sentinel's state in one word, for people and metrics. */
-export const SENTINEL_STATES = [
-  "agreeing", // names what the majority names
-  "disagreeing", // names another one, or there is no majority
-  "tilt",
-  "unknown-master",
-  "no-access",
-  "unreachable", // or not asked yet, or talking nonsense
-] as const;
-export type SentinelState = (typeof SENTINEL_STATES)[number];
+export type SentinelState =
+  | "agreeing" // names what the majority names
+  | "disagreeing" // names another one, or there is no majority
+  | "tilt"
+  | "unknown-master"
+  | "no-access"
+  | "unreachable"; // or not asked yet, or talking nonsense
 
 export function stateOf({ contact, says }: SentinelView, word: SentinelWord): SentinelState {
   if (contact === "no-access") return "no-access";

@@ -161,7 +161,8 @@ function readFields(reply: unknown): ReadonlyMap<string, string> | null {
   const fields = new Map<string, string>();
   for (let i = 0; i + 1 < Math.min(reply.length, 2 * MAX_FIELDS); i += 2) {
     const [field, value]: unknown[] = [reply[i], reply[i + 1]];
-    if (typeof field === "string" && typeof value === "string" && !fields.has(field)) fields.set(field, value);
+    if (typeof field === "string" && typeof value === "string" && !fields.has(field))
+      fields.set(field, value);
   }
   return fields;
 }
