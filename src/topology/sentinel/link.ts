@@ -199,7 +199,7 @@ class IoredisLink implements SentinelLink {
   #explain(connection: Connection, error: unknown): AskOutcome {
     const cause = connection.lastError ?? (error instanceof Error ? error : new Error(String(error)));
     if (error instanceof NoAccess) return failure("no-access", error.message);
-    if (isTlsFailure(cause)) return failure("no-access", `TLS: ${cause.message}`);
+    if (isTlsFailure(cause)) return failure("no-access", `TLS: ${reasonOf(cause)}`);
     return failure("unreachable", cause.message);
   }
 
@@ -224,6 +224,11 @@ function toAnswer(error: Error | null, value: unknown): Answer {
 function isTlsFailure(error: Error): boolean {
   const code = "code" in error ? String(error.code) : "";
   return /^ERR_(?:SSL|TLS|OSSL)|CERT|^EPROTO$|^UNABLE_TO_|^HOSTNAME_MISMATCH$|SIGNATURE/.test(code);
+}
+
+/** OpenSSL's own messages carry file names and numbers around the reason. */
+function reasonOf(error: Error): string {
+  return "reason" in error && typeof error.reason === "string" ? error.reason : error.message;
 }
 
 function failure(kind: LinkFailure, detail: string): AskOutcome {
