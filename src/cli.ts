@@ -6,13 +6,13 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { CONFIG_VARIABLE, FLAG_SETTINGS, type Mistake, type SettingFlag } from "./config/layers.ts";
-import { type ConfigInput, type LoadResult, loadConfig } from "./config/load.ts";
+import { type ConfigInput, type LoadResult, loadConfig, type NamedFiles } from "./config/load.ts";
 import { nearest } from "./config/nearest.ts";
 import type { Config } from "./config/schema.ts";
 
 /** What to do. `text` goes to standard output when `exitCode` is 0, else to standard error. */
 export type CliResult =
-  | { readonly kind: "run"; readonly config: Config }
+  | { readonly kind: "run"; readonly config: Config; readonly files: NamedFiles }
   | { readonly kind: "check"; readonly text: string; readonly exitCode: number }
   | { readonly kind: "text"; readonly text: string; readonly exitCode: number };
 
@@ -73,7 +73,7 @@ export function parseCli(
       ? { kind: "check", text: `holdfast: ${name} is valid\n`, exitCode: 0 }
       : { kind: "check", text: loaded.report, exitCode: EXIT_MISTAKE };
   }
-  if (loaded.ok) return { kind: "run", config: loaded.config };
+  if (loaded.ok) return { kind: "run", config: loaded.config, files: loaded.files };
   return { kind: "text", text: `${loaded.report}Try: holdfast --help\n`, exitCode: EXIT_MISTAKE };
 }
 
@@ -165,14 +165,14 @@ function load(
   env: Readonly<Record<string, string | undefined>>,
   readFile: (path: string) => string,
 ): LoadResult {
-  if (path === null) return loadConfig({ file: null, env, flags, mistakes });
+  if (path === null) return loadConfig({ file: null, env, flags, mistakes, readFile });
   let text: string;
   try {
     text = readFile(path);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     const unreadable: Mistake = { ...NOWHERE, where: path, problem: `cannot be read: ${reason}` };
-    return loadConfig({ file: null, env, flags, mistakes: [...mistakes, unreadable] });
+    return loadConfig({ file: null, env, flags, mistakes: [...mistakes, unreadable], readFile });
   }
-  return loadConfig({ file: { name: path, text }, env, flags, mistakes });
+  return loadConfig({ file: { name: path, text }, env, flags, mistakes, readFile });
 }

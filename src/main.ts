@@ -15,6 +15,7 @@ import { packageVersion, parseCli } from "./cli.ts";
 import { systemClock } from "./clock.ts";
 import { CommandTable } from "./commands/table.ts";
 import { addressOf } from "./config/address.ts";
+import type { NamedFiles } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
 import { FailoverControl } from "./failover/control.ts";
 import {
@@ -27,6 +28,7 @@ import {
   readMemory,
   writeMemory,
 } from "./failover/memory.ts";
+import type { CommandResult } from "./failover/model.ts";
 import { readStateFile, StateFile } from "./failover/state-file.ts";
 import { createHttpServer, type HttpServer } from "./http/server.ts";
 import { createLog, type Log } from "./log.ts";
@@ -34,11 +36,17 @@ import { Counters, createMetrics } from "./metrics.ts";
 import { Router } from "./routing/router.ts";
 import { Clients } from "./session/clients.ts";
 import { parseNodeId } from "./topology/address.ts";
-import type { Epoch } from "./topology/epoch.ts";
+import type { Epoch, NodeId } from "./topology/epoch.ts";
 import { createProbeFactory } from "./topology/probe.ts";
 import type { NodeFacts } from "./topology/probing.ts";
+import type { SentinelWord } from "./topology/rules/sentinel.ts";
+import { createLinkFactory } from "./topology/sentinel/link.ts";
+import { SentinelWatch } from "./topology/sentinel/watch.ts";
 import { type SwitchFacts, Watcher } from "./topology/watcher.ts";
 import { Turn } from "./turn.ts";
+
+/** Connecting to a Sentinel takes this long at most, ms: another one can be asked. */
+const SENTINEL_CONNECT_MS = 500;
 
 /** How often counters of nodes that left the group are dropped, ms. */
 const FORGET_MS = 60_000;
@@ -54,6 +62,8 @@ class Holdfast {
   /** What was read from the state file, then what was last written to it. */
   private memory: GroupMemory | null;
   private readonly watcher: Watcher;
+  /** Null when no Sentinels are configured. */
+  private readonly sentinels: SentinelWatch | null;
   private readonly router: Router;
   private readonly clients: Clients;
   private readonly failovers: Failovers;
@@ -64,13 +74,14 @@ class Holdfast {
   private forgetTimer: NodeJS.Timeout | null = null;
   private rememberTimer: NodeJS.Timeout | null = null;
 
-  constructor(config: Config, log: Log) {
+  constructor(config: Config, files: NamedFiles, log: Log) {
     this.config = config;
     this.log = log;
     const onFault = (error: unknown): void => log.error({ err: error }, "a bug: one connection was closed");
     this.stateFile = this.buildStateFile();
     this.memory = this.recall();
     this.watcher = this.buildWatcher();
+    this.sentinels = this.buildSentinels(files);
     this.router = new Router({
       config,
       counters: this.counters,
@@ -145,7 +156,7 @@ class Holdfast {
       clock: systemClock,
       watcher: this.watcher,
       whenDrained: (done) => this.router.whenMasterDrained(done),
-      askSentinel: null,
+      askSentinel: () => this.askSentinel(),
       members: this.memory?.members ?? [],
       tell: (what, node, detail) => this.log.warn({ what, node, detail }, "failover"),
       onObstacle: ({ kind, node, detail }, change) => {
@@ -155,6 +166,36 @@ class Holdfast {
     });
   }
 
+  /** For a planned switch where Sentinel promotes. */
+  private async askSentinel(): Promise<CommandResult> {
+    if (this.sentinels === null) return { kind: "refused", error: "no Sentinel is configured" };
+    const answer = await this.sentinels.failover();
+    return answer.ok ? { kind: "done" } : { kind: "refused", error: answer.reason };
+  }
+
+  private buildSentinels(files: NamedFiles): SentinelWatch | null {
+    const { probe, sentinel } = this.config;
+    const { name, nodes, username, password } = sentinel;
+    if (name === undefined || nodes.length === 0) return null;
+    const [ca, cert, key] = ["sentinel.tlsCa", "sentinel.tlsCert", "sentinel.tlsKey"].map((path) =>
+      files.get(path),
+    );
+    const createLink = createLinkFactory({
+      username,
+      password,
+      tls: sentinel.tls === "on" ? { ca, cert, key } : null,
+      connectTimeoutMs: Math.min(SENTINEL_CONNECT_MS, probe.timeout),
+      timeoutMs: probe.timeout,
+    });
+    const options = { name, seeds: nodes, intervalMs: probe.interval };
+    const callbacks = {
+      onHint: (named: readonly NodeId[], denseMs: number) => this.watcher.hint(named, denseMs),
+      onWord: (word: SentinelWord) => this.watcher.listen(word),
+    };
+    const isHeld = (): boolean => this.watcher.current().holdCause !== null;
+    return new SentinelWatch(options, callbacks, { clock: systemClock, createLink, isHeld });
+  }
+
   private buildOverview(): Overview {
     return new Overview({
       version: packageVersion(),
@@ -162,6 +203,7 @@ class Holdfast {
       epoch: () => this.watcher.current(),
       nodes: () => this.watcher.nodes(),
       problems: () => this.problems(),
+      sentinels: () => this.sentinels?.view() ?? [],
       failovers: () => this.failovers.records,
       paused: () => this.clients.paused(),
       isStopping: () => this.stopping,
@@ -180,6 +222,7 @@ class Holdfast {
     const metrics = createMetrics(this.counters, {
       epoch: () => ({ number: this.router.epoch.number, writable: this.router.writable }),
       nodes: () => overview.readings(),
+      sentinels: () => this.sentinels?.view().filter(({ counts }) => counts) ?? [],
     });
     return createHttpServer(address, {
       metrics,
@@ -241,7 +284,10 @@ class Holdfast {
 
   private onEpoch(epoch: Epoch, keptUntilMs: number | null): void {
     const before = this.router.epoch;
-    if (before.holdCause === null && epoch.holdCause !== null) this.failovers.mark();
+    if (before.holdCause === null && epoch.holdCause !== null) {
+      this.failovers.mark();
+      this.sentinels?.hurry();
+    }
     if (before.holdCause !== epoch.holdCause && epoch.number === before.number && epoch.master !== null) {
       const { number, master, holdCause } = epoch;
       if (holdCause === null) this.log.info({ epoch: number, master }, "writes go on");
@@ -305,12 +351,14 @@ class Holdfast {
     const ports = await this.clients.start();
     const httpPort = this.http === null ? null : await this.http.start();
     this.watcher.start();
+    this.sentinels?.start();
     // Discovered ones too: the configured ones may all be gone.
     this.watcher.hint(this.memory?.members ?? []);
     if (this.stateFile !== null) this.rememberTimer = setInterval(() => this.remember(), REMEMBER_MS);
     this.forgetTimer = setInterval(() => this.forgetNodes(), FORGET_MS);
-    const { listen, http, nodes } = this.config;
-    this.log.info({ listen: listen.map((one, i) => `${one.host}:${ports[i]}`), nodes }, "listening");
+    const { listen, http, nodes, sentinel } = this.config;
+    const told = this.sentinels === null ? { nodes } : { nodes, sentinels: sentinel.nodes };
+    this.log.info({ listen: listen.map((one, i) => `${one.host}:${ports[i]}`), ...told }, "listening");
     if (http !== null) this.log.info({ http: `${http.host}:${httpPort}` }, "metrics, health and status page");
   }
 
@@ -337,14 +385,15 @@ class Holdfast {
     this.clients.destroy();
     this.failover.destroy();
     this.router.destroy();
+    this.sentinels?.close();
     this.watcher.destroy();
     this.http?.destroy();
   }
 }
 
-async function run(config: Config): Promise<void> {
+async function run(config: Config, files: NamedFiles): Promise<void> {
   const log = createLog(config.log);
-  const proxy = new Holdfast(config, log);
+  const proxy = new Holdfast(config, files, log);
   let stopping = false;
   const stop = (signal: string): void => {
     if (stopping) process.exit(1);
@@ -376,7 +425,7 @@ async function run(config: Config): Promise<void> {
 }
 
 const asked = parseCli(process.argv.slice(2), process.env, (path) => readFileSync(path, "utf8"));
-if (asked.kind === "run") await run(asked.config);
+if (asked.kind === "run") await run(asked.config, asked.files);
 else {
   (asked.exitCode === 0 ? process.stdout : process.stderr).write(asked.text);
   process.exitCode = asked.exitCode;

@@ -142,6 +142,17 @@ export interface NodeReading {
   readonly lagBytes: number | null;
 }
 
+/** A Sentinel's state; "agreeing" = it names the master that the majority of them names. */
+export const SENTINEL_STATES = [
+  "agreeing",
+  "disagreeing",
+  "tilt",
+  "unknown-master",
+  "no-access",
+  "unreachable",
+] as const;
+export type SentinelState = (typeof SENTINEL_STATES)[number];
+
 export const NODE_ROLES = ["master", "replica", "unknown"] as const;
 export type NodeRole = (typeof NODE_ROLES)[number];
 
@@ -151,6 +162,8 @@ export interface MetricSources {
   epoch(): { readonly number: number; readonly writable: boolean };
   /** The nodes of the group; only these appear with a `node` label. */
   nodes(): readonly NodeReading[];
+  /** The Sentinels that have a say; empty when none are configured. */
+  sentinels(): readonly { readonly state: SentinelState }[];
 }
 
 export interface Metrics {
@@ -433,6 +446,18 @@ const TOPOLOGY_ROWS: readonly MetricRow[] = [
       sources
         .nodes()
         .flatMap((node) => NODE_ROLES.map((role): Sample => [[node.id, role], flag(node.role === role)])),
+  },
+  {
+    name: `${PREFIX}sentinels`,
+    type: "gauge",
+    labels: ["state"],
+    help: `Sentinels that have a say, by state: ${SENTINEL_STATES.join(", ")}.`,
+    read: ({ sources }) => {
+      const states = sources.sentinels().map(({ state }) => state);
+      return SENTINEL_STATES.map(
+        (state): Sample => [[state], states.filter((other) => other === state).length],
+      );
+    },
   },
 ];
 

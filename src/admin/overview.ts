@@ -3,7 +3,7 @@ import type { StatusView } from "../http/status.ts";
 import type { Counters, NodeReading } from "../metrics.ts";
 import type { Value } from "../resp/encode.ts";
 import type { Epoch } from "../topology/epoch.ts";
-import type { NodeStatus } from "../topology/status.ts";
+import type { NodeStatus, SentinelStatus } from "../topology/status.ts";
 import type { FailoverRecord } from "./failovers.ts";
 
 export type CommandArgs = readonly Buffer[];
@@ -14,6 +14,8 @@ export interface OverviewSources {
   epoch(): Epoch;
   nodes(): readonly NodeStatus[];
   problems(): readonly string[];
+  /** Empty without Sentinel. */
+  sentinels(): readonly SentinelStatus[];
   failovers(): readonly FailoverRecord[];
   uptimeSeconds(): number;
   /** What CLIENT PAUSE has stopped; null = nothing. */
@@ -72,6 +74,10 @@ export class Overview {
         ...reading,
         reason: this.reason(this.ownNodes()[index]),
         requests: counters.nodeRequests.get(reading.id) ?? 0,
+      })),
+      sentinels: this.from.sentinels().map(({ lastSeenAgoMs, ...sentinel }) => ({
+        ...sentinel,
+        seenMsAgo: lastSeenAgoMs === null ? null : Math.round(lastSeenAgoMs),
       })),
       clients: { connected: counters.clientsNow, paused: this.paused() },
       hold: {
@@ -152,8 +158,20 @@ export class Overview {
       resent_writes: view.counters.resentWrites ?? 0,
       resent_unknown: view.counters.resentUnknown ?? 0,
       switches: this.from.counters.switches,
+      ...this.sentinelFields(),
       problems: view.problems,
     });
+  }
+
+  /** How many Sentinels have a say, how many of them name the master of their majority, and which one. */
+  private sentinelFields() {
+    const sentinels = this.from.sentinels().filter(({ counts }) => counts);
+    const agreeing = sentinels.filter(({ state }) => state === "agreeing");
+    return {
+      sentinels: sentinels.length,
+      sentinels_agreeing: agreeing.length,
+      sentinel_master: agreeing[0]?.master ?? null,
+    };
   }
 
   /** The section that INFO gets, in INFO's own form (server.c, genRedisInfoString). */

@@ -27,6 +27,10 @@ export function crossCheck(config: Config): Finding[] {
     ...httpIsApart(config),
     ...nodesDiffer(config),
     ...nodesAreNotOurselves(config),
+    ...sentinelIsWhole(config),
+    ...sentinelCanPromote(config),
+    ...sentinelLogsIn(config),
+    ...sentinelsDiffer(config),
   ];
 }
 
@@ -114,16 +118,87 @@ function nodesDiffer({ nodes }: Config): Finding[] {
   );
 }
 
-function nodesAreNotOurselves({ nodes, listen, http }: Config): Finding[] {
+function nodesAreNotOurselves(config: Config): Finding[] {
+  return [
+    ...notOurselves(config, "nodes", config.nodes),
+    ...notOurselves(config, "sentinel.nodes", config.sentinel.nodes),
+  ];
+}
+
+function notOurselves({ listen, http }: Config, setting: string, nodes: Config["nodes"]): Finding[] {
   return nodes.flatMap((node, item): Finding[] => {
     const address = addressOf(node);
     if (listen.some((listener) => reachesListener(listener, address))) {
       const problem = `${node} is where this proxy listens itself: it would talk to itself`;
-      return [{ settings: ["nodes", "listen"], item, problem }];
+      return [{ settings: [setting, "listen"], item, problem }];
     }
     if (http !== null && reachesListener(http, address)) {
-      return [{ settings: ["nodes", "http"], item, problem: `${node} is this proxy's own http address` }];
+      return [{ settings: [setting, "http"], item, problem: `${node} is this proxy's own http address` }];
     }
     return [];
+  });
+}
+
+/** Whatever is said of Sentinel has no meaning without a name to ask for and somebody to ask. */
+function sentinelIsWhole({ sentinel }: Config): Finding[] {
+  const { name, nodes, tls, ...others } = sentinel;
+  const isGiven =
+    name !== undefined ||
+    nodes.length > 0 ||
+    tls === "on" ||
+    Object.values(others).some((value) => value !== undefined);
+  if (!isGiven) return [];
+  const beside = Object.keys(sentinel).map((key) => `sentinel.${key}`);
+  const findings: Finding[] = [];
+  if (name === undefined) {
+    const problem = "the name of the group in Sentinel is missing beside the other settings of sentinel";
+    findings.push({ settings: ["sentinel.name", ...beside], problem });
+  }
+  if (nodes.length === 0) {
+    const problem = "the addresses of the Sentinels are missing beside the other settings of sentinel";
+    findings.push({ settings: ["sentinel.nodes", ...beside], problem });
+  }
+  return findings;
+}
+
+function sentinelCanPromote({ failover, sentinel }: Config): Finding[] {
+  if (failover.promote !== "sentinel" || sentinel.nodes.length > 0) return [];
+  return [
+    {
+      settings: ["failover.promote", "sentinel.nodes"],
+      problem: "sentinel needs sentinel.name and sentinel.nodes",
+    },
+  ];
+}
+
+function sentinelLogsIn({ sentinel }: Config): Finding[] {
+  const { username, password, tls, tlsCa, tlsCert, tlsKey } = sentinel;
+  const findings: Finding[] = [];
+  if (username !== undefined && password === undefined) {
+    const problem = "a user name needs sentinel.password beside it";
+    findings.push({ settings: ["sentinel.username", "sentinel.password"], problem });
+  }
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    const problem = "a certificate and its private key (sentinel.tlsKey) belong together";
+    findings.push({ settings: ["sentinel.tlsCert", "sentinel.tlsKey"], problem });
+  }
+  if (tls === "off" && [tlsCa, tlsCert, tlsKey].some((path) => path !== undefined)) {
+    const files = ["sentinel.tlsCa", "sentinel.tlsCert", "sentinel.tlsKey"];
+    findings.push({
+      settings: ["sentinel.tls", ...files],
+      problem: "files for TLS are given, but it is off",
+    });
+  }
+  return findings;
+}
+
+function sentinelsDiffer({ nodes, sentinel }: Config): Finding[] {
+  return sentinel.nodes.flatMap((node, item): Finding[] => {
+    if (sentinel.nodes.indexOf(node) < item) {
+      return [{ settings: ["sentinel.nodes"], item, problem: `${node} is listed twice` }];
+    }
+    if (!nodes.includes(node)) return [];
+    const problem = `${node} is listed in nodes, too: it is either a Sentinel or a node`;
+    return [{ settings: ["sentinel.nodes", "nodes"], item, problem }];
   });
 }

@@ -23,12 +23,17 @@ export interface ConfigInput {
   readonly file: { readonly name: string; readonly text: string } | null;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly flags: Readonly<Partial<Record<SettingFlag, readonly string[]>>>;
+  /** Returns a file's text or throws; without it, files that settings name are not looked at. */
+  readonly readFile?: (path: string) => string;
   /** Mistakes found before (on the command line), to stand in the same report. */
   readonly mistakes?: readonly Mistake[];
 }
 
+/** The texts of the files that settings name, by the path of the setting: "sentinel.tlsCa". */
+export type NamedFiles = ReadonlyMap<string, string>;
+
 export type LoadResult =
-  | { readonly ok: true; readonly config: Config }
+  | { readonly ok: true; readonly config: Config; readonly files: NamedFiles }
   | { readonly ok: false; readonly report: string };
 
 export function loadConfig(input: ConfigInput): LoadResult {
@@ -48,8 +53,9 @@ export function loadConfig(input: ConfigInput): LoadResult {
     }
   }
   const incomplete = file?.incomplete ?? false;
-  const nodesMissing = !valid.has("nodes") && !broken.has("nodes");
+  const nodesMissing = ["nodes", "sentinel.nodes"].every((path) => !valid.has(path) && !broken.has(path));
   if (nodesMissing) broken.add("nodes");
+  const named = readNamed(valid, input.readFile);
   const config = build(valid);
   const findings = crossCheck(config).filter((finding) => !finding.settings.some((path) => broken.has(path)));
   const all = [
@@ -57,8 +63,11 @@ export function loadConfig(input: ConfigInput): LoadResult {
     ...mistakes.flatMap((some) => some.toSorted((one, other) => one.order - other.order)),
     ...(nodesMissing && !incomplete && (input.mistakes ?? []).length === 0 ? [missingNodes(input.file)] : []),
     ...findings.map((finding) => mistakeOf(finding, valid)),
+    ...named.mistakes,
   ];
-  return all.length === 0 ? { ok: true, config } : { ok: false, report: formatReport(all) };
+  return all.length === 0
+    ? { ok: true, config, files: named.files }
+    : { ok: false, report: formatReport(all) };
 }
 
 /** One line per mistake: where, which key, what is wrong, what is allowed. */
@@ -99,12 +108,30 @@ function without(given: Given, raw: readonly unknown[], wrong: readonly unknown[
   return items.length === 0 ? null : { ...given, raw: items.map((index) => raw[index]), items };
 }
 
-/**
- * The configuration made of the valid values, defaults for the rest. Without nodes it gets a stand-in, so
- * that the relations between the other settings can be checked; it is not returned then.
- */
+/** Reads the files that settings name. What a file holds never appears in a mistake: it may be a key. */
+function readNamed(
+  valid: ReadonlyMap<string, Given>,
+  readFile: ConfigInput["readFile"],
+): { readonly files: NamedFiles; readonly mistakes: readonly Mistake[] } {
+  const files = new Map<string, string>();
+  const mistakes: Mistake[] = [];
+  for (const [path, { setting, raw, place }] of valid) {
+    if (setting.kind !== "file" || typeof raw !== "string" || readFile === undefined) continue;
+    const mistake = (problem: string) => mistakes.push({ ...place(), key: path, problem, allowed: null });
+    try {
+      const text = readFile(raw);
+      if (text.includes("-----BEGIN ")) files.set(path, text);
+      else mistake(`${raw} is not in PEM form (there is no line -----BEGIN …)`);
+    } catch (error) {
+      mistake(`${raw} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  return { files, mistakes };
+}
+
+/** The configuration made of the valid values, defaults for the rest. */
 function build(valid: ReadonlyMap<string, Given>): Config {
-  const tree: Record<string, Record<string, unknown> | unknown> = { nodes: ["nowhere.invalid:1"] };
+  const tree: Record<string, Record<string, unknown> | unknown> = {};
   for (const [path, given] of valid) {
     const [first = "", second] = path.split(".");
     if (second === undefined) tree[first] = given.raw;
@@ -118,8 +145,8 @@ function build(valid: ReadonlyMap<string, Given>): Config {
 function missingNodes(file: ConfigInput["file"]): Mistake {
   const problem =
     file === null
-      ? "not given: use --nodes, HOLDFAST_NODES, or a file with --config"
-      : "not given: add it, or use --nodes or HOLDFAST_NODES";
+      ? "not given: use --nodes, HOLDFAST_NODES, or a file with --config (or give sentinel.nodes)"
+      : "not given: add it, or sentinel.nodes, or use --nodes or HOLDFAST_NODES";
   const setting = SETTINGS.find(({ path }) => path === "nodes");
   const where = file?.name ?? "command line";
   return { where, key: "nodes", problem, allowed: setting?.allowed ?? null, order: 0 };

@@ -19,6 +19,7 @@ export type SettingKind =
   | "choice"
   | "text"
   | "secret"
+  | "file" // the path of a file in PEM form, which is read at the start
   | "listeners"
   | "listener"
   | "nodes";
@@ -118,7 +119,7 @@ function checked<T>(parse: (input: unknown) => Parsed<T>) {
 }
 
 /** A text that may be absent. A secret's value never appears in a problem. */
-function optionalText(kind: "text" | "secret", doc: string) {
+function optionalText(kind: "text" | "secret" | "file", doc: string) {
   const check = (input: unknown): Parsed<string> => {
     if (typeof input !== "string") {
       return { ok: false, problem: `${typeName(input)} is not a text: put it in quotes` };
@@ -126,11 +127,15 @@ function optionalText(kind: "text" | "secret", doc: string) {
     if (input === "") return { ok: false, problem: "it is empty: give a value or remove the key" };
     return { ok: true, value: input };
   };
-  const about: SettingDoc = { kind, default: null, allowed: "a text that is not empty", doc };
+  const allowed = kind === "file" ? "the path of a file in PEM form" : "a text that is not empty";
+  const about: SettingDoc = { kind, default: null, allowed, doc };
   return checked(check).optional().register(docs, about);
 }
 
-/** A list whose items are checked one by one; a single value counts as a list of one. */
+/**
+ * A list whose items are checked one by one; a single value counts as a list of one. It is empty only when it
+ * is absent and has no default.
+ */
 function list<T>(parseItem: (input: unknown) => Parsed<T>, about: SettingDoc) {
   const schema = z.unknown().transform((input, context): T[] => {
     const items: unknown[] = Array.isArray(input) ? input : [input];
@@ -149,7 +154,7 @@ function list<T>(parseItem: (input: unknown) => Parsed<T>, about: SettingDoc) {
     return values;
   });
   return about.default === null
-    ? schema.register(docs, about)
+    ? schema.default([]).register(docs, about)
     : schema.prefault(about.default).register(docs, about);
 }
 
@@ -305,6 +310,29 @@ const failover = group({
     max: "1m",
     doc: "PROXY SWITCHOVER without TIMEOUT: how long writes may stop at most before it is rolled back.",
   }),
+});
+
+const sentinel = group({
+  name: optionalText("text", "Name under which Sentinel knows the group (sentinel monitor NAME …)."),
+  nodes: list(parseNode, {
+    kind: "nodes",
+    default: null,
+    allowed: "at least one host:port",
+    doc: "Sentinels to ask; the others are discovered from them.",
+  }),
+  username: optionalText(
+    "text",
+    "User the proxy logs in with on every Sentinel; without it, the default user.",
+  ),
+  password: optionalText("secret", "Password the proxy logs in with on every Sentinel."),
+  tls: choice({
+    values: ["off", "on"],
+    default: "off",
+    doc: "Whether Sentinels are spoken to with TLS.",
+  }),
+  tlsCa: optionalText("file", "Authorities that sign the Sentinels' certificates, instead of the system's."),
+  tlsCert: optionalText("file", "Certificate the proxy shows to Sentinels."),
+  tlsKey: optionalText("file", "Private key of that certificate."),
 });
 
 const reads = group({
@@ -487,11 +515,12 @@ export const configSchema = z.strictObject({
     kind: "nodes",
     default: null,
     allowed: "at least one host:port",
-    doc: "Where to start looking for the master and its replicas; the rest is discovered.",
+    doc: "Where to start looking for the master and its replicas; not needed with sentinel.nodes.",
   }),
   upstream,
   probe,
   failover,
+  sentinel,
   reads,
   pubsub,
   hold,

@@ -29,8 +29,8 @@ export interface FailoverControlOptions extends Settings {
   readonly watcher: Watching;
   /** Once nothing sent to the master is unanswered. @returns what cancels it. */
   readonly whenDrained: (done: () => void) => () => void;
-  /** SENTINEL FAILOVER; null = there is no Sentinel. */
-  readonly askSentinel: (() => Promise<CommandResult>) | null;
+  /** SENTINEL FAILOVER. */
+  readonly askSentinel: () => Promise<CommandResult>;
   /** Addresses that were members of the group before a restart. */
   readonly members: readonly NodeId[];
   readonly tell: (what: Told, node: NodeId | null, detail: string) => void;
@@ -62,7 +62,7 @@ export class FailoverControl {
       run: this.commander.run.bind(this.commander),
       confirm: (_nodes: readonly NodeId[], done: (standing: { kind: "sole" }) => void) =>
         setImmediate(() => done({ kind: "sole" })),
-      askSentinel: (done: (result: CommandResult) => void) => this.askSentinel(done),
+      askSentinel: (done: (result: CommandResult) => void) => void options.askSentinel().then(done),
       tell,
       onObstacles: (obstacles: readonly Obstacle[]) => this.compare(obstacles),
     };
@@ -94,12 +94,6 @@ export class FailoverControl {
   /** For people, a line each. */
   problems(): string[] {
     return this.obstacles.map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`);
-  }
-
-  private askSentinel(done: (result: CommandResult) => void): void {
-    const { askSentinel } = this.options;
-    if (askSentinel !== null) return void askSentinel().then(done);
-    setImmediate(() => done({ kind: "refused", error: "no Sentinel is configured" }));
   }
 
   private compare(now: readonly Obstacle[]): void {

@@ -10,6 +10,8 @@ export interface StatusView {
     readonly history: { readonly replid: string; readonly offset: number } | null;
   };
   readonly nodes: readonly NodeStatus[];
+  /** Empty when none are configured. */
+  readonly sentinels: readonly SentinelStatus[];
   readonly clients: {
     readonly connected: number;
     /** CLIENT PAUSE: what is stopped ("write" or "all"), until when (ISO 8601), and how many wait for it. */
@@ -45,6 +47,21 @@ export interface NodeStatus {
   readonly lagBytes: number | null;
   /** Requests sent to it since the start. */
   readonly requests: number;
+}
+
+export interface SentinelStatus {
+  readonly id: string;
+  /** As opposed to discovered. */
+  readonly configured: boolean;
+  /** Its word counts towards the majority. */
+  readonly counts: boolean;
+  /** agreeing, disagreeing, tilt, unknown-master, no-access or unreachable. */
+  readonly state: string;
+  readonly detail: string;
+  /** Whom it named last. */
+  readonly master: string | null;
+  readonly configEpoch: number | null;
+  readonly seenMsAgo: number | null;
 }
 
 export interface FailoverStatus {

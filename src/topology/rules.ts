@@ -25,6 +25,7 @@ import {
 } from "./rules/model.ts";
 import { addSample, provenAt } from "./rules/samples.ts";
 import { describeScene, isClaimant, type Scene } from "./rules/scene.ts";
+import { NO_SENTINELS, type SentinelWord } from "./rules/sentinel.ts";
 import { bytesLost, judgeSuccession } from "./rules/succession.ts";
 
 export { suspect } from "./rules/suspicion.ts";
@@ -34,7 +35,12 @@ export interface Moment {
   readonly nowMs: number;
   /** A replica further behind is not fit. */
   readonly maxLagMs: number;
+  /** What the Sentinels say together; none by default. */
+  readonly sentinels?: SentinelWord;
 }
+
+/** A Sentinel learns of a promotion within seconds: for that long it may name another master, ms. */
+const DISSENT_MS = 5_000;
 
 export interface Decision {
   readonly belief: Belief;
@@ -45,7 +51,7 @@ export interface Decision {
 
 /** `views` are all known addresses, in the order in which they became known. */
 export function decide(belief: Belief, views: readonly NodeView[], moment: Moment): Decision {
-  const scene = describeScene(belief, views);
+  const scene = describeScene(belief, views, moment.sentinels ?? NO_SENTINELS);
   if (belief.master === null) {
     const verdict = judgeFirst(scene);
     switch (verdict.kind) {
@@ -92,7 +98,7 @@ export type AdoptResult =
 
 /** An operator says that `node` is the master, whatever its history. */
 export function adopt(belief: Belief, views: readonly NodeView[], node: NodeId, moment: Moment): AdoptResult {
-  const scene = describeScene(belief, views);
+  const scene = describeScene(belief, views, moment.sentinels ?? NO_SENTINELS);
   if (!views.some(({ id }) => id === node)) return { ok: false, reason: "unknown-node" };
   if (scene.aliases.has(node)) return { ok: false, reason: "alias" };
   const view = scene.live.find(({ id }) => id === node);
@@ -224,7 +230,38 @@ function finish(
   const epoch: Epoch = { ...belief.epoch, readable };
   const kept = isSameEpoch(epoch, before.epoch) ? before.epoch : epoch;
   const { suspicions } = scene;
-  return { belief: { ...belief, suspicions, epoch: kept, fitness, proofs }, change, problems };
+  const dissent = listDissent(kept, before.dissent, scene, moment);
+  return {
+    belief: { ...belief, suspicions, epoch: kept, fitness, proofs, dissent },
+    change,
+    problems: [...problems, ...dissentProblems(kept, dissent, scene, moment)],
+  };
+}
+
+/** Sentinels that name another master than this one, which is well. They change nothing. */
+function listDissent(
+  epoch: Epoch,
+  before: Belief["dissent"],
+  { aliases, sentinels }: Scene,
+  { nowMs }: Moment,
+): Belief["dissent"] {
+  if (epoch.holdCause !== null) return new Map();
+  const others = [...sentinels.named].filter(([, node]) => (aliases.get(node) ?? node) !== epoch.master);
+  return new Map(others.map(([sentinel]) => [sentinel, before.get(sentinel) ?? nowMs]));
+}
+
+function dissentProblems(
+  epoch: Epoch,
+  dissent: Belief["dissent"],
+  { sentinels }: Scene,
+  { nowMs }: Moment,
+): Problem[] {
+  return [...dissent]
+    .filter(([, sinceMs]) => nowMs - sinceMs >= DISSENT_MS)
+    .map(([sentinel]) => {
+      const detail = `it names ${sentinels.named.get(sentinel)}; ${epoch.master} is verified and well`;
+      return { kind: "sentinel-disagrees", node: sentinel, detail };
+    });
 }
 
 /** Whether routing has no reason to tell them apart. */

@@ -7,6 +7,7 @@ import type { NodeId } from "./epoch.ts";
 import type { AttachedReplica, FailoverState, Role } from "./report.ts";
 import type { Belief, Contact, FitVerdict, NodeView } from "./rules/model.ts";
 import { findAliases } from "./rules/scene.ts";
+import type { SentinelState } from "./rules/sentinel.ts";
 
 export interface NodeStatus {
   readonly id: NodeId;
@@ -49,6 +50,22 @@ export interface NodeWord {
   readonly failoverState: FailoverState;
   readonly replicas: readonly AttachedReplica[];
   readonly keys: number;
+}
+
+/** What is known of one Sentinel. */
+export interface SentinelStatus {
+  readonly id: NodeId;
+  /** Configured, as opposed to discovered. */
+  readonly configured: boolean;
+  /** It has a say: its word counts towards the majority. */
+  readonly counts: boolean;
+  readonly state: SentinelState;
+  /** Why it is not agreeing, where that is not said by the state; may be empty. */
+  readonly detail: string;
+  /** Whom it named last; null = nobody, or never asked. */
+  readonly master: NodeId | null;
+  readonly configEpoch: number | null;
+  readonly lastSeenAgoMs: number | null;
 }
 
 export interface WatchedNode {

@@ -6,7 +6,9 @@
  *   start()                  begin to probe
  *   current()                the epoch that routing uses
  *   evidence(e)              traffic noticed something: takes effect before this returns
- *   hint(nodes)              somebody (Sentinel) names nodes: watch them, and look now
+ *   hint(nodes, denseMs)     somebody (Sentinel) names nodes: watch them, and look now; for so long every 10
+ *                            to 20 ms, because a promotion is expected
+ *   listen(word)             what the Sentinels say together, for the rules
  *   adopt(node)              an operator decides
  *   hold(), release()        a planned switch is under way: writes are held although the master is well
  *   group()                  what is believed and what that rests on, for the failover machine
@@ -31,6 +33,7 @@ import {
   type SeenBy,
 } from "./rules/model.ts";
 import { findAliases } from "./rules/scene.ts";
+import { NO_SENTINELS, type SentinelWord } from "./rules/sentinel.ts";
 import { type AdoptRefusal, adopt, type Decision, decide, isSameEpoch, suspect } from "./rules.ts";
 import { describeNodes, type NodeStatus } from "./status.ts";
 
@@ -127,6 +130,8 @@ const BATCH_MS = 3;
 const DENSE_AFTER_MS = 2_000;
 /** Second addresses of known nodes are looked at every so many ms. */
 const ALIAS_EVERY_MS = 1_000;
+/** Between two rounds while a promotion is expected, in ms: at least this, at most twice. */
+const DENSEST_MS = 10;
 const DEFAULT_MAX_NODES = 64;
 const DEFAULT_FORGET_AFTER_MS = 60_000;
 const DEFAULT_STALL_MS = 100;
@@ -169,6 +174,8 @@ export class Watcher {
   #cancelFlush: (() => void) | null = null;
   #lastRoundMs = Number.NEGATIVE_INFINITY;
   #denseUntilMs = Number.NEGATIVE_INFINITY;
+  #densestUntilMs = Number.NEGATIVE_INFINITY;
+  #sentinels: SentinelWord = NO_SENTINELS;
   /** Monotonic ms at which the last stall of our own process ended. */
   #stalledUntilMs = Number.NEGATIVE_INFINITY;
   #stalledForMs = 0;
@@ -262,14 +269,22 @@ export class Watcher {
     this.#roundSoon();
   }
 
-  hint(nodes: readonly NodeId[]): void {
+  hint(nodes: readonly NodeId[], denseMs = 0): void {
     if (this.#state !== "running") return;
+    this.#densestUntilMs = Math.max(this.#densestUntilMs, this.#clock.nowMs() + denseMs);
     for (const id of nodes) {
       const entry = this.#entries.get(id);
-      if (entry === undefined) this.#watch(id, false);
-      else this.#lookSoon(entry);
+      if (entry !== undefined) this.#lookSoon(entry);
+      // Room is kept for what the nodes themselves say.
+      else if (this.#entries.size < this.#maxNodes * 0.75) this.#watch(id, false);
     }
     this.#roundSoon();
+  }
+
+  listen(word: SentinelWord): void {
+    if (this.#state !== "running") return;
+    this.#sentinels = word;
+    this.#flushSoon();
   }
 
   adopt(node: NodeId): AdoptAnswer {
@@ -284,13 +299,18 @@ export class Watcher {
   }
 
   #moment() {
-    return { nowMs: this.#clock.nowMs(), maxLagMs: this.#options.maxLagMs };
+    const { maxLagMs } = this.#options;
+    return { nowMs: this.#clock.nowMs(), maxLagMs, sentinels: this.#sentinels };
+  }
+
+  get #maxNodes(): number {
+    return this.#options.maxNodes ?? DEFAULT_MAX_NODES;
   }
 
   /** Begins to watch an address, if there is room. */
   #watch(id: NodeId, seed: boolean): void {
     if (this.#entries.has(id)) return;
-    if (this.#entries.size >= (this.#options.maxNodes ?? DEFAULT_MAX_NODES)) {
+    if (this.#entries.size >= this.#maxNodes) {
       this.#overflow = id;
       return;
     }
@@ -394,6 +414,7 @@ export class Watcher {
 
   #pauseMs(nowMs: number): number {
     const { intervalMs } = this.#options;
+    if (nowMs < this.#densestUntilMs) return Math.min(intervalMs, DENSEST_MS * (1 + this.#random()));
     const isOdd =
       this.#published.holdCause !== null || this.#belief.suspicions.length > 0 || nowMs < this.#denseUntilMs;
     if (!isOdd) return intervalMs * (0.9 + 0.2 * this.#random());
@@ -528,7 +549,7 @@ export class Watcher {
 
   #tellProblems(decided: readonly Problem[]): void {
     const before = this.#problems;
-    const all = [...decided, ...this.#nodeProblems(), ...this.#ownProblems()];
+    const all = [...decided, ...this.#nodeProblems(), ...this.#ownProblems(), ...this.#sentinels.problems];
     const now = new Map(all.map((problem) => [`${problem.kind} ${problem.node ?? ""}`, problem]));
     this.#problems = now;
     for (const [key, problem] of now) {
@@ -553,7 +574,7 @@ export class Watcher {
   #ownProblems(): Problem[] {
     const problems: Problem[] = [];
     if (this.#overflow !== null) {
-      const detail = `not watched: more than maxNodes (${this.#options.maxNodes ?? DEFAULT_MAX_NODES})`;
+      const detail = `not watched: more than maxNodes (${this.#maxNodes})`;
       problems.push({ kind: "too-many-nodes", node: this.#overflow, detail });
     }
     if (this.#clock.nowMs() - this.#stalledUntilMs < this.#options.intervalMs) {

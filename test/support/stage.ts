@@ -16,13 +16,17 @@ export interface StageOptions {
   readonly redis?: RedisOptions;
   /** A function is asked when `before` has run. */
   readonly config?: ConfigObject | (() => ConfigObject);
-  /** Runs when the servers are up, before the proxy is started; may say which nodes the proxy is given. */
-  readonly before?: (
-    group: RedisGroup,
-  ) => Promise<readonly string[] | undefined> | readonly string[] | undefined;
+  /** Runs when the servers are up, before the proxy is started; may say what the proxy is given. */
+  readonly before?: (group: RedisGroup) => Promise<Given> | Given;
   /** Replicas to be read before the test begins; default all. */
   readonly readable?: number;
 }
+
+/** Which nodes the proxy is given (none: no setting), or also more configuration. */
+export type Given =
+  | readonly string[]
+  | { readonly nodes: readonly string[]; readonly config: ConfigObject }
+  | undefined;
 
 /** A map of PROXY …, as an object. */
 export type Fields = Readonly<Record<string, Reply>>;
@@ -52,9 +56,13 @@ export class Stage {
     try {
       await group.master.cli("PUBLISH", "nobody", "something to replicate");
       for (const replica of group.replicas) await replica.untilCaughtUp(group.master);
-      const nodes = (await options.before?.(group)) ?? group.addresses;
+      const given = (await options.before?.(group)) ?? group.addresses;
       const own = typeof options.config === "function" ? options.config() : options.config;
-      const proxy = await startProxy({ nodes, config: { ...CONFIG, ...own } });
+      const { nodes, config } = "nodes" in given ? given : { nodes: given, config: {} };
+      const proxy = await startProxy({
+        ...(nodes.length === 0 ? {} : { nodes }),
+        config: { ...CONFIG, ...own, ...config },
+      });
       const stage = new Stage(group, proxy, await proxy.connect({ protocol: 3 }));
       await stage.untilReadable(options.readable ?? replicas);
       return stage;

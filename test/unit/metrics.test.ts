@@ -8,6 +8,7 @@ import {
   metricsList,
   type NodeReading,
   REQUEST_CLASSES,
+  SENTINEL_STATES,
 } from "../../src/metrics.ts";
 
 const MASTER: NodeReading = { id: "a:1", role: "master", reachable: true, fit: true, lagMs: 0, lagBytes: 0 };
@@ -21,7 +22,7 @@ const LOST: NodeReading = {
 };
 
 function sources(nodes: readonly NodeReading[] = [], number = 0, writable = false): MetricSources {
-  return { epoch: () => ({ number, writable }), nodes: () => nodes };
+  return { epoch: () => ({ number, writable }), nodes: () => nodes, sentinels: () => [] };
 }
 
 /** Series and their values: 'holdfast_requests_total{class="read"}' → 1. */
@@ -48,6 +49,7 @@ describe("the scrape", () => {
       ...HOLD_OUTCOMES.map((outcome) => `holdfast_holds_ended_total{outcome="${outcome}"}`),
       'holdfast_resent_total{class="write"}',
       'holdfast_upstream_connections{kind="private"}',
+      ...SENTINEL_STATES.map((state) => `holdfast_sentinels{state="${state}"}`),
       ...metricsList()
         .filter((metric) => metric.labels.length === 0)
         .map((metric) => metric.name),
@@ -91,6 +93,14 @@ describe("the scrape", () => {
     expect(shown('node_role{node="a:1",role="master"}')).toBe(1);
     expect(shown('node_role{node="a:1",role="replica"}')).toBe(0);
     expect(shown('node_role{node="b:2",role="unknown"}')).toBe(1);
+  });
+
+  it("counts Sentinels by state", async () => {
+    const states = ["agreeing", "tilt", "agreeing"] as const;
+    const from = { ...sources(), sentinels: () => states.map((state) => ({ state })) };
+    const found = await scrape(new Counters(), from);
+    const shown = (state: string) => found.get(`holdfast_sentinels{state="${state}"}`);
+    expect([shown("agreeing"), shown("tilt"), shown("unreachable")]).toEqual([2, 1, 0]);
   });
 
   it("leaves out a lag that is not known instead of calling it zero", async () => {

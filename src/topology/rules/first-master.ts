@@ -7,7 +7,7 @@ import type { HoldCause } from "../epoch.ts";
 import type { NodeReport } from "../report.ts";
 import { edgeOf, lineageOf } from "./lineage.ts";
 import type { Problem } from "./model.ts";
-import { follows, isClaimant, type LiveView, pointsTo, type Scene } from "./scene.ts";
+import { follows, isClaimant, type LiveView, namedBySentinels, pointsTo, type Scene } from "./scene.ts";
 
 export type FirstVerdict =
   | { readonly kind: "wait"; readonly cause: HoldCause; readonly problems: readonly Problem[] }
@@ -19,11 +19,14 @@ export type FirstVerdict =
  *   only one that any reachable replica follows, if they all follow it: the others serve nobody;
  * - a single claim is taken, unless no replica follows it and (a) another master is still loading, or (b) a
  *   replica with data belongs to a history that the claimant does not continue: the true master may be one
- *   that we cannot reach.
+ *   that we cannot reach, or (c) the Sentinels name another one.
+ * - where claims contradict each other, a live master that a majority of the Sentinels names is taken, unless
+ *   it is empty while another claimant is not.
  */
 export function judgeFirst(scene: Scene): FirstVerdict {
   const seeds = scene.all.some((view) => view.seed) ? scene.all.filter((view) => view.seed) : scene.all;
   if (seeds.length === 0 || seeds.some((view) => view.contact === "never")) return wait("no-master-yet");
+  if (!scene.sentinels.settled) return wait("no-master-yet");
   const claimants = scene.live.filter((view) => isClaimant(scene, view));
   const loading =
     scene.all.some((view) => view.contact === "loading") ||
@@ -43,12 +46,18 @@ export function judgeFirst(scene: Scene): FirstVerdict {
     return take(sole, "all reachable replicas follow it and none follows another claimant");
   }
   const names = claimants.map((view) => view.id).join(", ");
+  const named = judgeNamed(scene);
+  if (named !== null) return named;
   return contradiction(`${names} claim to be master and none continues the history of the others`);
 }
 
 function judgeSingle(scene: Scene, claimant: LiveView, loading: boolean): FirstVerdict {
   if (followers(scene, claimant).length > 0) return take(claimant, "the only claimant, and followed");
   if (loading) return wait("loading");
+  const { agreed } = scene.sentinels;
+  if (agreed !== null && (scene.aliases.get(agreed) ?? agreed) !== claimant.id) {
+    return contradiction(`${claimant.id} claims to be master, but the Sentinels name ${agreed}`);
+  }
   const { replid, replid2 } = claimant.report;
   const stranger = scene.live.find(
     ({ report }) =>
@@ -59,9 +68,20 @@ function judgeSingle(scene: Scene, claimant: LiveView, loading: boolean): FirstV
       !pointsTo(scene, report, claimant.id),
   );
   if (stranger === undefined) return take(claimant, "the only claimant");
+  const named = judgeNamed(scene);
+  if (named !== null) return named;
   return contradiction(
     `${claimant.id} claims to be master, but ${stranger.id} is a replica of a history it does not continue`,
   );
+}
+
+/** There is no history of ours yet that it could have lost; but an empty master is never chosen over data. */
+function judgeNamed(scene: Scene): FirstVerdict | null {
+  const named = namedBySentinels(scene);
+  if (named === null) return null;
+  if (named.report.keys === 0 && scene.live.some(({ report }) => report.keys > 0)) return null;
+  const { agreeing, known } = scene.sentinels;
+  return take(named, `${agreeing} of ${known} Sentinels name it`);
 }
 
 function continuesOther(claimant: LiveView, other: LiveView, claimants: readonly LiveView[]): boolean {

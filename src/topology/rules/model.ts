@@ -111,6 +111,8 @@ export interface Belief {
   readonly gone: { readonly sinceMs: number; readonly by: SeenBy } | null;
   readonly proofs: ReadonlyMap<NodeId, Proof>;
   readonly fitness: ReadonlyMap<NodeId, Fitness>;
+  /** Sentinels that name another master than the one that is well, to since when, monotonic ms. */
+  readonly dissent: ReadonlyMap<NodeId, number>;
 }
 
 export const FIRST_BELIEF: Belief = {
@@ -122,6 +124,7 @@ export const FIRST_BELIEF: Belief = {
   gone: null,
   proofs: new Map(),
   fitness: new Map(),
+  dissent: new Map(),
 };
 
 /** The rule by which a master was accepted. */
@@ -135,6 +138,7 @@ export type AcceptReason =
   | "reloaded" // the same node, restarted from its append-only file: nothing is known of what it lost
   | "renamed" // the same running master under a new replication id
   | "re-promoted" // the same running instance, demoted and promoted again
+  | "sentinel" // a majority of the Sentinels names it, where the nodes alone decide nothing
   | "operator";
 
 /** Another master, or the same node with a new history. */
@@ -162,7 +166,12 @@ export type ProblemKind =
   | "node-nonsense"
   | "probe-no-access" // the probe cannot authenticate, or may not run INFO
   | "too-many-nodes" // a discovered node is not watched because of the bound maxNodes
-  | "stalled"; // our own event loop stood still
+  | "stalled" // our own event loop stood still
+  | "sentinel-unreachable"
+  | "sentinel-no-access" // it does not let us in, or refuses a question
+  | "sentinel-unknown-master" // it does not know sentinel.name
+  | "sentinel-no-quorum" // a failover could not be agreed on
+  | "sentinel-disagrees"; // it names another master than the one that is verified and well
 
 export interface Problem {
   readonly kind: ProblemKind;

@@ -6,6 +6,7 @@ import { announcedAddress } from "../address.ts";
 import type { NodeId } from "../epoch.ts";
 import type { NodeReport } from "../report.ts";
 import type { Belief, NodeView, Suspicion } from "./model.ts";
+import type { SentinelWord } from "./sentinel.ts";
 
 /** A view whose last probe brought a report. */
 export interface LiveView extends NodeView {
@@ -22,12 +23,13 @@ export interface Scene {
   readonly live: readonly LiveView[];
   /** What traffic said and no later report has contradicted. */
   readonly suspicions: readonly Suspicion[];
+  readonly sentinels: SentinelWord;
 }
 
-export function describeScene(belief: Belief, views: readonly NodeView[]): Scene {
+export function describeScene(belief: Belief, views: readonly NodeView[], sentinels: SentinelWord): Scene {
   const aliases = findAliases(views, belief.epoch.master);
   const live = views.filter(isLive).filter((view) => !aliases.has(view.id));
-  return { all: views, aliases, live, suspicions: openSuspicions(belief.suspicions, views) };
+  return { all: views, aliases, live, suspicions: openSuspicions(belief.suspicions, views), sentinels };
 }
 
 /**
@@ -55,6 +57,14 @@ export function isLive(view: NodeView): view is LiveView {
 /** A live master that has its data and that nothing newer speaks against; only these can be believed. */
 export function isClaimant(scene: Scene, view: LiveView): boolean {
   return view.report.role === "master" && !view.report.loading && !isSuspected(scene, view.id);
+}
+
+/** The live master that the majority of the Sentinels names, by any of its addresses. */
+export function namedBySentinels(scene: Scene): LiveView | null {
+  const { agreed } = scene.sentinels;
+  if (agreed === null) return null;
+  const id = scene.aliases.get(agreed) ?? agreed;
+  return scene.live.find((view) => view.id === id && isClaimant(scene, view)) ?? null;
 }
 
 export function isSuspected(scene: Scene, id: NodeId): boolean {

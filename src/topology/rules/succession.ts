@@ -12,7 +12,10 @@
  * 4. While the master is gone, a claimant never seen before is taken when it holds all of our history.
  * 5. Whoever all other reachable nodes follow, while none of them holds our history, is taken, unless it is
  *    empty and our group was not.
- * 6. Otherwise sessions are held. A silent master alone never makes another node the master.
+ * 6. A live master that a majority of the Sentinels names is taken where the nodes alone decide nothing: it is
+ *    one of several that contradict each other, or the master is gone; unless it is empty and our group was
+ *    not, or it may have been rolled back.
+ * 7. Otherwise sessions are held. A silent master alone never makes another node the master.
  *
  * A master that is only remembered (the proxy was restarted) is judged by the same rules, but not before it
  * and all configured nodes have answered or failed once.
@@ -20,7 +23,7 @@
 
 import type { EvidenceKind, HoldCause } from "../epoch.ts";
 import type { NodeReport } from "../report.ts";
-import { edgeOf, type Lineage, lineageOf } from "./lineage.ts";
+import { type Edge, edgeOf, type Lineage, lineageOf } from "./lineage.ts";
 import {
   type AcceptReason,
   type Belief,
@@ -29,7 +32,15 @@ import {
   type NodeView,
   type Problem,
 } from "./model.ts";
-import { follows, isClaimant, isLive, type LiveView, pointsTo, type Scene } from "./scene.ts";
+import {
+  follows,
+  isClaimant,
+  isLive,
+  type LiveView,
+  namedBySentinels,
+  pointsTo,
+  type Scene,
+} from "./scene.ts";
 
 export type Verdict =
   | {
@@ -76,7 +87,8 @@ export function judgeSuccession(belief: Belief, master: MasterBelief, scene: Sce
     );
     if (newest !== undefined) return take(newest.report, newest.reason, master, newest.line);
     if (claims.length > 1) {
-      return judgeUnanimity(master, scene) ?? contradiction(claims.map(({ report }) => report.node));
+      const nodes = claims.map(({ report }) => report.node);
+      return judgeUnanimity(master, scene) ?? judgeNamed(belief, master, scene) ?? contradiction(nodes);
     }
   }
   if (state.cause === null) return stay(null, master, scene);
@@ -89,10 +101,12 @@ export function judgeSuccession(belief: Belief, master: MasterBelief, scene: Sce
     const [only] = complete;
     if (only !== undefined && complete.length === 1) return take(only.report, "complete", master, only.line);
     if (complete.length > 1) {
-      return judgeUnanimity(master, scene) ?? contradiction(complete.map(({ report }) => report.node));
+      const nodes = complete.map(({ report }) => report.node);
+      return judgeUnanimity(master, scene) ?? judgeNamed(belief, master, scene) ?? contradiction(nodes);
     }
   }
-  return judgeUnanimity(master, scene) ?? stay(state.cause, master, scene);
+  const named = state.gone ? judgeNamed(belief, master, scene) : null;
+  return judgeUnanimity(master, scene) ?? named ?? stay(state.cause, master, scene);
 }
 
 /** Why the master may not be written by what traffic said of it. */
@@ -158,10 +172,7 @@ function probedCause(belief: Belief, master: MasterBelief, view: NodeView): Hold
  * known of it: of two contradicting claims, the silence of one does not make the other one true.
  */
 function successors(belief: Belief, master: MasterBelief, scene: Scene, state: MasterState): Claim[] {
-  const edges = scene.live
-    .filter((view) => belief.instances.has(view.report.runId))
-    .map((view) => edgeOf(view.report))
-    .filter((edge) => edge !== null);
+  const edges = witnessedEdges(belief, scene);
   const claims: Claim[] = [];
   for (const view of scene.all) {
     const { report } = view;
@@ -177,6 +188,13 @@ function successors(belief: Belief, master: MasterBelief, scene: Scene, state: M
     }
   }
   return claims;
+}
+
+function witnessedEdges(belief: Belief, scene: Scene): Edge[] {
+  return scene.live
+    .filter((view) => belief.instances.has(view.report.runId))
+    .map((view) => edgeOf(view.report))
+    .filter((edge) => edge !== null);
 }
 
 /** The former master, not restarted, is a synchronised replica of the claimant. */
@@ -256,6 +274,26 @@ function judgeUnanimity(master: MasterBelief, scene: Scene): Verdict | null {
     return take(view.report, "unanimous", master, lineageOf(view.report, master.replid, []));
   }
   return null;
+}
+
+/**
+ * The claimant that a majority of the Sentinels names. A process seen as a member of our group got what it has
+ * by replication. Any other one may have read an old file: it must not be behind what was seen of our history,
+ * and the master's own node, restarted, has judgeRestart to convince.
+ */
+function judgeNamed(belief: Belief, master: MasterBelief, scene: Scene): Verdict | null {
+  const view = namedBySentinels(scene);
+  if (view === null) return null;
+  const { report } = view;
+  if (report.keys === 0 && master.keys > 0) return null;
+  // The master as we know it: it is not the answer to who of several others continues it.
+  if (view.id === master.id && report.replid === master.replid && report.runId === master.runId) return null;
+  const line = lineageOf(report, master.replid, witnessedEdges(belief, scene));
+  if (!belief.instances.has(report.runId)) {
+    if (view.id === master.id) return null;
+    if ((line?.endOffset ?? report.masterReplOffset) < master.lastSeenOffset) return null;
+  }
+  return take(report, "sentinel", master, line);
 }
 
 function take(report: NodeReport, reason: AcceptReason, master: MasterBelief, line: Lineage | null): Verdict {

@@ -4,7 +4,7 @@ import * as faults from "./faults.ts";
 import { CRASH_GRACE_MS, DOWN_AFTER_MS, type Field, type Links, type Mode } from "./field.ts";
 
 /** What this version of the proxy can do. A cell that needs more is skipped, and its name says so. */
-export const MODES_BUILT: readonly (Mode | "switchover")[] = ["observe", "self", "switchover"];
+export const MODES_BUILT: readonly (Mode | "switchover")[] = ["observe", "sentinel", "self", "switchover"];
 
 /** Everything runs on the same two or three processors: times are held to so many times what is promised. */
 const SLACK = 3;

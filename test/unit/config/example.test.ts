@@ -6,7 +6,11 @@ import { configWith, SETTINGS } from "../../../src/config/schema.ts";
 
 const text = readFileSync(new URL("../../../conf/holdfast.yaml", import.meta.url), "utf8");
 /** Settings without a default stand in it as a comment. */
-const OPTIONAL = ["upstream.username", "upstream.password", "failover.stateFile"];
+const OPTIONAL = [
+  ...["upstream.username", "upstream.password", "failover.stateFile"],
+  ...["sentinel.name", "sentinel.nodes", "sentinel.username", "sentinel.password"],
+  ...["sentinel.tlsCa", "sentinel.tlsCert", "sentinel.tlsKey"],
+];
 
 /** Every path to a value in a YAML text. */
 function pathsIn(yaml: string): string[] {
@@ -31,11 +35,25 @@ describe("conf/holdfast.yaml", () => {
   });
 
   it("has every key once, in the order of the schema, and nothing else", () => {
-    const uncommented = text.replaceAll(/^( *)# (username|password|stateFile): /gm, "$1$2: ");
+    const keys = [...new Set(OPTIONAL.map((path) => path.split(".").at(-1)))].join("|");
+    const uncommented = text.replaceAll(new RegExp(`^( *)# (${keys}): `, "gm"), "$1$2: ");
     expect(pathsIn(uncommented)).toEqual(SETTINGS.map((setting) => setting.path));
     expect(pathsIn(text)).toEqual(
       SETTINGS.map((setting) => setting.path).filter((path) => !OPTIONAL.includes(path)),
     );
+  });
+
+  it("is valid with its commented settings, too", () => {
+    const sentinel = text.slice(text.indexOf("\nsentinel:\n"), text.indexOf("\nreads:\n"));
+    const settings = sentinel
+      .replaceAll(/^( *)# (?=\w+: \S)/gm, "$1")
+      .replace("tls: off", "tls: on")
+      .replaceAll(/^ {2}nodes: .*$/gm, "  nodes: [127.0.0.1:26379]");
+    const readFile = () => "-----BEGIN CERTIFICATE-----";
+    const result = loadConfig({ file: { name: "a.yaml", text: settings }, env: {}, flags: {}, readFile });
+    if (!result.ok) throw new Error(result.report);
+    expect(result.config.sentinel).toMatchObject({ name: "mymaster", nodes: ["127.0.0.1:26379"], tls: "on" });
+    expect([...result.files.keys()]).toEqual(["sentinel.tlsCa", "sentinel.tlsCert", "sentinel.tlsKey"]);
   });
 
   it("writes every default as the schema writes it", () => {

@@ -50,6 +50,7 @@ describe("values", () => {
         settleTime: 10_000,
         switchTime: 2_000,
       },
+      sentinel: { nodes: [], tls: "off" },
       reads: { from: "replica", consistency: "session", maxLag: 10_000 },
       pubsub: { from: "master" },
       hold: { maxTime: 30_000, maxBytes: 268_435_456, maxBytesPerClient: 16_777_216 },
@@ -141,9 +142,9 @@ describe("the environment", () => {
   });
 
   it("an unknown variable is a mistake with the nearest name", () => {
-    expect(mistakes(NODES, { env: { HOLDFAST_HOLD_MAXTIME: "1s", HOLDFAST_SENTINEL: "x" } })).toEqual([
+    expect(mistakes(NODES, { env: { HOLDFAST_HOLD_MAXTIME: "1s", HOLDFAST_PROXYSQL: "x" } })).toEqual([
       "HOLDFAST_HOLD_MAXTIME: unknown variable, did you mean HOLDFAST_HOLD_MAX_TIME?",
-      "HOLDFAST_SENTINEL: unknown variable",
+      "HOLDFAST_PROXYSQL: unknown variable",
     ]);
   });
 
@@ -248,7 +249,7 @@ describe("the report", () => {
 
   it("missing nodes are told once, with the ways to give them", () => {
     expect(mistakes("")).toEqual([
-      "a.yaml: nodes: not given: add it, or use --nodes or HOLDFAST_NODES; allowed: at least one host:port",
+      "a.yaml: nodes: not given: add it, or sentinel.nodes, or use --nodes or HOLDFAST_NODES; allowed: at least one host:port",
     ]);
   });
 
@@ -308,6 +309,74 @@ describe("relations between settings", () => {
   });
 });
 
+const SENTINEL = "sentinel: { name: mymaster, nodes: [127.0.0.1:26379, s:26379] }\n";
+
+describe("the settings of Sentinel", () => {
+  it("are enough without any nodes, in a file or in the environment", () => {
+    const expected = { name: "mymaster", nodes: ["127.0.0.1:26379", "s:26379"], tls: "off" };
+    expect(accepted(SENTINEL)).toMatchObject({ nodes: [], sentinel: expected });
+    const env = {
+      HOLDFAST_SENTINEL_NAME: "mymaster",
+      HOLDFAST_SENTINEL_NODES: "127.0.0.1:26379,s:26379",
+      HOLDFAST_FAILOVER_PROMOTE: "sentinel",
+      HOLDFAST_SENTINEL_TLS: "on",
+    };
+    expect(accepted("", { env })).toMatchObject({ nodes: [], sentinel: { ...expected, tls: "on" } });
+  });
+
+  it.each([
+    ["sentinel: { name: m }", "sentinel.nodes: the addresses of the Sentinels are missing"],
+    ["sentinel: { nodes: s:1 }", "sentinel.name: the name of the group in Sentinel is missing"],
+    ["failover: { promote: sentinel }", "failover.promote: sentinel needs sentinel.name and sentinel.nodes"],
+    [
+      "sentinel: { name: m, nodes: s:1, username: u }",
+      "sentinel.username: a user name needs sentinel.password",
+    ],
+    ["sentinel: { name: m, nodes: s:1, tlsCa: x }", "sentinel.tls: files for TLS are given, but it is off"],
+    [
+      "sentinel: { name: m, nodes: s:1, tls: on, tlsCert: x }",
+      "sentinel.tlsCert: a certificate and its private",
+    ],
+    ["sentinel: { name: m, nodes: [s:1, S:1] }", "sentinel.nodes\\[1\\]: s:1 is listed twice"],
+    ["sentinel: { name: m, nodes: [127.0.0.1:6380] }", "is either a Sentinel or a node"],
+    ["sentinel: { name: m, nodes: [127.0.0.1:6379] }", "sentinel.nodes\\[0\\]: .* where this proxy listens"],
+    ["sentinel: { name: m, nodes: [127.0.0.1] }", "sentinel.nodes\\[0\\]: .* has no port"],
+    ["sentinel: { name: m, nodes: s:1, tls: maybe }", 'sentinel.tls: "maybe" is not one of'],
+  ])("%s is refused", (text, words) => {
+    const found = mistakes(`${text}\n${NODES}`);
+    expect(found).toHaveLength(1);
+    expect(found[0]).toMatch(new RegExp(words));
+  });
+
+  it("a group with neither name nor nodes but something else is told what it lacks", () => {
+    expect(mistakes(`sentinel: { password: s77123 }\n${NODES}`)).toEqual([
+      expect.stringMatching(/sentinel.name: the name/),
+      expect.stringMatching(/sentinel.nodes: the addresses/),
+    ]);
+  });
+
+  it("files that cannot be read, or are none for TLS, are mistakes that do not show what is in them", () => {
+    const text =
+      "sentinel: { name: m, nodes: s:1, tls: on, tlsCa: ca.pem, tlsCert: gone.pem, tlsKey: odd.pem }\n";
+    const readFile = (path: string): string => {
+      if (path === "gone.pem") throw new Error("ENOENT: no such file");
+      return path === "odd.pem" ? "s77123" : "-----BEGIN CERTIFICATE-----\n";
+    };
+    const found = mistakes(text, { readFile });
+    expect(found).toEqual([
+      "a.yaml:1:67: sentinel.tlsCert: gone.pem cannot be read: ENOENT: no such file",
+      expect.stringContaining("sentinel.tlsKey: odd.pem is not in PEM form"),
+    ]);
+    expect(found.join()).not.toContain("77123");
+  });
+
+  it("files are handed on with the configuration", () => {
+    const text = "sentinel: { name: m, nodes: s:1, tls: on, tlsCa: ca.pem }\n";
+    const result = load(text, { readFile: (path) => `-----BEGIN ${path}` });
+    expect(result).toMatchObject({ ok: true, files: new Map([["sentinel.tlsCa", "-----BEGIN ca.pem"]]) });
+  });
+});
+
 describe("settings", () => {
   it("each has a one-line meaning and says what is allowed", () => {
     expect(SETTINGS.length).toBeGreaterThan(25);
@@ -324,7 +393,7 @@ describe("settings", () => {
   });
 
   it("the schema itself refuses unknown keys", () => {
-    expect(() => configWith({ nodes: ["a:1"], sentinel: {} })).toThrow();
+    expect(() => configWith({ nodes: ["a:1"], cluster: {} })).toThrow();
     expect(() => configWith({ nodes: ["a:1"], hold: { maxtime: "3s" } })).toThrow();
   });
 });

@@ -8,6 +8,7 @@ const STATUS: StatusView = {
   uptimeSeconds: 5,
   epoch: { number: 1, master: "a:1", holdCause: null, history: null },
   nodes: [],
+  sentinels: [],
   clients: { connected: 2, paused: null },
   hold: { now: 0, bytes: 0, held: 0, released: 0, expired: 0, left: 0, failed: 0 },
   counters: { reads: 1, writes: 2, uncertain: 0 },

@@ -2,6 +2,7 @@
 import type { NodeId } from "../../../src/topology/epoch.ts";
 import type { NodeReport } from "../../../src/topology/report.ts";
 import { type Belief, type Contact, FIRST_BELIEF, type NodeView } from "../../../src/topology/rules/model.ts";
+import { NO_SENTINELS, type SentinelWord } from "../../../src/topology/rules/sentinel.ts";
 import { type Decision, decide } from "../../../src/topology/rules.ts";
 
 export const MAX_LAG_MS = 1_000;
@@ -78,6 +79,8 @@ export class Story {
   views: readonly NodeView[] = [];
   nowMs = 0;
   last: Decision | null = null;
+  /** What the Sentinels say from now on. */
+  sentinels: SentinelWord = NO_SENTINELS;
 
   /** One round: these nodes are seen anew, 100 ms after the round before; the others stay as they were. */
   round(...seen: ((nowMs: number) => NodeView)[]): Decision {
@@ -87,7 +90,8 @@ export class Story {
       ...this.views.map((old) => fresh.find(({ id }) => id === old.id) ?? old),
       ...fresh.filter(({ id }) => !this.views.some((old) => old.id === id)),
     ];
-    this.last = decide(this.belief, this.views, { nowMs: this.nowMs + 2, maxLagMs: MAX_LAG_MS });
+    const { nowMs, sentinels } = this;
+    this.last = decide(this.belief, this.views, { nowMs: nowMs + 2, maxLagMs: MAX_LAG_MS, sentinels });
     this.belief = this.last.belief;
     return this.last;
   }
@@ -111,6 +115,12 @@ export class Story {
   get problems(): string[] {
     return (this.last?.problems ?? []).map(({ kind, node }) => (node === null ? kind : `${kind} ${node[0]}`));
   }
+}
+
+/** All of three Sentinels (s, t, u) name this node. */
+export function naming(name: string): SentinelWord {
+  const named = new Map([at("s"), at("t"), at("u")].map((sentinel) => [sentinel, at(name)]));
+  return { ...NO_SENTINELS, agreed: at(name), configEpoch: 2, named, known: 3, agreeing: 3 };
 }
 
 export function master(name: string, word: Word = {}): (nowMs: number) => NodeView {

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Epoch } from "../../../src/topology/epoch.ts";
 import { type Belief, type Contact, FIRST_BELIEF, type NodeView } from "../../../src/topology/rules/model.ts";
 import { adopt, type Decision, decide, suspect } from "../../../src/topology/rules.ts";
-import { at, MAX_LAG_MS, report } from "./nodes.ts";
+import { at, MAX_LAG_MS, naming, report } from "./nodes.ts";
 
 const NAMES = ["a", "b", "c", "d"] as const;
 const HISTORIES = ["H1", "H2", "H3"] as const;
@@ -34,7 +34,12 @@ const nodeState = fc.record({
 type NodeState = typeof nodeState extends fc.Arbitrary<infer T> ? T : never;
 
 type Step =
-  | { readonly kind: "round"; readonly states: readonly (NodeState | null)[] }
+  | {
+      readonly kind: "round";
+      readonly states: readonly (NodeState | null)[];
+      /** Whom the Sentinels name. */
+      readonly named: string | null;
+    }
   | { readonly kind: "evidence"; readonly node: number; readonly ageEpochs: number }
   | { readonly kind: "adopt"; readonly node: number };
 
@@ -42,6 +47,7 @@ const round = fc.record({
   kind: fc.constant("round" as const),
   // null: nothing new of that node
   states: fc.tuple(...NAMES.map(() => fc.option(nodeState, { freq: 2 }))),
+  named: fc.constantFrom(null, null, null, ...NAMES),
 });
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 8, arbitrary: round },
@@ -86,6 +92,8 @@ interface World {
   masters: Map<number, Set<string | null>>;
   /** "run id:replid" of claims made while another master was well. */
   refused: Set<string>;
+  /** Whom the Sentinels named in the last round. */
+  named: string | null;
 }
 
 function newWorld(): World {
@@ -96,6 +104,7 @@ function newWorld(): World {
     nowMs: 0,
     masters: new Map(),
     refused: new Set(),
+    named: null,
   };
 }
 
@@ -118,7 +127,9 @@ function play(world: World, action: Step): Decision | null {
         const state = action.states[index];
         return state === null || state === undefined ? old : see(NAMES[index]!, state, world.nowMs, old);
       });
-      return decide(world.belief, world.views, moment);
+      world.named = action.named;
+      if (action.named === null) return decide(world.belief, world.views, moment);
+      return decide(world.belief, world.views, { ...moment, sentinels: naming(action.named) });
   }
 }
 
@@ -197,6 +208,23 @@ function checkChange(world: World, before: Belief, decision: Decision): void {
       }
       expect(said!.keys > 0 || before.master?.keys === 0).toBe(true);
       return;
+    case "sentinel": {
+      expect(world.views.find(({ id }) => id === change.to)?.contact).toBe("answering");
+      expect(said!.keys > 0 || before.master?.keys === 0).toBe(true);
+      const former = world.views.find(({ id }) => id === before.epoch.master);
+      const isWell =
+        former?.contact === "answering" &&
+        former.report?.role === "master" &&
+        former.report.runId === before.master?.runId &&
+        former.report.replid === before.master.replid &&
+        !former.report.loading;
+      // Then it was one of several that were promoted to succeed it.
+      const rivals = world.views.filter(
+        ({ id, report: other }) => id !== change.to && other?.role === "master",
+      );
+      if (isWell) expect(rivals.length).toBeGreaterThanOrEqual(2);
+      return;
+    }
     case "operator":
       expect(before.epoch.holdCause).not.toBeNull();
       return;
@@ -266,6 +294,7 @@ describe("whatever the nodes say, in whatever order,", () => {
         "reloaded",
         "renamed",
         "restarted",
+        "sentinel",
         "unanimous",
       ].sort(),
     );
