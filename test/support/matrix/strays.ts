@@ -6,9 +6,9 @@
 import { expect } from "vitest";
 import type { RedisServer } from "../redis.ts";
 
-/** Of the clients' writes and reads; what tests and operators use themselves is not among them. */
+/** Of the clients' writes and reads; what tests, operators and Sentinels (PUBLISH) use is not among them. */
 const WRITES = [
-  ...["incr", "set", "exec", "rpush", "zadd", "publish", "spublish"],
+  ...["incr", "set", "exec", "rpush", "zadd"],
   ...["blpop", "brpop", "blmove", "bzpopmin", "blmpop"],
 ];
 const READS = ["get"];
