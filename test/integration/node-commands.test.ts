@@ -89,10 +89,10 @@ describe("roles", () => {
     const master = await server();
     const replica = await server();
     const file = `${replica.dir}/redis.conf`;
-    await writeFile(file, `port ${replica.port}\nreplicaof 127.0.0.1 ${master.port}\n`);
+    await writeFile(file, `port ${replica.port}\nsave ""\nreplicaof 127.0.0.1 ${master.port}\n`);
     await replica.kill();
     // A configuration file has to be the first argument, which the defaults of the tests stand before.
-    const child = spawnOwned("redis-server", [file], { stdio: "ignore" });
+    const child = spawnOwned("redis-server", [file], { stdio: "ignore", cwd: replica.dir });
     cleanups.push(async () => {
       child.kill("SIGKILL");
       await exited(child);
