@@ -10,9 +10,9 @@
  * 4. While the master is gone, a claimant never seen before is taken when it holds all of our history.
  * 5. Whoever all other reachable nodes follow, while none of them holds our history, is taken, unless it is
  *    empty and our group was not.
- * 6. A live master that a majority of the Sentinels names is taken where the nodes alone decide nothing: it is
- *    one of several that contradict each other, or the master is gone; unless it is empty and our group was
- *    not, or it may have been rolled back.
+ * 6. A live master that a majority of the Sentinels names is taken where the nodes alone decide nothing:
+ *    several contradict each other, or the master is gone; unless it is empty and our group was not, or it
+ *    may have been rolled back.
  * 7. Otherwise sessions are held. A silent master alone never makes another node the master.
  */
 
@@ -240,9 +240,9 @@ function judgeUnanimity(master: MasterBelief, scene: Scene): Verdict | null {
 }
 
 /**
- * The claimant that a majority of the Sentinels names. A process seen as a member of our group got what it has
- * by replication. Any other one may have read an old file: it must not be behind what was seen of our history,
- * and the master's own node, restarted, has judgeRestart to convince.
+ * The claimant that a majority of the Sentinels names. A process seen as a member of our group got what it
+ * has by replication. Any other one may have read an old file: it must not be behind what was seen of our
+ * history, and the master's own node, restarted, has judgeRestart to convince.
  */
 function judgeNamed(belief: Belief, master: MasterBelief, scene: Scene): Verdict | null {
   const view = namedBySentinels(scene);

@@ -1,7 +1,7 @@
 /**
- * Watches over the Sentinels: asks each one again and again, hears their events, and makes of both two things:
- * hints (nodes that are worth a look now) and one word (what a majority names). It believes nothing and changes
- * nothing; what follows from it is decided by the epoch rules, after the nodes themselves were asked.
+ * Watches over the Sentinels: asks each one again and again, hears their events, and makes of both two
+ * things: hints (nodes that are worth a look now) and one word (what a majority names). It believes nothing
+ * and changes nothing; what follows from it the epoch rules decide, after the nodes themselves were asked.
  *
  *   start(), close()   begin and end
  *   hurry()            ask soon, and often for a while: writes are held
@@ -167,7 +167,7 @@ export class SentinelWatch {
     return this.#word();
   }
 
-  /** Asks one that agrees with the majority for SENTINEL FAILOVER; its answer comes before anything happens. */
+  /** Asks one that agrees with the majority for SENTINEL FAILOVER; it answers before anything happens. */
   async failover(): Promise<FailoverAnswer> {
     const word = this.#word();
     const nowMs = this.#clock.nowMs();
