@@ -76,6 +76,8 @@ const HINT_AGAIN_MS = 30_000;
 const ASK_GAP_MS = 20;
 /** Hints of one Sentinel's events are at least so far apart, ms. */
 const EVENT_GAP_MS = 5;
+/** Nodes remembered as hinted at, for each Sentinel. */
+const MAX_HINTED = 256;
 const MAX_BACKOFF_MS = 2_000;
 /** Two addresses of one running Sentinel: the second one is asked so rarely, ms. */
 const ALIAS_MS = 10_000;
@@ -95,6 +97,8 @@ interface Entry {
   quorumAtMs: number;
   hintedAtMs: number;
   eventAtMs: number;
+  /** Of the last event's hint, ms. */
+  eventDenseMs: number;
   askedAtMs: number;
   /** When another one last named it. */
   wantedAtMs: number;
@@ -229,6 +233,7 @@ export class SentinelWatch {
       quorumAtMs: Number.NEGATIVE_INFINITY,
       hintedAtMs: Number.NEGATIVE_INFINITY,
       eventAtMs: Number.NEGATIVE_INFINITY,
+      eventDenseMs: 0,
       askedAtMs: Number.NEGATIVE_INFINITY,
       wantedAtMs: this.#clock.nowMs(),
       hinted: new Set(),
@@ -380,10 +385,14 @@ export class SentinelWatch {
       return;
     }
     const nowMs = this.#clock.nowMs();
-    if (nowMs - entry.eventAtMs < EVENT_GAP_MS && event.nodes.every((node) => entry.hinted.has(node))) return;
-    entry.eventAtMs = nowMs;
-    for (const node of event.nodes) entry.hinted.add(node);
     const denseMs = { running: DENSE_RUNNING_MS, done: DENSE_DONE_MS, look: 0 }[event.kind];
+    const saysNothingNew =
+      denseMs <= entry.eventDenseMs && event.nodes.every((node) => entry.hinted.has(node));
+    if (nowMs - entry.eventAtMs < EVENT_GAP_MS && saysNothingNew) return;
+    entry.eventAtMs = nowMs;
+    entry.eventDenseMs = denseMs;
+    if (entry.hinted.size > MAX_HINTED) entry.hinted.clear();
+    for (const node of event.nodes) entry.hinted.add(node);
     this.#callbacks.onHint(event.nodes, denseMs);
     if (event.kind !== "look") this.hurry();
   }
