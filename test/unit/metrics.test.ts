@@ -72,7 +72,8 @@ describe("the scrape", () => {
       moved.set(changed[0]?.[0] ?? "", label);
     }
     const unmoved = [...before.keys()].filter((name) => isOwn(name) && !moved.has(name));
-    expect(unmoved).toEqual(["holdfast_epoch", "holdfast_writable"]);
+    const known = SENTINEL_STATES.map((state) => `holdfast_sentinels{state="${state}"}`);
+    expect(unmoved).toEqual(["holdfast_epoch", "holdfast_writable", ...known]);
   });
 
   it("copies values at each scrape and does not add them up", async () => {

@@ -12,9 +12,9 @@
  * 4. While the master is gone, a claimant never seen before is taken when it holds all of our history.
  * 5. Whoever all other reachable nodes follow, while none of them holds our history, is taken, unless it is
  *    empty and our group was not.
- * 6. A live master that a majority of the Sentinels names is taken where the nodes alone decide nothing: it is
- *    one of several that contradict each other, or the master is gone; unless it is empty and our group was
- *    not, or it may have been rolled back.
+ * 6. A live master that a majority of the Sentinels names is taken where the nodes alone decide nothing:
+ *    several contradict each other, or the master is gone; unless it is empty and our group was not, or it
+ *    may have been rolled back.
  * 7. Otherwise sessions are held. A silent master alone never makes another node the master.
  *
  * A master that is only remembered (the proxy was restarted) is judged by the same rules, but not before it
@@ -88,7 +88,8 @@ export function judgeSuccession(belief: Belief, master: MasterBelief, scene: Sce
     if (newest !== undefined) return take(newest.report, newest.reason, master, newest.line);
     if (claims.length > 1) {
       const nodes = claims.map(({ report }) => report.node);
-      return judgeUnanimity(master, scene) ?? judgeNamed(belief, master, scene) ?? contradiction(nodes);
+      const named = judgeNamed(belief, master, scene, nodes);
+      return judgeUnanimity(master, scene) ?? named ?? contradiction(nodes);
     }
   }
   if (state.cause === null) return stay(null, master, scene);
@@ -102,10 +103,11 @@ export function judgeSuccession(belief: Belief, master: MasterBelief, scene: Sce
     if (only !== undefined && complete.length === 1) return take(only.report, "complete", master, only.line);
     if (complete.length > 1) {
       const nodes = complete.map(({ report }) => report.node);
-      return judgeUnanimity(master, scene) ?? judgeNamed(belief, master, scene) ?? contradiction(nodes);
+      const named = judgeNamed(belief, master, scene, nodes);
+      return judgeUnanimity(master, scene) ?? named ?? contradiction(nodes);
     }
   }
-  const named = state.gone ? judgeNamed(belief, master, scene) : null;
+  const named = state.gone ? judgeNamed(belief, master, scene, null) : null;
   return judgeUnanimity(master, scene) ?? named ?? stay(state.cause, master, scene);
 }
 
@@ -277,22 +279,31 @@ function judgeUnanimity(master: MasterBelief, scene: Scene): Verdict | null {
 }
 
 /**
- * The claimant that a majority of the Sentinels names. A process seen as a member of our group got what it has
- * by replication. Any other one may have read an old file: it must not be behind what was seen of our history,
- * and the master's own node, restarted, has judgeRestart to convince.
+ * The claimant that a majority of the Sentinels names; `among` several that contradict each other, else any.
+ * It must not be a roll-back of our history:
+ * - a process seen as a member of our group that continues our history got all it has by replication: what it
+ *   lacks is what every promotion may lose;
+ * - of any other one it is only known how far its own history goes: not less far than ours was seen to;
+ * - not one that claimed before the master went, nor the history that ours was forked from, nor the master's
+ *   own node with another process, which has judgeRestart to convince.
  */
-function judgeNamed(belief: Belief, master: MasterBelief, scene: Scene): Verdict | null {
+function judgeNamed(
+  belief: Belief,
+  master: MasterBelief,
+  scene: Scene,
+  among: readonly string[] | null,
+): Verdict | null {
   const view = namedBySentinels(scene);
-  if (view === null) return null;
+  if (view === null || (among !== null && !among.includes(view.id))) return null;
   const { report } = view;
   if (report.keys === 0 && master.keys > 0) return null;
-  // The master as we know it: it is not the answer to who of several others continues it.
-  if (view.id === master.id && report.replid === master.replid && report.runId === master.runId) return null;
+  if (report.replid === master.replid || report.replid === master.forkedFrom?.replid) return null;
+  if (view.id === master.id && report.runId !== master.runId) return null;
+  if (belief.refusedClaims.has(claimKey(report))) return null;
   const line = lineageOf(report, master.replid, witnessedEdges(belief, scene));
-  if (!belief.instances.has(report.runId)) {
-    if (view.id === master.id) return null;
-    if ((line?.endOffset ?? report.masterReplOffset) < master.lastSeenOffset) return null;
-  }
+  const end = line?.endOffset ?? report.masterReplOffset;
+  const isWitnessed = line !== null && belief.instances.has(report.runId);
+  if (!isWitnessed && end < master.lastSeenOffset) return null;
   return take(report, "sentinel", master, line);
 }
 

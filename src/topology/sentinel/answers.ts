@@ -1,6 +1,6 @@
 /**
  * PURE. What Sentinels say, read with care: it is untrusted, so nothing here throws, looks at more than a
- * bounded part, or believes anything. Shapes are those of sentinel.c (sentinelCommand, sentinelEvent) in RESP2.
+ * bounded part, or believes anything. Shapes are those of sentinel.c (sentinelCommand, sentinelEvent), RESP2.
  */
 
 import type { Address } from "../../config/address.ts";

@@ -82,6 +82,8 @@ class IoredisLink implements SentinelLink {
       return { ok: true, answers: replies.map(([error, value]) => toAnswer(error, value)) };
     } catch (error) {
       this.#drop(connection);
+      // Of a peer that is gone without a word, a connection that only listens would not hear for minutes.
+      this.#drop(this.#subscription);
       return this.#explain(connection, error);
     }
   }

@@ -1,7 +1,7 @@
 /**
- * Watches over the Sentinels: asks each one again and again, hears their events, and makes of both two things:
- * hints (nodes that are worth a look now) and one word (what a majority names). It believes nothing and changes
- * nothing; what follows from it is decided by the epoch rules, after the nodes themselves were asked.
+ * Watches over the Sentinels: asks each one again and again, hears their events, and makes of both two
+ * things: hints (nodes that are worth a look now) and one word (what a majority names). It believes nothing
+ * and changes nothing; what follows from it the epoch rules decide, after the nodes themselves were asked.
  *
  *   start(), close()   begin and end
  *   hurry()            ask soon, and often for a while: writes are held
@@ -76,6 +76,8 @@ const HINT_AGAIN_MS = 30_000;
 const ASK_GAP_MS = 20;
 /** Hints of one Sentinel's events are at least so far apart, ms. */
 const EVENT_GAP_MS = 5;
+/** Nodes remembered as hinted at, for each Sentinel. */
+const MAX_HINTED = 256;
 const MAX_BACKOFF_MS = 2_000;
 /** Two addresses of one running Sentinel: the second one is asked so rarely, ms. */
 const ALIAS_MS = 10_000;
@@ -95,6 +97,8 @@ interface Entry {
   quorumAtMs: number;
   hintedAtMs: number;
   eventAtMs: number;
+  /** Of the last event's hint, ms. */
+  eventDenseMs: number;
   askedAtMs: number;
   /** When another one last named it. */
   wantedAtMs: number;
@@ -167,7 +171,7 @@ export class SentinelWatch {
     return this.#word();
   }
 
-  /** Asks one that agrees with the majority for SENTINEL FAILOVER; its answer comes before anything happens. */
+  /** Asks one that agrees with the majority for SENTINEL FAILOVER; it answers before anything happens. */
   async failover(): Promise<FailoverAnswer> {
     const word = this.#word();
     const nowMs = this.#clock.nowMs();
@@ -229,6 +233,7 @@ export class SentinelWatch {
       quorumAtMs: Number.NEGATIVE_INFINITY,
       hintedAtMs: Number.NEGATIVE_INFINITY,
       eventAtMs: Number.NEGATIVE_INFINITY,
+      eventDenseMs: 0,
       askedAtMs: Number.NEGATIVE_INFINITY,
       wantedAtMs: this.#clock.nowMs(),
       hinted: new Set(),
@@ -380,10 +385,14 @@ export class SentinelWatch {
       return;
     }
     const nowMs = this.#clock.nowMs();
-    if (nowMs - entry.eventAtMs < EVENT_GAP_MS && event.nodes.every((node) => entry.hinted.has(node))) return;
-    entry.eventAtMs = nowMs;
-    for (const node of event.nodes) entry.hinted.add(node);
     const denseMs = { running: DENSE_RUNNING_MS, done: DENSE_DONE_MS, look: 0 }[event.kind];
+    const saysNothingNew =
+      denseMs <= entry.eventDenseMs && event.nodes.every((node) => entry.hinted.has(node));
+    if (nowMs - entry.eventAtMs < EVENT_GAP_MS && saysNothingNew) return;
+    entry.eventAtMs = nowMs;
+    entry.eventDenseMs = denseMs;
+    if (entry.hinted.size > MAX_HINTED) entry.hinted.clear();
+    for (const node of event.nodes) entry.hinted.add(node);
     this.#callbacks.onHint(event.nodes, denseMs);
     if (event.kind !== "look") this.hurry();
   }

@@ -8,7 +8,7 @@ import type {
 } from "../../../src/topology/probing.ts";
 import type { NodeReport } from "../../../src/topology/report.ts";
 import { type SwitchFacts, Watcher, type WatcherOptions } from "../../../src/topology/watcher.ts";
-import { at, replicaReport, report, type Word } from "./nodes.ts";
+import { at, naming, replicaReport, report, type Word } from "./nodes.ts";
 
 const INTERVAL_MS = 100;
 const TIMEOUT_MS = 1_000;
@@ -318,6 +318,47 @@ describe("problems", () => {
     scene.time.pass(1_000);
     expect(scene.watcher.problems()).toMatchObject([{ kind: "claimant-refused", node: at("c") }]);
     expect(scene.problems).toEqual(["raised claimant-refused c"]);
+  });
+});
+
+describe("hints", () => {
+  it("that a promotion is expected have all nodes asked every 10 to 20 ms, for that long", () => {
+    const scene = calm();
+    const sinceMs = scene.time.nowMs;
+    scene.watcher.hint([at("b")], 1_000);
+    scene.time.pass(1_000);
+    expect(scene.nodes.countSince(at("b"), sinceMs)).toBeGreaterThan(50);
+    expect(scene.nodes.countSince(at("c"), sinceMs)).toBeGreaterThan(50);
+    scene.time.pass(200);
+    const laterMs = scene.time.nowMs;
+    scene.time.pass(1_000);
+    expect(scene.nodes.countSince(at("b"), laterMs)).toBeLessThan(15);
+  });
+
+  it("leave room for the nodes that the group itself names", () => {
+    const scene = calm({ maxNodes: 8 });
+    scene.watcher.hint(["u", "v", "w", "x", "y", "z"].map(at));
+    expect(scene.watcher.nodes().map(({ id }) => id[0])).toEqual(["a", "b", "c", "u", "v", "w"]);
+  });
+});
+
+describe("the Sentinels' word", () => {
+  it("takes effect at once, and its problems are told like all others", () => {
+    const scene = calm();
+    scene.fails("a", "unreachable");
+    scene.master("b", { replid: "H2", replid2: "H1", secondReplOffset: 101 });
+    scene.master("c", { replid: "H3", replid2: "H1", secondReplOffset: 101 });
+    scene.time.pass(300);
+    expect(scene.epoch).toMatchObject({ number: 1, holdCause: "no-common-truth" });
+    const problem = { kind: "sentinel-unreachable", node: at("s"), detail: "gone" } as const;
+    scene.watcher.listen({ ...naming("c"), problems: [problem] });
+    scene.time.pass(5);
+    expect(scene.epoch).toMatchObject({ number: 2, master: at("c"), holdCause: null });
+    expect(scene.switches.at(-1)).toMatchObject({ reason: "sentinel", lostBytes: 0 });
+    expect(scene.problems).toContain("raised sentinel-unreachable s");
+    scene.watcher.listen(naming("c"));
+    scene.time.pass(50);
+    expect(scene.problems).toContain("cleared sentinel-unreachable s");
   });
 });
 

@@ -309,6 +309,39 @@ describe("a succession, with Sentinels", () => {
     expect(change).toMatchObject({ to: at("d"), reason: "sentinel", lostBytes: null });
   });
 
+  it.each<[string, number]>([
+    ["as it was", 500],
+    ["and has gone further than ours since", 900],
+  ])("is not back to the history that ours was forked from, %s (41)", (_, offset) => {
+    const story = wellGroup();
+    story.round(story.failing("a", "unreachable"), promoted("b", "H2", { masterReplOffset: 600 }));
+    expect(story.epoch.master).toBe(at("b"));
+    story.sentinels = naming("a");
+    const old = master("a", { masterReplOffset: offset });
+    const { change } = story.round(story.failing("b", "unreachable"), story.failing("c", "silent"), old);
+    expect(change).toBeNull();
+    expect(story.epoch).toMatchObject({ number: 2, master: at("b"), holdCause: "connection-lost" });
+  });
+
+  it("is not by a claim that was made and refused while the master was well (40)", () => {
+    const story = wellGroup();
+    story.sentinels = naming("d");
+    const stray = master("d", { replid: "X", masterReplOffset: 900 });
+    story.round(master("a"), stray);
+    const { change } = story.round(story.failing("a", "unreachable"), stray);
+    expect(change).toBeNull();
+    expect(story.epoch.holdCause).toBe("connection-lost");
+  });
+
+  it("of several contradicting promotions is not that of a stranger they name, beside a master that is well", () => {
+    const story = wellGroup();
+    story.sentinels = naming("d");
+    const stray = master("d", { replid: "X", masterReplOffset: 900 });
+    const { change } = story.round(master("a"), promoted("b", "H2"), promoted("c", "H3"), stray);
+    expect(change).toBeNull();
+    expect(story.epoch.holdCause).toBe("no-common-truth");
+  });
+
   it("never comes about against a master that is well, by a claimant that proves nothing (40)", () => {
     const story = wellGroup();
     story.sentinels = naming("d");

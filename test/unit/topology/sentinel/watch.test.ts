@@ -306,6 +306,14 @@ describe("hints", () => {
     expect(scene.hints).toEqual([]);
   });
 
+  it("that a promotion is expected are not lost behind one that says less", async () => {
+    const scene = await calm();
+    scene.event("t", "+sdown", "master mymaster a 6379");
+    scene.event("t", "+try-failover", "master mymaster a 6379");
+    scene.event("t", "+odown", "master mymaster a 6379");
+    expect(scene.hints.map(({ denseMs }) => denseMs)).toEqual([0, 10_000]);
+  });
+
   it("are not more than one every few ms, however many events there are", async () => {
     const scene = await calm();
     for (let i = 0; i < 1_000; i++) scene.event("t", "+sdown", "master mymaster a 6379");
