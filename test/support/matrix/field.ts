@@ -41,7 +41,7 @@ export interface FieldOptions {
   readonly sessions: boolean;
 }
 
-/** Clients of `Jobs` and `Messages` that write: producer, consumers, publisher, and two subscribers that set keys. */
+/** Clients of `Jobs` and `Messages` that write: a producer, consumers, a publisher, two subscribers. */
 const STATEFUL_WRITERS = 1 + 10 + 1 + 2;
 const PROBE_TIMEOUT_MS = 300;
 /** Until a node follows the master, at most: Sentinels take their time. */
@@ -202,7 +202,7 @@ export class Field implements Chaos {
 
   /**
    * Whoever is entitled to makes one of the replicas the master, and those others that run follow it.
-   * @param isNoticed whether Sentinels see by themselves that something is wrong; if not, somebody tells them.
+   * @param isNoticed whether Sentinels see by themselves that something is wrong; if not, they are told.
    */
   async succession(isNoticed = true): Promise<RedisServer> {
     const { group } = this;

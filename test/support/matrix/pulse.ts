@@ -1,6 +1,6 @@
 /**
- * Whether the service is there: clients that come one after the other, ask one thing each and leave. Those who
- * ask while nobody can answer wait; the gap is the longest time in which no client at all was answered.
+ * Whether the service is there: clients that come one after the other, ask one thing each and leave. Those
+ * who ask while nobody can answer wait; the gap is the longest time in which no client at all was answered.
  */
 import { RawClient } from "../client.ts";
 import { ReplyError } from "../resp.ts";

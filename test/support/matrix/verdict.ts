@@ -2,7 +2,7 @@
 
 /** What a fault may do. */
 export interface Allowance {
-  /** How many times connections to a master are lost with requests on them; 0 = no error at all is allowed. */
+  /** How many times connections to a master are lost with requests on them; 0 = no error is allowed. */
   readonly cuts: number;
   /** First words of errors that are allowed besides UNCERTAIN. */
   readonly errors: readonly string[];
