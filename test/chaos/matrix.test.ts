@@ -64,9 +64,9 @@ async function runCell(cell: Cell, seed: number): Promise<void> {
     if (fault.errors === undefined) expect(accounts.expired + accounts.failed, "holds that failed").toBe(0);
     const [last] = await field.stage.failovers();
     rows.push({
-      ...{ cell: name, seed, lost, lostBytes, writeGapMs: outcome.writeGapMs, readGapMs: outcome.readGapMs },
+      ...{ cell: name, lost, lostBytes, writeGapMs: outcome.writeGapMs, readGapMs: outcome.readGapMs },
       ...{ holdMs: Number(last?.hold_ms ?? 0), held: accounts.held },
-      uncertain: errors.get("UNCERTAIN") ?? 0,
+      uncertain: (errors.get("UNCERTAIN") ?? 0) + outcome.visitorsUncertain,
     });
     expect(judge(outcome, allowanceOf(cell))).toEqual([]);
   } catch (error) {

@@ -68,6 +68,40 @@ describe("ChaosLink", () => {
     await link.close();
   });
 
+  it("swallows one way only: requests are run and not answered, or not even run", async () => {
+    const link = await startLink(redis.port);
+    const client = await RawClient.connect({ port: link.port });
+    expect(await client.command("SET", "one-way", "0")).toBe("OK");
+    for (const [way, run] of [
+      ["down", "1"],
+      ["up", "1"],
+    ] as const) {
+      link.stall(way);
+      const reply = client.command("INCR", "one-way");
+      await expect(within(reply, 50, "an answer")).rejects.toThrow("not within");
+      expect(await redis.cli("GET", "one-way"), way).toBe(run);
+      link.resume();
+      expect(await reply).toBe(way === "down" ? 1 : 2);
+    }
+    client.close();
+    await link.close();
+  });
+
+  it("can stand before a server, which is then known by the link's port alone, also when it is restarted", async () => {
+    const group = await startGroup(1);
+    const link = await startLink(group.replica(0).ownPort);
+    try {
+      await group.replica(0).standBehind(link.port);
+      const seen = async () => (await group.master.info()).get("slave0") ?? "";
+      await group.replica(0).restart(["--replicaof", `127.0.0.1 ${group.master.port}`]);
+      await until(async () => (await seen()).includes(`port=${link.port},`), { what: "the link's port" });
+      expect(group.replica(0).address).toBe(link.address);
+    } finally {
+      await link.close();
+      await group.close();
+    }
+  });
+
   it("delays each way", async () => {
     const link = await startLink(redis.port, { delayMs: 30 });
     const client = await RawClient.connect({ port: link.port });

@@ -39,7 +39,10 @@ async function save({ group: { master } }: Field): Promise<void> {
   expect(await master.cli("SAVE")).toBe("OK");
 }
 
-/** It dies and is back at once, without any data. Its replicas cannot reach it yet, else they lose theirs. */
+/**
+ * It dies and is back at once, but without any data. Its replicas cannot reach it yet, else they would lose
+ * theirs.
+ */
 export async function restartEmpty(field: Field): Promise<void> {
   await restartWithout(field, async () => {
     await field.wipe(field.group.master);

@@ -17,7 +17,7 @@ import { StatefulLoad } from "../stateful.ts";
 import type { Chaos, Group } from "../switches.ts";
 import { sleep, until } from "../wait.ts";
 import { startWorkload, type Workload } from "../workload.ts";
-import { PULSE_KEY, Pulse, type PulseReport } from "./pulse.ts";
+import { PULSE_KEY, Pulse, type PulseReport, VISIT_EVERY_MS } from "./pulse.ts";
 import { askedOf, expectNotAsked } from "./strays.ts";
 import type { Outcome } from "./verdict.ts";
 
@@ -41,9 +41,11 @@ export interface FieldOptions {
   readonly sessions: boolean;
 }
 
-/** Clients of `Jobs` and `Messages` that write: producer, consumers, publisher, subscribers that set keys. */
+/** Clients of `Jobs` and `Messages` that write: a producer, consumers, a publisher, two subscribers. */
 const STATEFUL_WRITERS = 1 + 10 + 1 + 2;
 const PROBE_TIMEOUT_MS = 300;
+/** Who comes between the end of a master and the moment at which it counts as silent, with some slack. */
+const VISITORS = (2 * (PROBE_TIMEOUT_MS + 100)) / VISIT_EVERY_MS;
 /** Until a node follows the master, at most: Sentinels take their time. */
 const FOLLOW_MS = 20_000;
 
@@ -326,6 +328,8 @@ export class Field implements Chaos {
       disconnects: report.disconnectReasons,
       errors,
       writers: writers + ownReaders + pipeliners + transactions + STATEFUL_WRITERS,
+      visitorsUncertain: pulse.uncertain,
+      visitors: VISITORS,
       acked: report.acked + pulse.acked,
       lost: audit.lost + own.lost,
       unexplained: audit.unexplained + own.unexplained,

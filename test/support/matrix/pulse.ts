@@ -6,7 +6,7 @@ import { RawClient } from "../client.ts";
 import { ReplyError } from "../resp.ts";
 import { sleep } from "../wait.ts";
 
-const EVERY_MS = 20;
+export const VISIT_EVERY_MS = 20;
 /** Who waits at once, at most. */
 const WAITING_MAX = 400;
 export const PULSE_KEY = "pulse";
@@ -73,7 +73,7 @@ export class Pulse {
         this.#begin(this.#ask("INCR"));
         this.#begin(this.#ask("GET"));
       }
-      await sleep(EVERY_MS);
+      await sleep(VISIT_EVERY_MS);
     }
   }
 

@@ -22,6 +22,9 @@ export interface Outcome {
   readonly errors: ReadonlyMap<string, number>;
   /** Clients that may have a write on its way at one moment; each has one at most. */
   readonly writers: number;
+  /** UNCERTAIN that clients got who came for one write only, and how many of them may be on their way. */
+  readonly visitorsUncertain: number;
+  readonly visitors: number;
   readonly acked: number;
   /** Acknowledged writes that are missing. */
   readonly lost: number;
@@ -71,8 +74,14 @@ export function judge(outcome: Outcome, allowed: Allowance): string[] {
   return wrong;
 }
 
-function strangeErrors({ errors, writers }: Outcome, allowed: Allowance): string[] {
+function strangeErrors(outcome: Outcome, allowed: Allowance): string[] {
+  const { errors, writers, visitors, visitorsUncertain } = outcome;
   const wrong: string[] = [];
+  if (visitorsUncertain > allowed.cuts * visitors) {
+    wrong.push(
+      `${visitorsUncertain} UNCERTAIN for visitors, at most ${allowed.cuts * visitors} were on their way`,
+    );
+  }
   const mostUncertain = allowed.cuts * writers;
   for (const [word, count] of errors) {
     if (allowed.errors.includes(word)) continue;
