@@ -22,31 +22,39 @@ export interface Verdict {
   readonly failure: string | undefined;
 }
 
-const HEAD = [
-  ...["scenario", "system", "disconnects", "errors", "write gap", "all writers", "read gap"],
+const HEAD: readonly string[] = [
+  ...["", "", "disconnects", "errors", "write gap", "all writers", "read gap"],
   ...["lost", "read stale", "first write", "repeated"],
 ];
+const BLANK: readonly string[] = HEAD.slice(2).map(() => "–");
 
-/** One line for each scenario and system: medians over the runs; errors in one run of the middle. */
+/** As README shows it: medians over the runs; systems without a part in a scenario share a line. */
 export function resultTable(
   outcomes: readonly Outcome[],
   scenarios: readonly ScenarioName[],
   systems: readonly SystemName[],
 ): string {
-  const rows = scenarios.flatMap((scenario) =>
-    SYSTEMS.filter((system) => systems.includes(system)).map((system) => [
-      SCENARIOS[scenario].title,
-      SYSTEM_TITLES[system],
-      ...cellsOf(outcomes.filter((outcome) => outcome.scenario === scenario && outcome.system === system)),
-    ]),
-  );
+  const rows = scenarios.flatMap((name) => {
+    const scenario: Scenario = SCENARIOS[name];
+    const mine = outcomes.filter((outcome) => outcome.scenario === name);
+    const asked = SYSTEMS.filter((system) => systems.includes(system));
+    const absent = asked.filter((system) => !scenario.systems.includes(system));
+    const lines = asked
+      .filter((system) => scenario.systems.includes(system))
+      .map((system) => [nameOf(system), ...cellsOf(mine.filter((outcome) => outcome.system === system))]);
+    if (absent.length > 0) lines.unshift([absent.map(nameOf).join("; "), ...BLANK]);
+    return lines.map((line, index) => [index === 0 ? scenario.title : "", ...line]);
+  });
   return table(HEAD, rows);
 }
 
+function nameOf(system: SystemName): string {
+  return system === "holdfast" ? `**${SYSTEM_TITLES[system]}**` : SYSTEM_TITLES[system];
+}
+
 function cellsOf(outcomes: readonly Outcome[]): string[] {
-  const blank = HEAD.slice(2).map(() => "–");
   const runs = figuresOf(outcomes);
-  if (runs.length === 0) return outcomes.length === 0 ? blank : blank.with(1, "broke off");
+  if (runs.length === 0) return outcomes.length === 0 ? [...BLANK] : BLANK.with(1, "broke off");
   const count = (pick: (run: Figures) => number) => String(Math.round(median(runs.map(pick))));
   const time = (pick: (run: Figures) => number) => {
     const middle = median(runs.map(pick));
