@@ -20,6 +20,8 @@ export interface Verdict {
   readonly checks: readonly Check[];
   /** Of the runs that broke off, the first one's words. */
   readonly failure: string | undefined;
+  /** How long the load generator itself stood still in one of the runs: a gap may be its own. */
+  readonly ownPauseMs: number;
 }
 
 const HEAD: readonly string[] = [
@@ -90,34 +92,30 @@ export function verdictsOf(outcomes: readonly Outcome[], scenarios: readonly Sce
     const scenario: Scenario = SCENARIOS[name];
     const runs = figuresOf(mine);
     const failure = mine.find((outcome) => outcome.failure !== undefined)?.failure;
-    return [{ scenario: name, checks: runs.length === 0 ? [] : judge(scenario, runs), failure }];
+    const ownPauseMs = Math.max(...mine.map((outcome) => outcome.ownPauseMs ?? 0));
+    const checks = runs.length === 0 ? [] : judge(scenario, runs);
+    return [{ scenario: name, checks, failure, ownPauseMs }];
   });
 }
 
 /** One line for each scenario; what was missed is in bold with its bound. */
 export function verdictTable(verdicts: readonly Verdict[]): string {
   const columns = ["disconnects", "errors", "write gap", "stall", "lost", "read gap", "repeated"] as const;
-  const rows = verdicts.map(({ scenario, checks, failure }) => {
+  const rows = verdicts.map(({ scenario, checks, failure, ownPauseMs }) => {
     const cells = columns.map((what) => {
       const check = checks.find((one) => one.what === what);
       if (check === undefined) return "–";
       return check.isMet ? `${check.measured} (${check.bound})` : `**${check.measured}** (${check.bound})`;
     });
     const isMet = failure === undefined && checks.every((check) => check.isMet);
+    cells.push(`${ownPauseMs.toFixed(0)} ms`);
     return [SCENARIOS[scenario].title, ...cells, isMet ? "met" : "**missed**"];
   });
   const failures = verdicts.flatMap(({ scenario, failure }) =>
     failure === undefined ? [] : [`- ${SCENARIOS[scenario].title}: broke off: ${failure}`],
   );
-  const text = table(["scenario", ...columns, "verdict"], rows);
+  const text = table(["scenario", ...columns, "own pause", "verdict"], rows);
   return failures.length === 0 ? text : `${text}\n\n${failures.join("\n")}`;
-}
-
-/** What of the gaps may be the load generator's own. */
-export function ownPauseText(outcomes: readonly Outcome[]): string {
-  const mine = outcomes.filter(({ system }) => system === "holdfast");
-  const longest = Math.max(0, ...mine.map(({ ownPauseMs }) => ownPauseMs ?? 0));
-  return `In these runs the load generator itself stood still for ${longest.toFixed(0)} ms at most.`;
 }
 
 function figuresOf(outcomes: readonly Outcome[]): Figures[] {
