@@ -14,7 +14,7 @@ import { pictureOf } from "./failover/picture.ts";
 import { play, READERS, type Run, WRITERS } from "./failover/play.ts";
 import { SCENARIO_NAMES, SCENARIOS, type ScenarioName } from "./failover/scenarios.ts";
 import { SYSTEMS, type SystemName } from "./failover/systems.ts";
-import { type Outcome, ownPauseText, resultTable, verdictsOf, verdictTable } from "./failover/tables.ts";
+import { type Outcome, resultTable, verdictsOf, verdictTable } from "./failover/tables.ts";
 import { progress, publish, setting } from "./support/report.ts";
 import { shuffled } from "./support/stats.ts";
 
@@ -47,7 +47,7 @@ async function main(): Promise<void> {
     explanation(options),
     resultTable(outcomes, options.scenarios, options.systems),
     "## Bounds",
-    `Holdfast's worst run against what is promised. ${ownPauseText(outcomes)}`,
+    "Holdfast's worst run against what is promised. *Own pause*: how long the load generator itself stood still.",
     verdictTable(verdicts),
   ].join("\n\n");
   publish("failover", about, body, { options, verdicts, outcomes });

@@ -136,8 +136,11 @@ function stripOf(strip: Strip, most: number, xOf: (ms: number) => number): strin
     text(-6, yOf(most) + 4, String(most), "small", "end"),
     text(-6, base, "0", "small", "end"),
   ];
-  // The lost ones show above those that were kept.
-  if (strip.lost.some((count) => count > 0)) parts.push(area("lost", totals(strip), yOf));
+  // The lost ones show above those that were kept; where there are none, nothing may shine through.
+  if (strip.lost.some((count) => count > 0)) {
+    const behind = totals(strip).map((total, index) => (strip.lost[index] ? total : 0));
+    parts.push(area("lost", behind, yOf));
+  }
   parts.push(area(strip.colour, strip.kept, yOf), line("axis", 0, base, PLOT_WIDTH, base));
   if (strip.promotedMs !== undefined) {
     const x = xOf(strip.promotedMs);

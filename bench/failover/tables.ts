@@ -20,33 +20,43 @@ export interface Verdict {
   readonly checks: readonly Check[];
   /** Of the runs that broke off, the first one's words. */
   readonly failure: string | undefined;
+  /** How long the load generator itself stood still in one of the runs: a gap may be its own. */
+  readonly ownPauseMs: number;
 }
 
-const HEAD = [
-  ...["scenario", "system", "disconnects", "errors", "write gap", "all writers", "read gap"],
+const HEAD: readonly string[] = [
+  ...["", "", "disconnects", "errors", "write gap", "all writers", "read gap"],
   ...["lost", "read stale", "first write", "repeated"],
 ];
+const BLANK: readonly string[] = HEAD.slice(2).map(() => "–");
 
-/** One line for each scenario and system: medians over the runs; errors in one run of the middle. */
+/** As README shows it: medians over the runs; systems without a part in a scenario share a line. */
 export function resultTable(
   outcomes: readonly Outcome[],
   scenarios: readonly ScenarioName[],
   systems: readonly SystemName[],
 ): string {
-  const rows = scenarios.flatMap((scenario) =>
-    SYSTEMS.filter((system) => systems.includes(system)).map((system) => [
-      SCENARIOS[scenario].title,
-      SYSTEM_TITLES[system],
-      ...cellsOf(outcomes.filter((outcome) => outcome.scenario === scenario && outcome.system === system)),
-    ]),
-  );
+  const rows = scenarios.flatMap((name) => {
+    const scenario: Scenario = SCENARIOS[name];
+    const mine = outcomes.filter((outcome) => outcome.scenario === name);
+    const asked = SYSTEMS.filter((system) => systems.includes(system));
+    const absent = asked.filter((system) => !scenario.systems.includes(system));
+    const lines = asked
+      .filter((system) => scenario.systems.includes(system))
+      .map((system) => [nameOf(system), ...cellsOf(mine.filter((outcome) => outcome.system === system))]);
+    if (absent.length > 0) lines.unshift([absent.map(nameOf).join("; "), ...BLANK]);
+    return lines.map((line, index) => [index === 0 ? scenario.title : "", ...line]);
+  });
   return table(HEAD, rows);
 }
 
+function nameOf(system: SystemName): string {
+  return system === "holdfast" ? `**${SYSTEM_TITLES[system]}**` : SYSTEM_TITLES[system];
+}
+
 function cellsOf(outcomes: readonly Outcome[]): string[] {
-  const blank = HEAD.slice(2).map(() => "–");
   const runs = figuresOf(outcomes);
-  if (runs.length === 0) return outcomes.length === 0 ? blank : blank.with(1, "broke off");
+  if (runs.length === 0) return outcomes.length === 0 ? [...BLANK] : BLANK.with(1, "broke off");
   const count = (pick: (run: Figures) => number) => String(Math.round(median(runs.map(pick))));
   const time = (pick: (run: Figures) => number) => {
     const middle = median(runs.map(pick));
@@ -82,34 +92,30 @@ export function verdictsOf(outcomes: readonly Outcome[], scenarios: readonly Sce
     const scenario: Scenario = SCENARIOS[name];
     const runs = figuresOf(mine);
     const failure = mine.find((outcome) => outcome.failure !== undefined)?.failure;
-    return [{ scenario: name, checks: runs.length === 0 ? [] : judge(scenario, runs), failure }];
+    const ownPauseMs = Math.max(...mine.map((outcome) => outcome.ownPauseMs ?? 0));
+    const checks = runs.length === 0 ? [] : judge(scenario, runs);
+    return [{ scenario: name, checks, failure, ownPauseMs }];
   });
 }
 
 /** One line for each scenario; what was missed is in bold with its bound. */
 export function verdictTable(verdicts: readonly Verdict[]): string {
   const columns = ["disconnects", "errors", "write gap", "stall", "lost", "read gap", "repeated"] as const;
-  const rows = verdicts.map(({ scenario, checks, failure }) => {
+  const rows = verdicts.map(({ scenario, checks, failure, ownPauseMs }) => {
     const cells = columns.map((what) => {
       const check = checks.find((one) => one.what === what);
       if (check === undefined) return "–";
       return check.isMet ? `${check.measured} (${check.bound})` : `**${check.measured}** (${check.bound})`;
     });
     const isMet = failure === undefined && checks.every((check) => check.isMet);
+    cells.push(`${ownPauseMs.toFixed(0)} ms`);
     return [SCENARIOS[scenario].title, ...cells, isMet ? "met" : "**missed**"];
   });
   const failures = verdicts.flatMap(({ scenario, failure }) =>
     failure === undefined ? [] : [`- ${SCENARIOS[scenario].title}: broke off: ${failure}`],
   );
-  const text = table(["scenario", ...columns, "verdict"], rows);
+  const text = table(["scenario", ...columns, "own pause", "verdict"], rows);
   return failures.length === 0 ? text : `${text}\n\n${failures.join("\n")}`;
-}
-
-/** What of the gaps may be the load generator's own. */
-export function ownPauseText(outcomes: readonly Outcome[]): string {
-  const mine = outcomes.filter(({ system }) => system === "holdfast");
-  const longest = Math.max(0, ...mine.map(({ ownPauseMs }) => ownPauseMs ?? 0));
-  return `In these runs the load generator itself stood still for ${longest.toFixed(0)} ms at most.`;
 }
 
 function figuresOf(outcomes: readonly Outcome[]): Figures[] {

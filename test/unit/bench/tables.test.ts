@@ -41,13 +41,21 @@ describe("the table of results", () => {
 
   it("leaves out an error that most runs did not have", () => {
     const outcomes = [0, 0, 9].map((count) => outcome("holdfast", { errors: { UNCERTAIN: count } }));
-    expect(lineOf(resultTable(outcomes, ["restart"], ["holdfast"]), "Holdfast")).toContain("none");
+    expect(lineOf(resultTable(outcomes, ["restart"], ["holdfast"]), "**Holdfast**")).toContain("none");
   });
 
-  it("tells a system without a part in the scenario from one whose runs broke off", () => {
-    const text = resultTable([BROKE_OFF], ["restart"], ["haproxy", "holdfast"]);
-    expect(new Set(lineOf(text, "HAProxy").slice(3, -1))).toEqual(new Set(["–"]));
-    expect(lineOf(text, "Holdfast")).toContain("broke off");
+  it("tells systems without a part in the scenario from one whose runs broke off", () => {
+    const brokeOff: Outcome = { ...BROKE_OFF, scenario: "self-crash" };
+    const text = resultTable([brokeOff], ["self-crash"], ["direct", "haproxy", "holdfast"]);
+    const absent = lineOf(text, "ioredis, Sentinel; HAProxy");
+    expect(new Set(absent.slice(3, -1))).toEqual(new Set(["–"]));
+    expect(lineOf(text, "**Holdfast**")).toContain("broke off");
+  });
+
+  it("names a scenario in the first of its lines only", () => {
+    const text = resultTable([], ["restart", "planned"], ["haproxy", "holdfast"]);
+    const titles = text.split("\n").map((line) => line.split("|")[1]?.trim());
+    expect(titles.slice(2)).toEqual(["same master restarts", "", "planned switch", ""]);
   });
 });
 
