@@ -1,34 +1,585 @@
 /** PROXY SWITCHOVER and PROXY RESTARTABLE against real servers: planned switches that nobody notices. */
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { fields, median, Stage } from "../support/stage.ts";
+import type { RawClient } from "../support/client.ts";
+import { type ChaosLink, startLink } from "../support/link.ts";
+import type { RedisServer } from "../support/redis.ts";
+import { type Reply, ReplyError } from "../support/resp.ts";
+import {
+  errorText,
+  expectBooksBalance,
+  expectNoticedNothing,
+  type Fields,
+  fields,
+  report as figure,
+  median,
+  Stage,
+  type StageOptions,
+} from "../support/stage.ts";
+import { sleep, until, within } from "../support/wait.ts";
+import { startWorkload, type Workload } from "../support/workload.ts";
 
-import { sleep } from "../support/wait.ts";
-import { startWorkload } from "../support/workload.ts";
+/** For what a quiet machine does at once, ms. */
+const NOISE_MS = 250;
+
+let stage: Stage;
+let load: Workload | undefined;
+let link: ChaosLink | undefined;
+const stopped = new Set<RedisServer>();
+
+async function setUp(options: StageOptions = {}): Promise<RawClient> {
+  stage = await Stage.open(options);
+  return await stage.client({ protocol: 3 });
+}
+
+async function withLoad(paceMs = 5): Promise<Workload> {
+  load = await startWorkload({ port: stage.proxy.port, paceMs });
+  const target = load.report().kinds.writer.count + 20;
+  await until(() => (load?.report().kinds.writer.count ?? 0) >= target, { what: "the load being under way" });
+  load.resetGaps();
+  return load;
+}
+
+async function pause(server: RedisServer): Promise<void> {
+  await server.kill("SIGSTOP");
+  stopped.add(server);
+}
+
+async function goOn(server: RedisServer): Promise<void> {
+  stopped.delete(server);
+  if (server.running) await server.kill("SIGCONT");
+}
+
+afterEach(async () => {
+  for (const server of [...stopped]) await goOn(server);
+  await load?.stop();
+  load = undefined;
+  await stage?.close();
+  await link?.close();
+  link = undefined;
+});
+
+async function switchover(admin: RawClient, ...words: (string | number)[]): Promise<Fields> {
+  const reply = await admin.command("PROXY", "SWITCHOVER", ...words);
+  if (reply instanceof ReplyError) throw reply;
+  return fields(reply);
+}
+
+async function refusal(admin: RawClient, ...words: (string | number)[]): Promise<string> {
+  return errorText(await admin.command("PROXY", "SWITCHOVER", ...words));
+}
+
+async function rolesOf(servers: readonly RedisServer[]): Promise<string[]> {
+  const infos = await Promise.all(servers.map((server) => server.info()));
+  return infos.map((info) => `${info.get("role")} of ${info.get("master_port") ?? "nobody"}`);
+}
+
+/** Writes are answered, by OK or READONLY: nobody has stopped them. */
+async function expectNotPaused(servers: readonly RedisServer[], withinMs = NOISE_MS): Promise<void> {
+  for (const server of servers) {
+    const reply = await within(server.cli("SET", "paused?", "no"), withinMs, `a write on ${server.address}`);
+    expect(reply instanceof ReplyError ? reply.word : reply).toMatch(/^(OK|READONLY)$/);
+  }
+}
+
+/** Runs `attempt`, after which everything must be as it was before: roles, epoch, writes. */
+async function expectUnchangedBy(attempt: () => Promise<void>, servers = stage.group.all): Promise<void> {
+  const before = await stage.epoch();
+  const roles = await rolesOf(servers);
+  await attempt();
+  const { number, master, hold_cause } = await stage.epoch();
+  expect({ number, master, hold_cause }).toEqual({
+    ...{ number: before.number, master: before.master, hold_cause: null },
+  });
+  const status = await stage.status();
+  expect(status).toMatchObject({ writable: 1, held_now: 0, switches: 0 });
+  expect(await rolesOf(servers)).toEqual(roles);
+  const client = await stage.client();
+  expect(await within(client.command("SET", "k", "v"), NOISE_MS, "a write by the proxy")).toBe("OK");
+}
+
+async function untilDryrunSays(admin: RawClient, pattern: RegExp, ...words: string[]): Promise<void> {
+  await until(async () => pattern.test(await refusal(admin, ...words, "DRYRUN")), { what: String(pattern) });
+}
+
+async function finish(master: RedisServer) {
+  if (load === undefined) throw new Error("no load");
+  const report = await load.stop();
+  return { report, audit: await load.audit(master.port) };
+}
+
+async function masterOf(): Promise<RedisServer> {
+  const { master } = await stage.epoch();
+  const found = stage.group.all.find(({ address }) => address === master);
+  if (found === undefined) throw new Error(`who is ${String(master)}?`);
+  return found;
+}
 
 describe("PROXY SWITCHOVER", () => {
-  let stage: Stage;
-
-  afterEach(async () => {
-    await stage?.close();
-  });
-
-  it("back and forth twenty times: no error, no lost or doubled write, and writes stand still < 50 ms", async () => {
-    stage = await Stage.open();
-    const load = await startWorkload({ port: stage.proxy.port, paceMs: 1 });
-    const admin = await stage.client({ protocol: 3 });
+  it("back and forth twenty times: no error, no lost or doubled write, and writes stand still < 50 ms (8, 15, 17, 37)", async () => {
+    const admin = await setUp();
+    await withLoad(1);
     const stalls: number[] = [];
     for (let round = 0; round < 20; round++) {
       await sleep(Math.random() * 150);
-      const answer = fields(await admin.command("PROXY", "SWITCHOVER"));
+      const answer = await switchover(admin);
       expect(answer, `round ${round}`).toMatchObject({ result: "done", lost_bytes: 0, via: "failover" });
       stalls.push(Number(answer.stall_ms));
     }
-    const report = await load.stop();
-    const { master } = fields(await admin.command("PROXY", "STATUS"));
-    const audit = await load.audit(Number(String(master).split(":")[1]));
-    expect(report).toMatchObject({ disconnects: 0, uncertain: 0, mismatches: [] });
-    expect([...report.errors]).toEqual([]);
-    expect(audit).toMatchObject({ lost: 0, unexplained: 0 });
+    const { report, audit } = await finish(await masterOf());
+    expect(report).toMatchObject({ uncertain: 0 });
+    expectNoticedNothing(report);
+    expectBooksBalance(audit);
+    figure(`20 switches: stall median ${median(stalls)} ms, at most ${Math.max(...stalls)} ms; a reader waited \
+at most ${Math.round(report.kinds.reader.longestClientGapMs)} ms`);
     expect(median(stalls)).toBeLessThan(50);
+  });
+
+  it("TO each replica in turn: it is the master, all others follow it, also the third one (49)", async () => {
+    const admin = await setUp();
+    await withLoad();
+    const [b, c] = [stage.replica(0), stage.replica(1)];
+    for (const [next, third] of [
+      [b, c],
+      [c, stage.master],
+      [stage.master, b],
+    ] as const) {
+      const answer = await switchover(admin, "to", next.address);
+      expect(answer).toMatchObject({ result: "done", to: next.address, lost_bytes: 0 });
+      expect(answer.repointed, "told to follow").toEqual([third.address]);
+      for (const other of stage.group.all) {
+        if (other === next) continue;
+        await until(async () => (await other.info()).get("master_port") === `${next.port}`, {
+          what: `${other.address} following ${next.address}`,
+        });
+      }
+      await stage.untilReadable(2);
+    }
+    const { report, audit } = await finish(stage.master);
+    expect(report).toMatchObject({ uncertain: 0 });
+    expectNoticedNothing(report);
+    expectBooksBalance(audit);
+  });
+
+  it("DRYRUN says what would be done and changes nothing", async () => {
+    const admin = await setUp();
+    await expectUnchangedBy(async () => {
+      const planned = await switchover(admin, "DRYRUN", "TO", stage.replica(1).address, "TIMEOUT", 500);
+      expect(planned).toMatchObject({
+        ...{ result: "dryrun", from: stage.master.address, to: stage.replica(1).address, via: "failover" },
+      });
+      expect((planned.steps as string[]).length).toBeGreaterThan(2);
+    });
+    expect(await stage.number("held")).toBe(0);
+  });
+
+  it("to the master, a stranger, a node that is down or one of priority 0 is refused, nothing changes", async () => {
+    const admin = await setUp();
+    const [b, c] = [stage.replica(0), stage.replica(1)];
+    await expectUnchangedBy(async () => {
+      expect(await refusal(admin, "TO", stage.master.address)).toMatch(
+        /it is the master already; nothing was/,
+      );
+      expect(await refusal(admin, "TO", "127.0.0.1:1")).toMatch(
+        /not a node of this group; nothing was changed/,
+      );
+      expect(await refusal(admin, "TO", "nonsense")).toMatch(/'nonsense' is not host:port/);
+      expect(await refusal(admin, "TIMEOUT", 9)).toMatch(/TIMEOUT takes 10 to/);
+      await b.cli("CONFIG", "SET", "replica-priority", "0");
+      await untilDryrunSays(admin, /priority is 0/, "TO", b.address);
+      expect(await refusal(admin, "TO", b.address)).toMatch(
+        /priority is 0: never promote; nothing was changed/,
+      );
+    });
+    await c.kill();
+    await untilDryrunSays(admin, /does not answer/, "TO", c.address);
+    await expectUnchangedBy(async () => {
+      expect(await refusal(admin, "TO", c.address)).toMatch(/cannot take over: it does not answer/);
+      expect(await refusal(admin)).toMatch(/no replica can take over: .*priority is 0.*does not answer/);
+    }, [stage.master, b]);
+    expect(await stage.number("held")).toBe(0);
+  });
+
+  it("to a replica that lags behind is refused", async () => {
+    const admin = await setUp({
+      replicas: 1,
+      before: async (group) => {
+        link = await startLink(group.master.port);
+        await group.replica(0).cli("REPLICAOF", "127.0.0.1", link.port);
+        await group.replica(0).untilLinkUp();
+        return undefined;
+      },
+    });
+    const b = stage.replica(0);
+    await until(async () => !((await admin.command("PROXY", "SWITCHOVER", "DRYRUN")) instanceof ReplyError));
+    link?.stall();
+    const client = await stage.client();
+    const writing = async () => {
+      await client.command("INCR", "n");
+      return /lags behind by \d+ ms/.test(await refusal(admin, "TO", b.address, "TIMEOUT", "400", "DRYRUN"));
+    };
+    await until(() => writing().catch(() => false), { what: "the lag being seen" });
+    await expectUnchangedBy(async () => {
+      expect(await refusal(admin, "TO", b.address, "TIMEOUT", 400)).toMatch(/lags behind by \d+ ms; nothing/);
+    });
+    link?.resume();
+    await b.untilCaughtUp(stage.master);
+    const answer = await until(async () => switchover(admin, "TO", b.address).catch(() => null));
+    expect(answer).toMatchObject({ result: "done", to: b.address, lost_bytes: 0 });
+  });
+
+  it("to a replica that hangs is rolled back within TIMEOUT, and the master is written again (38)", async () => {
+    const admin = await setUp();
+    await withLoad();
+    const b = stage.replica(0);
+    await pause(b);
+    await expectUnchangedBy(async () => {
+      const startedAtMs = performance.now();
+      const text = await refusal(admin, "TO", b.address, "TIMEOUT", 400);
+      figure(
+        `target hangs, TIMEOUT 400: ${Math.round(performance.now() - startedAtMs)} ms until rolled back`,
+      );
+      expect(text).toMatch(/rolled back: .*the master is the one of before/);
+      expect(performance.now() - startedAtMs).toBeLessThan(400 + 2 * NOISE_MS);
+    }, [stage.master, stage.replica(1)]);
+    const gap = load?.report().kinds.writer.longestGapMs ?? Number.NaN;
+    figure(`target hangs, TIMEOUT 400: writers stood still for ${Math.round(gap)} ms`);
+    expect(gap).toBeLessThan(400 + NOISE_MS);
+    await goOn(b);
+    await b.untilCaughtUp(stage.master);
+    await until(async () => switchover(admin, "TO", b.address).catch(() => null), { what: "a switch later" });
+    const { report, audit } = await finish(b);
+    expect(report).toMatchObject({ uncertain: 0 });
+    expectNoticedNothing(report);
+    expectBooksBalance(audit);
+  });
+
+  it("while another one runs is refused; the asker may leave, and nothing is held afterwards", async () => {
+    const admin = await setUp();
+    const asker = await stage.client();
+    const b = stage.replica(0);
+    await pause(b);
+    await expectUnchangedBy(async () => {
+      void asker.command("PROXY", "SWITCHOVER", "TO", b.address, "TIMEOUT", 600).catch(() => undefined);
+      await stage.untilCause("switchover");
+      expect(await refusal(admin, "TO", b.address)).toMatch(
+        /another switch is under way; nothing was changed/,
+      );
+      asker.close();
+      await until(async () => (await stage.status()).hold_cause === null, { deadlineMs: 600 + 2 * NOISE_MS });
+      await until(async () => (await stage.master.info()).get("master_failover_state") === "no-failover");
+    }, [stage.master, stage.replica(1)]);
+    await goOn(b);
+    await b.untilCaughtUp(stage.master);
+    await until(async () => switchover(admin, "TO", b.address).catch(() => null), { what: "a switch later" });
+  });
+
+  it("waits for a slow script no longer than TIMEOUT: rolled back in time, the script has its answer (31)", async () => {
+    const admin = await setUp();
+    const slow = await stage.client();
+    const writer = await stage.client();
+    const script =
+      "local t = redis.call('TIME') local e = t[1] * 1000 + t[2] / 1000 + 800 repeat t = redis.call('TIME') " +
+      "until t[1] * 1000 + t[2] / 1000 > e redis.call('SET', 'slow', 'ran') return 'slow'";
+    const answer = slow.command("EVAL", script, 0);
+    await sleep(50);
+    const startedAtMs = performance.now();
+    const text = await refusal(admin, "TIMEOUT", 250);
+    const tookMs = performance.now() - startedAtMs;
+    figure(`slow EVAL, TIMEOUT 250: rolled back after ${Math.round(tookMs)} ms`);
+    expect(text).toMatch(/rolled back: not done within 250 ms: the master still owes answers/);
+    expect(tookMs).toBeLessThan(250 + NOISE_MS);
+    expect(await stage.status()).toMatchObject({ hold_cause: null, switches: 0 });
+    expect(await answer).toBe("slow");
+    expect(await writer.command("GET", "slow")).toBe("ran");
+    expect(await switchover(admin)).toMatchObject({ result: "done", lost_bytes: 0 });
+  });
+
+  it("without the right to FAILOVER goes another way: pause, compare, promote", async () => {
+    const admin = await setUp();
+    for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
+    await withLoad();
+    const stalls: number[] = [];
+    for (let round = 0; round < 6; round++) {
+      await sleep(Math.random() * 100);
+      const from = await masterOf();
+      const answer = await switchover(admin);
+      expect(answer, `round ${round}`).toMatchObject({ result: "done", lost_bytes: 0, via: "promote" });
+      stalls.push(Number(answer.stall_ms));
+      await expectNotPaused([from]);
+      await stage.untilReadable(2);
+    }
+    const { report, audit } = await finish(await masterOf());
+    figure(
+      `6 switches without FAILOVER: stall median ${median(stalls)} ms, at most ${Math.max(...stalls)} ms`,
+    );
+    expect(report).toMatchObject({ uncertain: 0 });
+    expectNoticedNothing(report);
+    expectBooksBalance(audit);
+    expect(median(stalls)).toBeLessThan(100);
+  });
+
+  it("without FAILOVER, to a replica that hangs: rolled back, and the master is not paused", async () => {
+    const admin = await setUp();
+    for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
+    await withLoad();
+    const b = stage.replica(0);
+    await pause(b);
+    await expectUnchangedBy(async () => {
+      expect(await refusal(admin, "TO", b.address, "TIMEOUT", 400)).toMatch(
+        /rolled back: not done within 400/,
+      );
+      await expectNotPaused([stage.master]);
+    }, [stage.master, stage.replica(1)]);
+    await goOn(b);
+    const { report, audit } = await finish(stage.master);
+    expectNoticedNothing(report);
+    expectBooksBalance(audit);
+  });
+
+  it("the master crashes in the middle: it is said that the end is open, and a promotion by hand ends it", async () => {
+    const admin = await setUp();
+    await withLoad();
+    const [b, c] = [stage.replica(0), stage.replica(1)];
+    await pause(b);
+    const asked = admin.command("PROXY", "SWITCHOVER", "TO", b.address, "TIMEOUT", 5_000);
+    await stage.untilCause("switchover");
+    await sleep(100);
+    await stage.master.kill();
+    expect(errorText(await within(asked, 3_000, "the answer"))).toMatch(/not finished: the master was lost/);
+    await stage.untilHeld(1);
+    await goOn(b);
+    await b.promote();
+    await c.replicaOf(b);
+    await stage.untilMaster(b);
+    const { report, audit } = await finish(b);
+    expectNoticedNothing(report, ["UNCERTAIN"]);
+    expectBooksBalance(audit);
+  });
+
+  it("the master crashes in the middle, promote: self: a replica is promoted", async () => {
+    const admin = await setUp({ config: { failover: { promote: "self", downAfter: "1s" } } });
+    await withLoad();
+    const b = stage.replica(0);
+    await pause(b);
+    const asked = admin.command("PROXY", "SWITCHOVER", "TO", b.address, "TIMEOUT", 5_000);
+    await stage.untilCause("switchover");
+    await sleep(100);
+    const killedAtMs = performance.now();
+    await stage.master.kill();
+    expect(errorText(await within(asked, 3_000, "the answer"))).toMatch(/not finished: the master was lost/);
+    await load?.next("writer");
+    figure(
+      `crash during a switch to a node that hangs: writes go on after ${Math.round(performance.now() - killedAtMs)} ms`,
+    );
+    await goOn(b);
+    const now = await masterOf();
+    await stage.untilReadable(1);
+    const { report, audit } = await finish(now);
+    expect(now).not.toBe(stage.master);
+    expectNoticedNothing(report, ["UNCERTAIN"]);
+    expectBooksBalance(audit);
+  });
+
+  it("inside a pipeline: every answer in its place, the writes behind it run on the new master (15)", async () => {
+    await setUp();
+    const client = await stage.client({ protocol: 3 });
+    const [set, answer, incr, get, again] = await client.pipeline([
+      ["SET", "n", "1"],
+      ["PROXY", "SWITCHOVER"],
+      ["INCR", "n"],
+      ["GET", "n"],
+      ["PROXY", "SWITCHOVER", "DRYRUN"],
+    ]);
+    expect(set).toBe("OK");
+    expect(fields(answer as Reply)).toMatchObject({ result: "done", lost_bytes: 0 });
+    expect([incr, get]).toEqual([2, "2"]);
+    expect(fields(again as Reply)).toMatchObject({ result: "dryrun" });
+    const now = await masterOf();
+    expect(now).not.toBe(stage.master);
+    expect(await now.cli("GET", "n")).toBe("2");
+  });
+
+  it("with clients that block, subscribe and watch: each element is popped once, nobody is disconnected (20, 21, 24)", async () => {
+    const admin = await setUp();
+    await withLoad();
+    const poppers = await stage.clients(5);
+    const popped: string[] = [];
+    let isOver = false;
+    const popping = poppers.map(async (client) => {
+      for (;;) {
+        const reply = await client.command("BLPOP", "queue", "end", 0);
+        if (!Array.isArray(reply)) throw new Error(`BLPOP answered ${String(reply)}`);
+        if (reply[0] === "end") return;
+        popped.push(String(reply[1]));
+      }
+    });
+    const subscriber = await stage.client();
+    expect(await subscriber.command("SUBSCRIBE", "news")).toEqual(["subscribe", "news", 1]);
+    const pusher = await stage.client();
+    const pushed: string[] = [];
+    const pushing = (async () => {
+      for (let i = 0; !isOver; i++) {
+        expect(await pusher.command("LPUSH", "queue", `e${i}`)).toBeTypeOf("number");
+        pushed.push(`e${i}`);
+        expect(await pusher.command("PUBLISH", "news", `e${i}`)).toBeTypeOf("number");
+        await sleep(3);
+      }
+    })();
+    const watcher = await stage.client();
+    await watcher.command("WATCH", "watched");
+    for (let round = 0; round < 6; round++) {
+      await sleep(100 + Math.random() * 100);
+      expect(await switchover(admin)).toMatchObject({ result: "done", lost_bytes: 0 });
+    }
+    expect(await watcher.pipeline([["MULTI"], ["SET", "watched", "1"], ["EXEC"]])).toEqual([
+      "OK",
+      "QUEUED",
+      null,
+    ]);
+    isOver = true;
+    await pushing;
+    await pusher.command("RPUSH", "end", ...poppers.map(() => "x"));
+    await within(Promise.all(popping), 10_000, "all poppers ending");
+    await until(() => popped.length >= pushed.length, { what: "everything being popped" }).catch(
+      () => undefined,
+    );
+    expect([...popped].sort()).toEqual([...pushed].sort());
+    await sleep(100);
+    const heard = subscriber.unclaimed;
+    figure(`6 switches: a subscriber has heard ${heard} of ${pushed.length} messages`);
+    const news = await Promise.all(Array.from({ length: heard }, () => subscriber.reply()));
+    const texts = news.map((message) => (message as string[]).join(" "));
+    expect(new Set(texts).size, "no message twice, no second confirmation").toBe(heard);
+    expect(texts.every((text) => text.startsWith("message news e"))).toBe(true);
+    expect(texts.at(-1)).toBe(`message news e${pushed.length - 1}`);
+    const { report, audit } = await finish(await masterOf());
+    expect(report).toMatchObject({ uncertain: 0 });
+    expectNoticedNothing(report);
+    expectBooksBalance(audit);
+  });
+});
+
+describe("the proxy is told to stop in the middle of a switch", () => {
+  for (const via of ["failover", "promote"] as const) {
+    it(`via ${via}: nothing stays paused on the servers, and there is one master`, async () => {
+      const admin = await setUp();
+      if (via === "promote")
+        for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
+      const b = stage.replica(0);
+      await pause(b);
+      void admin.command("PROXY", "SWITCHOVER", "TO", b.address, "TIMEOUT", 700).catch(() => undefined);
+      await stage.untilCause("switchover");
+      await sleep(50);
+      const startedAtMs = performance.now();
+      stage.forgetClients();
+      await stage.proxy.close();
+      figure(
+        `SIGTERM during a switch via ${via}: ended after ${Math.round(performance.now() - startedAtMs)} ms`,
+      );
+      await expectNotPaused([stage.master], 1_000);
+      await until(async () => (await stage.master.info()).get("master_failover_state") === "no-failover");
+      await goOn(b);
+      await b.untilCaughtUp(stage.master);
+      expect((await rolesOf(stage.group.all)).map((role) => role.split(" ")[0])).toEqual([
+        ...["master", "slave", "slave"],
+      ]);
+    });
+
+    it(`via ${via}, again and again at any moment: there is always one master whom all follow`, async () => {
+      for (let round = 0; round < 4; round++) {
+        const admin = await setUp();
+        if (via === "promote")
+          for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
+        void admin.command("PROXY", "SWITCHOVER").catch(() => undefined);
+        admin.socket.end();
+        await sleep(Math.random() * 40);
+        stage.forgetClients();
+        await stage.proxy.close();
+        await expectNotPaused(stage.group.all, 2_500);
+        const settled = async () => {
+          const roles = await rolesOf(stage.group.all);
+          return roles.filter((role) => role.startsWith("master")).length === 1;
+        };
+        await until(settled, { deadlineMs: 3_000, what: `one master: ${await rolesOf(stage.group.all)}` });
+        await stage.close();
+      }
+    });
+  }
+});
+
+describe("PROXY RESTARTABLE", () => {
+  async function restartable(admin: RawClient, node: string, ...words: (string | number)[]) {
+    const reply = await admin.command("PROXY", "RESTARTABLE", node, ...words);
+    return reply instanceof ReplyError ? reply.message : fields(reply);
+  }
+
+  it("a replica is, a stranger is not, the master is when another one has taken over", async () => {
+    const admin = await setUp();
+    const b = stage.replica(0);
+    await expectUnchangedBy(async () => {
+      const plain = { restartable: 1, moved_to: null, stall_ms: 0 };
+      expect(await restartable(admin, b.address)).toMatchObject({ node: b.address, ...plain });
+      expect(await restartable(admin, "127.0.0.1:1")).toMatch(
+        /not restartable now: .*not a node of this group/,
+      );
+    });
+    const answer = await restartable(admin, stage.master.address);
+    const now = await masterOf();
+    expect(now).not.toBe(stage.master);
+    expect(answer).toMatchObject({ node: stage.master.address, restartable: 1, moved_to: now.address });
+    expect((await stage.master.info()).get("master_link_status")).toBe("up");
+  });
+
+  it("the master is not when nobody can take over", async () => {
+    const admin = await setUp();
+    for (const replica of stage.group.replicas) await replica.cli("CONFIG", "SET", "replica-priority", "0");
+    await untilDryrunSays(admin, /no replica can take over/);
+    await expectUnchangedBy(async () => {
+      expect(await restartable(admin, stage.master.address)).toMatch(
+        /not restartable now: no replica can take/,
+      );
+    });
+  });
+
+  it("a rolling restart of all three from their own files: 0 errors, 0 lost, 0 disconnects, roles are kept", async () => {
+    const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-conf-"));
+    try {
+      const program = path.join(dir, "redis-from-file");
+      const script =
+        '[ "$1" = --version ] && exec redis-server "$1"; touch redis.conf; exec redis-server redis.conf "$@"';
+      await writeFile(program, `#!/bin/sh\n${script}\n`);
+      await chmod(program, 0o755);
+      const admin = await setUp({ redis: { program } });
+      await withLoad();
+      for (const server of stage.group.all) {
+        const before = await masterOf();
+        const answer = await restartable(admin, server.address);
+        expect(answer).toMatchObject({ restartable: 1 });
+        expect(server === before).toBe((answer as Fields).moved_to !== null);
+        await server.cli("SHUTDOWN", "NOSAVE").catch(() => undefined);
+        await until(() => !server.running, { what: "the end of the server" });
+        await server.restart();
+        const master = await masterOf();
+        expect((await server.info()).get("master_port"), "by its own file").toBe(`${master.port}`);
+        await stage.untilReadable(2);
+      }
+      const now = await masterOf();
+      const { report, audit } = await finish(now);
+      figure(`rolling restart: a writer waited at most ${Math.round(report.kinds.writer.longestClientGapMs)} ms, \
+a reader ${Math.round(report.kinds.reader.longestClientGapMs)} ms`);
+      expect(report).toMatchObject({ uncertain: 0 });
+      expectNoticedNothing(report);
+      expectBooksBalance(audit);
+      // The master as well: it is one by its own file.
+      await now.cli("SHUTDOWN", "SAVE").catch(() => undefined);
+      await until(() => !now.running, { what: "the end of the master" });
+      await now.restart();
+      expect((await now.info()).get("role")).toBe("master");
+    } finally {
+      await rm(dir, { recursive: true, force: true });
+    }
   });
 });
