@@ -27,8 +27,8 @@
  *   KEEP_MS; a node that hangs and carries it out later than that may do so beside another promotion;
  * - with two nodes, when one proxy takes for the master what the other one takes for the replica;
  * - against proxies that know disjoint sets of nodes, and people who promote by hand.
- * The other way round, nothing is promoted while the marker of a proxy that is gone, or stands still, is there:
- * its nodes notice the end of a process at once, that of a machine or a cable by TCP keep-alive only.
+ * The other way round, nothing is promoted while the marker of a proxy that is gone, or stands still, is
+ * there: nodes notice the end of a process at once, that of a machine or a cable by TCP keep-alive only.
  * Whoever may subscribe to such a channel can keep all proxies from promoting; an ACL keeps others from it.
  */
 
