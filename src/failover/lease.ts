@@ -17,18 +17,19 @@
  *    looks on all known nodes counted at the same time before: a sole proxy must be able to promote when two
  *    of three nodes are down.
  *
- * What follows: on a node where looks of two proxies count, the later marker's look saw the earlier marker. So
- * two proxies are never sole at the same time as long as there is a node that has the markers of both, and two
- * majorities always share one. It is not guaranteed
- * - when nodes forget the markers of a living proxy that is cut off from them: they are restarted, or notice by
- *   TCP keep-alive (tcp-keepalive, 300 s) that its connections are dead. A proxy that had seen all nodes and now
- *   reaches fewer than half of them is then still sole, beside another one that is sole on the others;
+ * What follows: on a node where looks of two proxies count, the later marker's look saw the earlier marker.
+ * So two proxies are never sole at the same time as long as there is a node that has the markers of both, and
+ * two majorities always share one. It is not guaranteed
+ * - when nodes forget the markers of a living proxy that is cut off from them: they are restarted, or notice
+ *   by TCP keep-alive (tcp-keepalive, 300 s) that its connections are dead. A proxy that had seen all nodes
+ *   and now reaches fewer than half of them is then still sole, beside another one that is so on the others;
  * - between the last look and the promotion: it is sent at once after `confirm`, and markers are kept for
- *   KEEP_MS; a node that hangs and carries it out later than that may do so beside another proxy's promotion;
+ *   KEEP_MS; a node that hangs and carries it out later than that may do so beside another promotion;
  * - with two nodes, when one proxy takes for the master what the other one takes for the replica;
  * - against proxies that know disjoint sets of nodes, and people who promote by hand.
- * The other way round, nothing is promoted while the marker of a proxy that is gone is still there: its nodes
- * notice the end of a process at once, that of a machine or a cable by TCP keep-alive only.
+ * The other way round, nothing is promoted while the marker of a proxy that is gone, or stands still, is
+ * there: nodes notice the end of a process at once, that of a machine or a cable by TCP keep-alive only.
+ * Whoever may subscribe to such a channel can keep all proxies from promoting; an ACL keeps others from it.
  */
 
 import type { NodeId } from "../topology/epoch.ts";
