@@ -8,6 +8,7 @@
  *   seam:          epochs down (router.setEpoch), evidence up (watcher.evidence)
  */
 import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { AdminCommand } from "./admin/command.ts";
 import { type FailoverRecord, Failovers } from "./admin/failovers.ts";
 import { Overview } from "./admin/overview.ts";
@@ -158,6 +159,7 @@ class Holdfast {
       whenDrained: (done) => this.router.whenMasterDrained(done),
       askSentinel: () => this.askSentinel(),
       members: this.memory?.members ?? [],
+      label: hostname(),
       tell: (what, node, detail) => this.log.warn({ what, node, detail }, "failover"),
       onObstacle: ({ kind, node, detail }, change) => {
         if (change === "raised") this.log.warn({ kind, node, detail }, "problem");
@@ -351,6 +353,7 @@ class Holdfast {
     const ports = await this.clients.start();
     const httpPort = this.http === null ? null : await this.http.start();
     this.watcher.start();
+    this.failover.start();
     this.sentinels?.start();
     // Discovered ones too: the configured ones may all be gone.
     this.watcher.hint(this.memory?.members ?? []);

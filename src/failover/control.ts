@@ -7,9 +7,17 @@ import type { Clock } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
-import type { CommandResult, Obstacle, SwitchoverAnswer, SwitchoverRequest, Told } from "./model.ts";
+import type {
+  CommandResult,
+  Obstacle,
+  Standing,
+  SwitchoverAnswer,
+  SwitchoverRequest,
+  Told,
+} from "./model.ts";
 import { createNodeCommander, type NodeCommander } from "./nodes.ts";
 import type { Planned } from "./plan.ts";
+import { Promoters } from "./promoters.ts";
 import type { Settings } from "./state.ts";
 
 /** The watcher, as far as it is needed here. */
@@ -31,6 +39,8 @@ export interface FailoverControlOptions extends Settings {
   readonly whenDrained: (done: () => void) => () => void;
   /** SENTINEL FAILOVER. */
   readonly askSentinel: () => Promise<CommandResult>;
+  /** Where this proxy can be found, for the logs of others. */
+  readonly label: string;
   /** Addresses that were members of the group before a restart. */
   readonly members: readonly NodeId[];
   readonly tell: (what: Told, node: NodeId | null, detail: string) => void;
@@ -42,6 +52,8 @@ export class FailoverControl {
   private readonly options: FailoverControlOptions;
   private readonly commander: NodeCommander;
   private readonly driver: FailoverDriver;
+  /** Null when this proxy does not promote by itself. */
+  private readonly promoters: Promoters | null;
   private obstacles: readonly Obstacle[] = [];
 
   constructor(options: FailoverControlOptions) {
@@ -60,17 +72,24 @@ export class FailoverControl {
       whenDrained,
       look: (nodes: readonly NodeId[]) => watcher.hint(nodes),
       run: this.commander.run.bind(this.commander),
-      confirm: (_nodes: readonly NodeId[], done: (standing: { kind: "sole" }) => void) =>
-        setImmediate(() => done({ kind: "sole" })),
+      confirm: (nodes: readonly NodeId[], done: (standing: Standing) => void) => this.confirm(nodes, done),
       askSentinel: (done: (result: CommandResult) => void) => void options.askSentinel().then(done),
       tell,
       onObstacles: (obstacles: readonly Obstacle[]) => this.compare(obstacles),
     };
     this.driver = new FailoverDriver(options, parts, members);
+    const lease = { username, password, timeoutMs: options.commandTimeoutMs, clock, label: options.label };
+    const onStanding = (standing: Standing): void => this.driver.standing(standing);
+    this.promoters = options.mode === "self" ? new Promoters(lease, { onStanding }) : null;
+  }
+
+  start(): void {
+    this.promoters?.start();
   }
 
   /** The watcher has looked at the group. */
   looked(): void {
+    this.promoters?.setNodes(this.options.watcher.group().nodes.map(({ id }) => id));
     this.driver.looked();
   }
 
@@ -96,6 +115,11 @@ export class FailoverControl {
     return this.obstacles.map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`);
   }
 
+  private confirm(nodes: readonly NodeId[], done: (standing: Standing) => void): void {
+    if (this.promoters !== null) return this.promoters.confirm(nodes, done);
+    setImmediate(() => done({ kind: "refused", reason: "this proxy does not promote by itself" }));
+  }
+
   private compare(now: readonly Obstacle[]): void {
     const before = this.obstacles;
     this.obstacles = now;
@@ -111,6 +135,7 @@ export class FailoverControl {
 
   destroy(): void {
     this.driver.destroy();
+    this.promoters?.destroy();
     this.commander.close();
   }
 }

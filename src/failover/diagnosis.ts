@@ -135,6 +135,8 @@ export function goneAtMs(group: GroupSight, outage: Outage, patience: Patience):
     case "replaced":
       return outage.noticedAtMs;
     case "crashed":
+      // It was seen shutting down: whoever ends it on purpose need not wait for it to come back.
+      if (group.epoch.stoppedAtMs !== null) return outage.noticedAtMs;
       return (
         Math.max(outage.crashedSinceMs ?? outage.noticedAtMs, group.awakeSinceMs) + patience.crashGraceMs
       );

@@ -1,8 +1,8 @@
 /**
- * PURE. A master that hands over (FAILOVER, typed by anybody) waits, with its writers paused, for the
- * replicas' word that they have applied everything. They give it once a second; asked by REPLCONF GETACK they
- * give it at once, so that writers stand still for milliseconds instead of most of a second. It changes
- * nothing on any node, so it is done whoever may promote.
+ * PURE. A master that hands over (FAILOVER, typed by anybody) or shuts down (SIGTERM, SHUTDOWN) waits, with
+ * its writers paused, for the replicas' word that they have applied everything. They give it once a second;
+ * asked by REPLCONF GETACK they give it at once, so that writers stand still for milliseconds instead of most
+ * of a second. It changes nothing on any node, so it is done whoever may promote.
  */
 
 import type { NodeId } from "../topology/epoch.ts";
@@ -43,7 +43,8 @@ export function awaited(group: GroupSight): NodeId[] {
 }
 
 function isWaiting({ report }: LiveView): boolean {
-  return report.role === "master" && report.failoverState === "waiting-for-sync";
+  if (report.role !== "master") return false;
+  return report.failoverState === "waiting-for-sync" || report.shutdownInMs !== null;
 }
 
 function ask(draft: Draft, node: NodeId): void {

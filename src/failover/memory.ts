@@ -88,6 +88,7 @@ export function beliefOf({ epoch, master, instances, refusedClaims }: GroupMemor
       master: master.id,
       history: { replid: master.replid, offset: master.lastSeenOffset },
       holdCause: "no-master-yet",
+      stoppedAtMs: null,
       readable: [],
     },
     master: { ...master, samples: [] },

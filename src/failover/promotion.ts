@@ -8,6 +8,7 @@
  */
 
 import type { NodeId } from "../topology/epoch.ts";
+import { isLive } from "../topology/rules/scene.ts";
 import { type Choice, chooseCandidate } from "./candidate.ts";
 import { diagnose, followOutage, goneAtMs, heardAtMs, type Outage } from "./diagnosis.ts";
 import type { CommandResult, Obstacle, Standing } from "./model.ts";
@@ -60,7 +61,8 @@ function considerPromotion(draft: Draft, outage: Outage): void {
       report(draft, standing.kind === "sole" ? null : anotherPromoter(standing.reason));
       if (job.kind === "confirming") return;
       draft.set({ job: { kind: "confirming", candidate: choice.node, sinceMs: draft.nowMs } });
-      draft.emit({ kind: "confirm", nodes: group.nodes.map(({ id }) => id) });
+      // Whoever answers must have been looked at; of the others nothing can be known.
+      draft.emit({ kind: "confirm", nodes: group.nodes.filter(isLive).map(({ id }) => id) });
     }
   }
 }

@@ -49,6 +49,7 @@ var CAUSES = {
   "no-master-yet": "no master has been found yet",
   "connection-lost": "the connections to the master were closed or refused",
   "silent": "the master does not answer",
+  "shutting-down": "the master is shutting down",
   "loading": "the master is loading its data",
   "role-changed": "the master changed its role; its successor is not verified yet",
   "history-refused": "the master came back with a history that does not continue ours",

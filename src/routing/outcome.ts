@@ -37,7 +37,7 @@ export const REQUEST_EVENTS = [
   "lost", // any other way: crashed, cut, given up; on a former master also: not answered in time
   "lost-too-often",
   // It waits to be sent again although it may have run, and a master is verified.
-  "another-master", // or the same node with another history: the process that may have run it is not the master
+  "another-master", // or the same node with another history: who may have run it is not the master
   "same-master", // nothing can still come through the connection that was lost
   "same-master-open", // something might
   // It waited for too long (hold.maxTime), or the proxy shuts down.

@@ -12,7 +12,7 @@ import { type Epoch, type Evidence, type EvidenceKind, FIRST_EPOCH, type NodeId 
 import type { Turn } from "../turn.ts";
 import { ask } from "../upstream/ask.ts";
 import { ChunkPool } from "../upstream/chunk.ts";
-import type { Lane, LaneKeeper, LaneLoss, LaneRole } from "../upstream/lane.ts";
+import type { Lane, LaneKeeper, LaneLoss, LaneRole, LaneTarget } from "../upstream/lane.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
 import { NOBODY, type NotRunCause, type Request, type RequestOwner } from "../upstream/request.ts";
@@ -97,6 +97,8 @@ export class Router implements LaneKeeper {
   private readonly targets = new Map<NodeId, ReadTarget>();
   private readable: ReadTarget[] = [];
   private readonly waiting = new Set<WaitsForMaster>();
+  /** What is known of a master that has stopped writing in order to end; also once there is another. */
+  private stopped: (Pick<LaneTarget, "node" | "replid"> & { readonly atMs: number }) | null = null;
   private readonly severed = new SeveredConnections();
   /** When a new master's replicas must have found it, monotonic ms. */
   private settledAtMs = Number.NEGATIVE_INFINITY;
@@ -178,9 +180,10 @@ export class Router implements LaneKeeper {
       this.settledAtMs = this.nowMs() + Math.min(failover.settleTime, hold.maxTime);
     }
     this.writable = epoch.holdCause === null && epoch.master !== null;
+    this.noteStop(before, epoch);
     const gone = this.updateTargets(before, epoch);
     if (epoch.number !== before.number) this.leaveMaster(before);
-    else if (epoch.holdCause === "silent" && before.holdCause !== "silent" && epoch.master !== null) {
+    else if (epoch.holdCause !== before.holdCause && epoch.master !== null && isStuck(epoch)) {
       gone.push(epoch.master);
     }
     for (const node of gone) this.pool.giveBack(node, isMovable);
@@ -195,6 +198,42 @@ export class Router implements LaneKeeper {
   /** The master is new: its replicas may not have found it yet. */
   get isSettling(): boolean {
     return this.nowMs() < this.settledAtMs;
+  }
+
+  private noteStop(before: Epoch, epoch: Epoch): void {
+    const { number, master, history, stoppedAtMs } = epoch;
+    if (stoppedAtMs === null && number !== before.number) return;
+    const isStopped = stoppedAtMs !== null && master !== null && history !== null;
+    this.stopped = isStopped ? { node: master, replid: history.replid, atMs: stoppedAtMs } : null;
+  }
+
+  /**
+   * Whether a write that was sent through a connection, and was unanswered when that ended, did not run.
+   *
+   * Told to end, Redis 7 with replicas that lag pauses all commands that write or may replicate (server.c,
+   * prepareForShutdown: pauseClients; processCommand postpones them, before they run), waits for the
+   * replicas in serverCron, and exits there; what is postponed ends with it. Let R be a report, asked for at
+   * time r, that shows the pause. The proof:
+   *
+   * 1. What had not run when R was answered never ran: it is paused until the end. (Only SHUTDOWN ABORT, or
+   *    data that cannot be saved, lifts the pause; the next report shows that, and ends this. That the
+   *    server dies before that report, and before it has written the answer to what it ran meanwhile, is the
+   *    one thing that is not excluded here.)
+   * 2. What had run, ran before the pause. Replies are written before the server sleeps (beforeSleep,
+   *    handleClientsWithPendingWrites), and so is R, which was asked for during the pause. So at r or later
+   *    the server wrote to every connection that it owed something, unless the kernel's buffer of that was
+   *    full; what it wrote, or what stood in that buffer, arrived here after r. Nothing arrived through this
+   *    one after r: nothing was owed to it any more. What was written before has arrived ahead of the end
+   *    of the connection (FIN, not RST). (Threads for output, off by default, write a moment later.)
+   * 3. So what was not answered had not run, by 2, and never did, by 1.
+   *
+   * A former master need not end the connection: what it runs now is not in the history that goes on.
+   */
+  hasStoppedBefore(lane: Lane): boolean {
+    const { stopped } = this;
+    if (stopped === null || (!lane.isFinished && !lane.isRetiring)) return false;
+    const { node, replid } = lane.target;
+    return stopped.node === node && stopped.replid === replid && lane.lastHeardMs < stopped.atMs;
   }
 
   /** Tells somebody once when there is a master (again); not at once. */
@@ -476,6 +515,11 @@ const DRAIN_CHECK_MS = 1;
 
 /** How old `coarseMs` may be, ms. */
 const TICK_MS = 20;
+
+/** What the master was sent it may not answer soon. */
+function isStuck(epoch: Epoch): boolean {
+  return epoch.holdCause === "silent" || epoch.holdCause === "shutting-down";
+}
 
 /** A read of a session that has nothing else on the way there, and that was not moved before. */
 function isMovable(request: Request): boolean {

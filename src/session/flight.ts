@@ -29,6 +29,7 @@ import {
   Request,
   type RequestOwner,
   type Rewrite,
+  type UnitFacts,
 } from "../upstream/request.ts";
 import { isNoScript } from "./calls/scripts.ts";
 import type { Output } from "./output.ts";
@@ -70,8 +71,8 @@ export interface Sending {
   readonly undo?: () => void;
   readonly rewrite?: Rewrite;
   readonly repair?: () => Buffer | null;
-  /** A transaction that leaves the same behind when it runs twice. */
-  readonly isIdempotent?: boolean;
+  /** Of a transaction. */
+  readonly unit?: UnitFacts;
 }
 
 export class Flight implements RequestOwner {
@@ -148,7 +149,7 @@ export class Flight implements RequestOwner {
     request.undo = what.undo ?? null;
     request.rewrite = what.rewrite ?? null;
     request.repair = what.repair ?? null;
-    request.isIdempotent = what.isIdempotent === true;
+    request.unit = what.unit ?? null;
     const { buf, start, end, owned } = frame;
     if (owned && end - start > LARGE_BYTES) lane.pushWhole(request, buf, start, end);
     else lane.pushCopy(request, buf, start, end);
@@ -262,7 +263,7 @@ export class Flight implements RequestOwner {
     if (bond === "watch" || bond === "watched" || bond === "node") return bond;
     if (isRepeatable(kind)) return "read";
     if (bond === "blocking") return this.wasWaiting(request) ? "waiting-call" : "call";
-    if (command.handler === "exec") return request.isIdempotent ? "idempotent" : "transaction";
+    if (command.handler === "exec") return request.unit?.isIdempotent === true ? "idempotent" : "transaction";
     if (command.script) return "script";
     if (command.name === "publish" || command.name === "spublish") return "publish";
     return policy === "retry-idempotent" && isIdempotentRequest(request) ? "idempotent" : "write";
@@ -436,6 +437,11 @@ export class Flight implements RequestOwner {
     if (this.host.isClosed) return;
     if (!sent) {
       this.settle(request, "unsent", request.refusal ?? MASTER_CHANGED);
+      this.host.onProgress();
+      return;
+    }
+    if (isPausable(request) && this.lane !== null && this.router.hasStoppedBefore(this.lane)) {
+      this.settle(request, "shut-down", MASTER_CHANGED);
       this.host.onProgress();
       return;
     }
@@ -614,4 +620,10 @@ function isIdempotentRequest(request: Request): boolean {
   const { command, chunk, start, end, replyCount, rewrite } = request;
   if (replyCount > 1 || rewrite !== null) return false;
   return isIdempotent(command, () => requestArgs(chunk.buffer.subarray(start, end), 0));
+}
+
+/** Whether a server that has stopped writing does not run the request; in doubt not. */
+function isPausable({ command, unit, kind }: Request): boolean {
+  if (kind !== WRITE || !command.known) return false;
+  return command.handler === "exec" ? unit?.mayReplicate === true : command.mayReplicate;
 }

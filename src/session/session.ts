@@ -67,7 +67,7 @@ export interface SessionContext {
   readonly maxWaitingBytes: number;
   readonly maxHeldBytes: number;
   /**
-   * Answers PROXY …: the admin's reply, encoded; a promise of it where that takes time, which must not fail.
+   * Answers PROXY …: the admin's reply, encoded; a promise of it where it takes time, which must not fail.
    */
   readonly admin: (args: readonly Buffer[], protocol: Protocol) => Buffer | Promise<Buffer>;
   /** The section that the proxy adds to INFO: lines that end with CRLF, its title first. */

@@ -27,6 +27,7 @@ export type HoldCause =
   | "no-master-yet" // none has been found since the start
   | "connection-lost" // its connections were closed or refused
   | "silent" // it does not answer probes
+  | "shutting-down" // it has stopped writing and ends once its replicas have everything
   | "loading" // it is loading its data set
   | "role-changed" // it says it is a replica (or answered READONLY); its successor is not verified yet
   | "history-refused" // it came back with a history that does not continue ours
@@ -48,6 +49,11 @@ export interface Epoch {
   readonly history: History | null;
   /** Whether the master is verified and nothing speaks against it: null = writes may go to it. */
   readonly holdCause: HoldCause | null;
+  /**
+   * Monotonic ms: a report that was sent then, the newest of its kind, said that the master has stopped
+   * writing in order to end. Kept for what follows; null once it is known to write.
+   */
+  readonly stoppedAtMs: number | null;
   /** Replicas fit to be read, sorted by id. */
   readonly readable: readonly ReadableNode[];
 }
@@ -57,6 +63,7 @@ export const FIRST_EPOCH: Epoch = {
   master: null,
   history: null,
   holdCause: "no-master-yet",
+  stoppedAtMs: null,
   readable: [],
 };
 

@@ -2,11 +2,11 @@
  * Asks one node for INFO, again and again, over one connection. It must never let an error of the client
  * library out, never keep a connection whose answer is overdue, and never answer twice.
  *
- * What is asked: a run id cannot change behind an open TCP connection, so `INFO replication` alone (role,
- * history, offsets, link: a few hundred bytes that cost the server microseconds) is enough as a rule. The
- * first probe of each connection, one per second, and any probe that must clear a suspicion or finds the node
- * loading asks for run id, loading and keys too. These are pipelined INFO calls with one section each,
- * because servers before Redis 7 take only one.
+ * What is asked: a run id cannot change behind an open TCP connection, so `INFO replication` (role, history,
+ * offsets, link) and `INFO server` (whether it is about to end) are enough as a rule: some two thousand bytes
+ * that cost the server microseconds. The first probe of each connection, one per second, and any probe that
+ * must clear a suspicion or finds the node loading asks for loading and keys too. These are pipelined INFO
+ * calls with one section each, because servers before Redis 7 take only one.
  */
 
 import type { Redis } from "ioredis";
@@ -22,9 +22,10 @@ export interface ProbeOptions extends Login {
   readonly clock: Clock;
 }
 
-/** Oldest base (run id, loading, keys) that `INFO replication` is completed with, in ms. */
+/** Oldest base (run id, loading, keys) that a report of less is completed with, in ms. */
 const FULL_EVERY_MS = 1_000;
 const FULL_SECTIONS = ["server", "persistence", "keyspace", "replication"] as const;
+const BRIEF_SECTIONS = ["server", "replication"] as const;
 const MAX_DETAIL = 200;
 
 export function createProbeFactory(options: ProbeOptions): ProbeFactory {
@@ -138,7 +139,7 @@ class IoredisProbe implements NodeProbe {
     const isFull =
       full || isFirst || connection.base?.loading === true || now - connection.baseAtMs >= FULL_EVERY_MS;
     const prelude = isFirst ? greeting(this.#options, "holdfast-probe") : [];
-    const sections = isFull ? FULL_SECTIONS : (["replication"] as const);
+    const sections = isFull ? FULL_SECTIONS : BRIEF_SECTIONS;
     const calls = [...prelude, ...sections.map((section) => ["info", section])];
     // Taken last before writing: whatever a client was told before this moment is in the report.
     const sentAtMs = this.#options.clock.nowMs();

@@ -67,6 +67,11 @@ export interface NodeReport extends ReportBase {
   /** 0 = never promote. */
   readonly priority: number;
   readonly failoverState: FailoverState;
+  /**
+   * It was told to end (SIGTERM, SHUTDOWN) and waits for its replicas, for so many ms at most; until then
+   * it writes nothing. Null: it goes on, or is older than Redis 7.
+   */
+  readonly shutdownInMs: number | null;
   readonly replicas: readonly AttachedReplica[];
 }
 
@@ -85,6 +90,7 @@ const MAX_TEXT = 1024 * 1024;
 const MAX_FIELDS = 4096;
 const MAX_REPLICAS = 256;
 const REPLID = /^[0-9a-f]{40}$/;
+const SHUTDOWN = "shutdown_in_milliseconds";
 const NO_REPLID = "0".repeat(40);
 
 /** A field that is missing or senseless; caught inside this file, never seen outside. */
@@ -160,6 +166,9 @@ function readReplication(fields: Fields): Replication {
     priority: fields.has("slave_priority")
       ? integer(need(fields, "slave_priority"), "slave_priority", 0)
       : 100,
+    shutdownInMs: fields.has(SHUTDOWN)
+      ? Math.max(0, integer(need(fields, SHUTDOWN), SHUTDOWN, Number.MIN_SAFE_INTEGER))
+      : null,
     failoverState: readFailoverState(fields.get("master_failover_state")),
     replicas: readReplicas(fields),
   };

@@ -7,7 +7,7 @@
  *   adopt   an operator decides what the rules refuse to
  */
 
-import type { Epoch, NodeId, ReadableNode } from "./epoch.ts";
+import type { Epoch, HoldCause, NodeId, ReadableNode } from "./epoch.ts";
 import type { NodeReport } from "./report.ts";
 import { judgeFirst } from "./rules/first-master.ts";
 import { judgeFitness } from "./rules/fitness.ts";
@@ -71,7 +71,11 @@ export function decide(belief: Belief, views: readonly NodeView[], moment: Momen
     case "stay": {
       const next: Belief = {
         ...seen,
-        epoch: { ...seen.epoch, holdCause: verdict.cause },
+        epoch: {
+          ...seen.epoch,
+          holdCause: verdict.cause,
+          stoppedAtMs: stoppedAt(seen, scene, verdict.cause),
+        },
         gone: verdict.cause === null ? null : (seen.gone ?? { sinceMs: moment.nowMs, by: "probe" }),
         refusedClaims: addBounded(seen.refusedClaims, verdict.refused, MAX_REFUSED_CLAIMS),
       };
@@ -117,6 +121,26 @@ export function adopt(belief: Belief, views: readonly NodeView[], node: NodeId, 
     detail: "an operator adopted it",
   });
   return { ok: true, decision };
+}
+
+/** When the master was last asked and said that it has stopped writing; it stays so until it writes again. */
+function stoppedAt(belief: Belief, scene: Scene, cause: HoldCause | null): number | null {
+  const { master, stoppedAtMs } = belief.epoch;
+  switch (cause) {
+    case null:
+      return null;
+    case "shutting-down":
+      return scene.live.find(({ id }) => id === master)?.report.sentAtMs ?? stoppedAtMs;
+    case "no-master-yet":
+    case "connection-lost":
+    case "silent":
+    case "loading":
+    case "role-changed":
+    case "history-refused":
+    case "no-common-truth":
+    case "switchover":
+      return stoppedAtMs;
+  }
 }
 
 /** Takes in what the reports say within our history, before anything is judged. */
@@ -176,6 +200,7 @@ function accept(
       master: report.node,
       history: { replid: report.replid, offset: report.masterReplOffset },
       holdCause: null,
+      stoppedAtMs: null,
       readable: [],
     },
     master,
@@ -270,6 +295,7 @@ export function isSameEpoch(a: Epoch, b: Epoch): boolean {
     a.number === b.number &&
     a.master === b.master &&
     a.holdCause === b.holdCause &&
+    a.stoppedAtMs === b.stoppedAtMs &&
     a.history?.replid === b.history?.replid &&
     a.history?.offset === b.history?.offset &&
     a.readable.length === b.readable.length &&

@@ -121,6 +121,10 @@ export class Lane implements Flushable, StreamHandler {
   carriesMessages = false;
   /** A master's connection's number at the server (CLIENT ID), once it is open. */
   serverId: number | null = null;
+  /** When something last came from the server, monotonic ms; -Infinity = never. */
+  lastHeardMs = Number.NEGATIVE_INFINITY;
+  /** All that the server has sent has arrived: it has ended the connection itself, and in order. */
+  isFinished = false;
   /** What is left of it at the server when it was lost with writes unanswered; null = nothing. */
   severed: Severed | null = null;
   /**
@@ -353,6 +357,7 @@ export class Lane implements Flushable, StreamHandler {
 
   onData(buf: Buffer, end: number): void {
     if (this.state === "closed" || this.dropped) return;
+    this.lastHeardMs = this.context.nowMs();
     let pos = 0;
     while (this.partial.active && pos < end) {
       pos = this.partial.append(buf, pos, end);
@@ -368,7 +373,7 @@ export class Lane implements Flushable, StreamHandler {
 
   /** Replies that lie whole in the read buffer; runs for the same session are emitted in one piece. */
   private replies(buf: Buffer, from: number, end: number): void {
-    const nowMs = this.context.nowMs();
+    const nowMs = this.lastHeardMs;
     let pos = from;
     let runOwner: RequestOwner | null = null;
     let runStart = from;
@@ -445,7 +450,7 @@ export class Lane implements Flushable, StreamHandler {
 
   /** A reply that came in several reads; it is kept in a buffer of its own, which the owner may take over. */
   private largeReply(reply: Buffer): void {
-    const nowMs = this.context.nowMs();
+    const nowMs = this.lastHeardMs;
     const request = this.first;
     if (request === null || reply[0] === MINUS || reply[0] === GREATER || this.exceptional(request)) {
       return this.unusualReply(reply, 0, reply.length, nowMs);
@@ -542,6 +547,7 @@ export class Lane implements Flushable, StreamHandler {
   }
 
   onEnd(): void {
+    this.isFinished = true;
     this.fail(this.connected && this.handshake === null ? "connection-lost" : "connect-failed");
   }
 

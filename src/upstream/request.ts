@@ -66,6 +66,14 @@ export class ChangedReply implements Rewrite {
   }
 }
 
+/** What is known of a transaction that is sent as one unit. */
+export interface UnitFacts {
+  /** It leaves the same behind when it runs twice. */
+  readonly isIdempotent: boolean;
+  /** A command in it writes or may replicate. */
+  readonly mayReplicate: boolean;
+}
+
 /** Who sent a request and gets its reply. */
 export interface RequestOwner {
   /** Reply bytes, valid during the call only. */
@@ -133,8 +141,7 @@ export class Request {
   isInDoubt = false;
   /** What is left of the connection that it was lost with last; null = nothing. */
   severed: Severed | null = null;
-  /** For a transaction: whether it leaves the same behind when it runs twice. */
-  isIdempotent = false;
+  unit: UnitFacts | null = null;
   /** Connections that were lost while it was unanswered. */
   losses = 0;
   /** Times it was refused as not run; and for want of replicas, which passes. */

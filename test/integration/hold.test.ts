@@ -362,6 +362,22 @@ describe("connecting during an outage", () => {
     expect(await stage.replica(0).cli("DBSIZE"), "it went to database 1").toBe(1);
   });
 
+  it("INFO is a replica's while there is no master, and says so; ROLE waits (2, 34)", async () => {
+    await setUp();
+    await stage.master.kill("SIGKILL");
+    await stage.untilCause("connection-lost");
+    const client = await stage.client();
+    const info = String(await within(client.command("INFO"), 1_000, "INFO"));
+    expect(info).toMatch(/^role:slave\r$/m);
+    expect(info).toMatch(/^proxy_writable:0\r$/m);
+    expect(String(await client.command("INFO", "replication"))).toMatch(/^role:slave\r$/m);
+    const role = client.command("ROLE");
+    await stage.untilHeld();
+    await stage.replica(0).promote();
+    expect(await role).toEqual(["master", expect.any(Number), expect.any(Array)]);
+    expect(String(await client.command("INFO"))).toMatch(/^proxy_writable:1\r$/m);
+  });
+
   it("is served by the replicas also when the master hangs while it is asked (2)", async () => {
     await setUp({ config: { probe: { timeout: "300ms" } } });
     expect(await stage.master.cli("SET", "k", "v")).toBe("OK");

@@ -1,4 +1,4 @@
-/** NOREPLICAS (min-replicas-to-write): just after a promotion it passes, at any other time it is the answer. */
+/** NOREPLICAS (min-replicas-to-write): after a promotion it passes, at any other time it is an answer. */
 import { afterEach, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
 import type { ConfigObject } from "../support/proxy.ts";

@@ -132,7 +132,7 @@ describe("PROXY SWITCHOVER", () => {
     expect(report).toMatchObject({ uncertain: 0 });
     expectNoticedNothing(report);
     expectBooksBalance(audit);
-    figure(`20 switches: stall median ${median(stalls)} ms, at most ${Math.max(...stalls)} ms; a reader waited \
+    figure(`20 switches: median ${median(stalls)} ms, at most ${Math.max(...stalls)} ms; a reader waited \
 at most ${Math.round(report.kinds.reader.longestClientGapMs)} ms`);
     expect(median(stalls)).toBeLessThan(50);
   });
@@ -568,7 +568,7 @@ describe("PROXY RESTARTABLE", () => {
       }
       const now = await masterOf();
       const { report, audit } = await finish(now);
-      figure(`rolling restart: a writer waited at most ${Math.round(report.kinds.writer.longestClientGapMs)} ms, \
+      figure(`rolling restart: writers waited ${Math.round(report.kinds.writer.longestClientGapMs)} ms, \
 a reader ${Math.round(report.kinds.reader.longestClientGapMs)} ms`);
       expect(report).toMatchObject({ uncertain: 0 });
       expectNoticedNothing(report);

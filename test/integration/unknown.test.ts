@@ -174,7 +174,7 @@ describe("a crash in the middle of much traffic (12, 14)", () => {
 
 // A master that lives on
 
-/** The master behind a link, a client that has used the shared connection, which is the newest on the link. */
+/** The master behind a link, a client that has used the shared connection: the newest on the link. */
 async function behindLink(config: ConfigObject = {}, options: StageOptions = {}): Promise<RawClient> {
   stage = await Stage.open({
     ...options,

@@ -52,7 +52,8 @@ export class DataPlane {
   /** Publishes an epoch as the watcher would. */
   publish(master: string, holdCause: Epoch["holdCause"] = null, number = 1, replid = "a".repeat(40)): void {
     const history = { replid, offset: 0 };
-    this.router.setEpoch({ number, master: master as NodeId, history, holdCause, readable: [] }, null);
+    const epoch = { number, master: master as NodeId, history, holdCause, stoppedAtMs: null, readable: [] };
+    this.router.setEpoch(epoch, null);
   }
 
   async client(protocol: 2 | 3 = 2): Promise<RawClient> {

@@ -170,8 +170,11 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
   const rewrite = transaction.call(buf);
   const bond = bondOf(session, transaction);
   const { onUnknown } = session.router.config.inFlight;
-  const isIdempotent = onUnknown === "retry-idempotent" && transaction.isIdempotent;
-  const what: Sending = { command: frame.command, kind, replies, bond, isIdempotent };
+  const unit = {
+    isIdempotent: onUnknown === "retry-idempotent" && transaction.isIdempotent,
+    mayReplicate: transaction.mayReplicate,
+  };
+  const what: Sending = { command: frame.command, kind, replies, bond, unit };
   session.transaction = null;
   session.router.counters.requests.transaction++;
   session.send(rewrite === null ? what : { ...what, rewrite }, lane, wholeOf(buf));

@@ -141,8 +141,9 @@ function masterState(belief: Belief, master: MasterBelief, scene: Scene): Master
 }
 
 function isGone(cause: HoldCause): boolean {
-  // A master that loads may come back with everything: there is nothing to decide yet.
-  return cause !== "loading";
+  // A master that loads may come back with everything, one that shuts down may think better of it
+  // (SHUTDOWN ABORT): there is nothing to decide yet.
+  return cause !== "loading" && cause !== "shutting-down";
 }
 
 function probedCause(belief: Belief, master: MasterBelief, view: NodeView): HoldCause | null {
@@ -165,7 +166,8 @@ function probedCause(belief: Belief, master: MasterBelief, view: NodeView): Hold
   if (view.report.loading) return "loading";
   if (view.report.role === "replica") return "role-changed";
   const isSame = view.report.runId === master.runId && view.report.replid === master.replid;
-  return isSame ? null : "history-refused";
+  if (!isSame) return "history-refused";
+  return view.report.shutdownInMs === null ? null : "shutting-down";
 }
 
 /**

@@ -50,6 +50,7 @@ export function report(name: string, sentAtMs: number, word: Word = {}): NodeRep
     readOnly: true,
     priority: 100,
     failoverState: "no-failover",
+    shutdownInMs: null,
     replicas: [],
     ...rest,
   };

@@ -83,6 +83,7 @@ describe("a report", () => {
         readOnly: true,
         priority: 100,
         failoverState: "no-failover",
+        shutdownInMs: null,
         replicas: [
           { host: "10.0.0.2", port: 6380, state: "online", offset: 1400, lag: 1 },
           { host: "10.0.0.3", port: 6381, state: "wait_bgsave", offset: 0, lag: 0 },
@@ -112,6 +113,22 @@ describe("a report", () => {
     const result = parseReport(ENVELOPE, MASTER_TEXT.join("\r\n"), base);
     expect(result.ok && result.report).toMatchObject({ ...base, masterReplOffset: 1414 });
     expect(parse(MASTER_TEXT)).toEqual({ ok: false, error: "run_id is missing" });
+  });
+
+  it("says whether the node was told to end, also without the rest (50)", () => {
+    const told = (line: string) => parse([...BASE_TEXT, ...MASTER_TEXT, line]);
+    const ends = (line: string) => {
+      const result = told(line);
+      return result.ok ? result.report.shutdownInMs : result.error;
+    };
+    expect(ends("")).toBeNull();
+    expect(ends("shutdown_in_milliseconds:9950")).toBe(9950);
+    expect(ends("shutdown_in_milliseconds:-3")).toBe(0);
+    expect(ends("shutdown_in_milliseconds:soon")).toBe('shutdown_in_milliseconds is "soon"');
+    const base = { runId: hex("run"), version: "8.0.1", loading: false, keys: 9, aof: true };
+    const brief = ["shutdown_in_milliseconds:10", ...MASTER_TEXT].join("\r\n");
+    const result = parseReport(ENVELOPE, brief, base);
+    expect(result.ok && result.report).toMatchObject({ ...base, shutdownInMs: 10 });
   });
 
   it("says Valkey's own version, not the one it tells old clients", () => {

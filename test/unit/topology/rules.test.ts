@@ -550,3 +550,44 @@ describe("the published epoch", () => {
     expect(story.epoch).toBe(before);
   });
 });
+
+describe("a master that was told to end (50)", () => {
+  it("gets nothing new from the first report of that on, and is no reason to believe a stranger", () => {
+    const story = wellGroup();
+    story.round(master("a", { shutdownInMs: 9_000 }), replica("b"), replica("c"));
+    const sentAtMs = story.nowMs;
+    expect(story.epoch).toMatchObject({ number: 1, master: at("a"), holdCause: "shutting-down" });
+    expect(story.epoch.stoppedAtMs).toBe(sentAtMs);
+    expect(story.readers).toEqual(["b", "c"]);
+    story.round(master("a", { shutdownInMs: 8_900 }), master("d", { replid: "H2", replid2: "H1", run: "d" }));
+    expect(story.epoch).toMatchObject({ number: 1, holdCause: "shutting-down", stoppedAtMs: sentAtMs + 100 });
+  });
+
+  it("goes on when it thought better of it", () => {
+    const story = wellGroup();
+    story.round(master("a", { shutdownInMs: 9_000 }), replica("b"), replica("c"));
+    story.round(master("a"), replica("b"), replica("c"));
+    expect(story.epoch).toMatchObject({ number: 1, holdCause: null, stoppedAtMs: null });
+  });
+
+  it("is known to have stopped also when it is gone, until there is another", () => {
+    const story = wellGroup();
+    story.round(master("a", { shutdownInMs: 10 }), replica("b"), replica("c"));
+    const sentAtMs = story.nowMs;
+    story.round(story.failing("a", "unreachable"), replica("b"), replica("c"));
+    expect(story.epoch).toMatchObject({ holdCause: "connection-lost", stoppedAtMs: sentAtMs });
+    story.round(
+      story.failing("a", "unreachable"),
+      master("b", { replid: "H2", replid2: "H1" }),
+      replica("c"),
+    );
+    expect(story.epoch).toMatchObject({ number: 2, master: at("b"), holdCause: null, stoppedAtMs: null });
+  });
+
+  it("is succeeded by a replica of its history that was promoted meanwhile", () => {
+    const story = wellGroup();
+    story.round(master("a", { shutdownInMs: 9_000 }), replica("b"), replica("c"));
+    story.round(master("a", { shutdownInMs: 8_900 }), master("b", { replid: "H2", replid2: "H1" }));
+    expect(story.epoch).toMatchObject({ number: 2, master: at("b"), holdCause: null });
+  });
+});

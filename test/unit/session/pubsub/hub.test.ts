@@ -101,7 +101,7 @@ let router: { epoch: Epoch; writable: boolean; counters: Counters };
 
 function setMaster(number: number, master: NodeId): void {
   const history = { replid: "r", offset: 0 };
-  router.epoch = { number, master, history, holdCause: null, readable: [] };
+  router.epoch = { number, master, history, holdCause: null, stoppedAtMs: null, readable: [] };
   hub.reconsider();
 }
 
@@ -126,6 +126,7 @@ beforeEach(() => {
       master: A,
       history: { replid: "r", offset: 0 },
       holdCause: null,
+      stoppedAtMs: null,
       readable: [],
     } as Epoch,
     writable: true,
