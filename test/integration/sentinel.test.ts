@@ -420,6 +420,24 @@ describe("access to Sentinels", () => {
     );
   });
 
+  it("a password where none is required does no harm; where there is no AUTH it is a problem", async () => {
+    await setUp({ nodes: "all", sentinel: { count: 1 }, settings: { password: "secret" } });
+    await untilAgreeing(1);
+    await untilNoProblem();
+    await stage.proxy.kill();
+    const old = await startFakeNode(({ name }) =>
+      name === "AUTH" ? resp.error("ERR unknown command `AUTH`, with args beginning with: ") : undefined,
+    );
+    cleanups.push(() => old.close());
+    const config = { sentinel: { name: "mymaster", nodes: [old.address], password: "secret" } };
+    const proxy = await startProxy({ nodes: stage.group.addresses, config });
+    cleanups.push(() => proxy.close());
+    const says = () => proxy.logged("problem").find(({ kind }) => kind === "sentinel-no-access");
+    const problem = await until(says, { what: "the problem" });
+    expect(problem.detail).toContain("AUTH: ERR unknown command");
+    expect(JSON.stringify(proxy.logs)).not.toContain("secret");
+  });
+
   it("a password, or a user who may only do what is needed, is enough", async () => {
     const rights = "+auth +client|setname +subscribe +info +sentinel &*";
     const options = { password: "secret", users: [`watcher on >hush -@all ${rights}`] };

@@ -6,7 +6,7 @@
  *   start(), close()   begin and end
  *   hurry()            ask soon, and often for a while: writes are held
  *   failover()         ask one of them to promote a replica
- *   view()             for people and metrics
+ *   word(), view()     what they say together; each of them, for people and metrics
  */
 
 import type { Clock } from "../../clock.ts";
@@ -152,7 +152,7 @@ export class SentinelWatch {
   }
 
   view(): SentinelStatus[] {
-    const word = this.#word();
+    const word = this.word();
     const nowMs = this.#clock.nowMs();
     const voters = new Set(votersOf(this.#views()).map(({ id }) => id));
     return [...this.#entries.values()].map(({ view }) => ({
@@ -167,13 +167,14 @@ export class SentinelWatch {
     }));
   }
 
+  /** What they say together, now. */
   word(): SentinelWord {
-    return this.#word();
+    return combine(this.#options.name, this.#views(), this.#clock.nowMs());
   }
 
   /** Asks one that agrees with the majority for SENTINEL FAILOVER; it answers before anything happens. */
   async failover(): Promise<FailoverAnswer> {
-    const word = this.#word();
+    const word = this.word();
     const nowMs = this.#clock.nowMs();
     const agreeing = [...this.#entries.values()].filter(
       ({ view }) => word.agreed !== null && word.named.get(view.id) === word.agreed && isHeard(view, nowMs),
@@ -200,12 +201,8 @@ export class SentinelWatch {
     return [...this.#entries.values()].map(({ view }) => view);
   }
 
-  #word(): SentinelWord {
-    return combine(this.#options.name, this.#views(), this.#clock.nowMs());
-  }
-
   #tell(): void {
-    if (!this.#closed) this.#callbacks.onWord(this.#word());
+    if (!this.#closed) this.#callbacks.onWord(this.word());
   }
 
   /** `runId` of a discovered one; null = configured. */
