@@ -172,7 +172,8 @@ class Holdfast {
   private async askSentinel(): Promise<CommandResult> {
     if (this.sentinels === null) return { kind: "refused", error: "no Sentinel is configured" };
     const answer = await this.sentinels.failover();
-    return answer.ok ? { kind: "done" } : { kind: "refused", error: answer.reason };
+    if (answer.ok) return { kind: "done" };
+    return { kind: answer.mayHaveBegun ? "unknown" : "refused", error: answer.reason };
   }
 
   private buildSentinels(files: NamedFiles): SentinelWatch | null {

@@ -58,7 +58,10 @@ export interface SentinelParts {
   readonly setTimer?: SetTimer;
 }
 
-export type FailoverAnswer = { readonly ok: true } | { readonly ok: false; readonly reason: string };
+export type FailoverAnswer =
+  | { readonly ok: true }
+  /** mayHaveBegun: no answer came, so it may run. */
+  | { readonly ok: false; readonly reason: string; readonly mayHaveBegun: boolean };
 
 /** Between two questions to a Sentinel in calm, ms. */
 const CALM_MS = 1_000;
@@ -179,8 +182,9 @@ export class SentinelWatch {
     const agreeing = [...this.#entries.values()].filter(
       ({ view }) => word.agreed !== null && word.named.get(view.id) === word.agreed && isHeard(view, nowMs),
     );
-    if (word.agreed === null) return { ok: false, reason: "no majority of the Sentinels names a master" };
-    let reason = "no Sentinel can be reached";
+    if (word.agreed === null) {
+      return { ok: false, reason: "no majority of the Sentinels names a master", mayHaveBegun: false };
+    }
     for (const entry of agreeing) {
       const outcome = await entry.link.ask([["sentinel", "failover", this.#options.name]]);
       const [answer] = outcome.ok ? outcome.answers : [];
@@ -190,11 +194,15 @@ export class SentinelWatch {
         return { ok: true };
       }
       // What one refuses, another one would refuse, too; one that is gone has refused nothing.
-      if (answer !== undefined) return { ok: false, reason: `${entry.view.id}: ${answer.error}` };
-      if (!outcome.ok) reason = `${entry.view.id}: ${outcome.detail}; whether it began is not known`;
-      if (!outcome.ok) break;
+      if (answer !== undefined) {
+        return { ok: false, reason: `${entry.view.id}: ${answer.error}`, mayHaveBegun: false };
+      }
+      if (!outcome.ok) {
+        const reason = `${entry.view.id}: ${outcome.detail}; whether it began is not known`;
+        return { ok: false, reason, mayHaveBegun: true };
+      }
     }
-    return { ok: false, reason };
+    return { ok: false, reason: "no Sentinel can be reached", mayHaveBegun: false };
   }
 
   #views(): SentinelView[] {

@@ -394,6 +394,7 @@ describe("a failover on request", () => {
     expect(await scene.watch.failover()).toEqual({
       ok: false,
       reason: `${at("s")}: NOGOODSLAVE No suitable replica`,
+      mayHaveBegun: false,
     });
     expect(scene.asked.filter(({ questions }) => questions.includes("failover"))).toHaveLength(1);
   });
@@ -405,6 +406,7 @@ describe("a failover on request", () => {
     expect(await scene.watch.failover()).toMatchObject({
       ok: false,
       reason: expect.stringContaining("not known"),
+      mayHaveBegun: true,
     });
     expect(scene.asked.filter(({ questions }) => questions.includes("failover"))).toHaveLength(1);
     scene.behaviours.clear();
