@@ -190,7 +190,7 @@ function checkChange(world: World, before: Belief, decision: Decision): void {
       expect(change).toMatchObject({ kind: "return", lostBytes: 0 });
       return;
     case "reloaded":
-      expect(change).toMatchObject({ kind: "return", lostBytes: null });
+      expect(change.kind).toBe("return");
       expect(said).toMatchObject({ replid2: null, aof: true });
       return;
     case "renamed":
