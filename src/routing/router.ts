@@ -453,7 +453,8 @@ export class Router implements LaneKeeper {
     if (severed.node !== node || severed.replid !== replid) return "another-master";
     if (severed.state === "ended") return "same-master";
     if (severed.state === "spared") return "same-master-open";
-    if (lane.isOpen && severed.state === "open") this.pool.endSevered(lane, severed);
+    if (lane.isOpen && severed.state === "open" && severed.questions === 0)
+      this.pool.endSevered(lane, severed);
     return null;
   }
 
@@ -461,7 +462,10 @@ export class Router implements LaneKeeper {
 
   laneLost(lane: Lane, why: LaneLoss): void {
     this.counters.upstreamLost[lane.target.isPrivate ? "private" : "lane"]++;
-    if (lane.severed !== null) this.pool.lostWrites(lane.target.profile, lane.severed);
+    const { severed } = lane;
+    if (severed !== null && severed.replid === this.epoch.history?.replid) {
+      this.pool.lostWrites(lane.target.profile, severed);
+    }
     if (lane.isRetiring) return;
     this.pool.forget(lane);
     this.evidence(LOSS_EVIDENCE[why], lane.target.node, lane.target.epoch);

@@ -436,7 +436,7 @@ export class Flight implements RequestOwner {
     this.left(request);
     if (this.host.isClosed) return;
     if (!sent) {
-      this.settle(request, "unsent", request.refusal ?? MASTER_CHANGED);
+      if (this.settle(request, "unsent", request.refusal ?? MASTER_CHANGED)) this.pauseAfterLosses(request);
       this.host.onProgress();
       return;
     }
@@ -452,10 +452,13 @@ export class Flight implements RequestOwner {
       request.mayHaveRun ||= request.kind === WRITE;
     }
     request.severed = this.lane?.severed ?? null;
-    if (this.settle(request, event, LOST_TOO_OFTEN) && request.losses > QUICK_LOSSES) {
-      this.host.onLostAgain(Math.min(MAX_PAUSE_MS, 10 * 2 ** request.losses));
-    }
+    if (this.settle(request, event, LOST_TOO_OFTEN)) this.pauseAfterLosses(request);
     this.host.onProgress();
+  }
+
+  private pauseAfterLosses(request: Request): void {
+    if (request.losses <= QUICK_LOSSES) return;
+    this.host.onLostAgain(Math.min(MAX_PAUSE_MS, 10 * 2 ** request.losses));
   }
 
   /** A blocking call that had not been answered within a probe interval had nothing to be answered with. */

@@ -230,8 +230,8 @@ export class LanePool {
 
   /** Has the server end what is left of a lost connection, through another one that is open. */
   endSevered(lane: Lane, severed: Severed): void {
-    severed.state = "asked";
-    ask(lane, killRequest(severed), (reply) => this.context.severed.settle(severed, reply));
+    severed.questions++;
+    ask(lane, killRequest(severed), (reply) => this.context.severed.answered(severed, reply));
   }
 
   /**

@@ -18,7 +18,10 @@ export interface Severed {
   readonly replid: string | null;
   /** The connection's number there; null = not known, so nobody can ask for its end. */
   readonly serverId: number | null;
+  /** "asked": by a connection that is being opened, for which others wait. */
   state: SeveredState;
+  /** Questions about it through connections that are open; nobody waits for them: they may stand still. */
+  questions: number;
 }
 
 /** Remembered at most; beyond it the oldest are left to themselves. */
@@ -33,7 +36,13 @@ export class SeveredConnections {
 
   add(target: { node: NodeId; replid: string | null }, serverId: number | null): Severed {
     const { node, replid } = target;
-    const one: Severed = { node, replid, serverId, state: serverId === null ? "spared" : "open" };
+    const one: Severed = {
+      node,
+      replid,
+      serverId,
+      state: serverId === null ? "spared" : "open",
+      questions: 0,
+    };
     if (serverId !== null) this.list.push(one);
     if (this.list.length > MAX_SEVERED) this.list.shift();
     return one;
@@ -63,6 +72,13 @@ export class SeveredConnections {
     const { waiting } = this;
     this.waiting = [];
     for (const run of waiting) run();
+  }
+
+  /** The same for a question through a connection that is open. */
+  answered(one: Severed, reply: Buffer | null): void {
+    one.questions--;
+    if (reply !== null && one.state !== "asked") this.settle(one, reply);
+    else if (reply !== null && isEnd(reply)) this.settle(one, reply);
   }
 
   /** Calls once when one of them is settled. */

@@ -144,7 +144,8 @@ describe("a crash in the middle of much traffic (12, 14)", () => {
       }
     };
     const working = clients.map((client, i) => work(client, `n:${i}`));
-    await sleep(150);
+    const isBusy = () => clients.every((_, i) => (acked.get(`n:${i}`) ?? 0) > 200);
+    await until(isBusy, { what: "all clients counting", everyMs: 1 });
     await stage.master.kill("SIGKILL");
     await stage.untilCause("connection-lost");
     await stage.replica(0).promote();

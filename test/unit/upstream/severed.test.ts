@@ -62,6 +62,22 @@ describe("connections that ended with writes unanswered (12, 13)", () => {
     expect(severed.take(NODE, REPLID, true)).toEqual([]);
   });
 
+  it("that an open connection asks about are asked about by new ones all the same: it may stand still", () => {
+    const one = add(7);
+    one.questions++;
+    expect(severed.isAsking(NODE, REPLID)).toBe(false);
+    expect(ids(severed.take(NODE, REPLID, true))).toEqual([7]);
+    severed.answered(one, Buffer.from("-NOPERM no\r\n"));
+    expect([one.state, one.questions]).toEqual(["asked", 0]);
+    severed.settle(one, null);
+    one.questions++;
+    severed.answered(one, null);
+    expect(one.state).toBe("open");
+    one.questions++;
+    severed.answered(one, Buffer.from(":1\r\n"));
+    expect(one.state).toBe("ended");
+  });
+
   it("whose number is not known cannot be ended", () => {
     expect(add(null).state).toBe("spared");
     expect(severed.take(NODE, REPLID, true)).toEqual([]);
