@@ -261,10 +261,10 @@ export const CELLS: readonly Cell[] = Object.entries<Fault>(FAULTS).flatMap(([na
 
 /** Those that tell most in little time. */
 export const SHORT: ReadonlySet<string> = new Set([
-  ...["manual-dead/observe", "manual-live/observe", "failover/observe", "failover-aborted/observe"],
-  ...["restart-data/observe", "restart-empty/observe", "sigstop/observe", "half-open-replies/observe"],
-  ...["sigterm/observe", "all-down/observe", "no-common-truth/observe"],
-  ...["sigkill/self", "sigstop/self", "restart-empty/self", "sentinel-failover/sentinel", "switchover/self"],
+  ...["manual-live/observe", "failover/observe", "restart-data/observe", "sigstop/observe"],
+  ...["half-open-replies/observe", "no-common-truth/observe"],
+  ...["sentinel-failover/sentinel", "sigkill/sentinel"],
+  ...["sigkill/self", "black-hole/self", "restart-empty/self", "all-down/self", "switchover/self"],
 ]);
 
 export { READ_GAP_MS, UNNOTICED_MS };
