@@ -8,8 +8,9 @@
  *   HOLDFAST_SEED=123                  the same moments again, as printed by a round that failed
  */
 import { afterAll, expect, it } from "vitest";
-import { CELLS, type Cell, READ_GAP_MS, SHORT } from "../support/matrix/cells.ts";
+import { CELLS, type Cell, READ_GAP_MS, SHORT, UNNOTICED_MS } from "../support/matrix/cells.ts";
 import { Field } from "../support/matrix/field.ts";
+import { VISIT_EVERY_MS } from "../support/matrix/pulse.ts";
 import { type Row, table } from "../support/matrix/table.ts";
 import { type Allowance, judge } from "../support/matrix/verdict.ts";
 import { SEED } from "../support/random.ts";
@@ -34,6 +35,7 @@ function isChosen({ name }: Cell): boolean {
 function allowanceOf({ fault, mode }: Cell): Allowance {
   return {
     cuts: fault.cuts ?? 0,
+    visitors: (fault.unnoticedMs ?? UNNOTICED_MS) / VISIT_EVERY_MS,
     errors: fault.errors ?? [],
     mayLose: fault.loses !== undefined,
     switches: fault.switches ?? 1,

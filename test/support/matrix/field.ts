@@ -17,7 +17,7 @@ import { StatefulLoad } from "../stateful.ts";
 import type { Chaos, Group } from "../switches.ts";
 import { sleep, until } from "../wait.ts";
 import { startWorkload, type Workload } from "../workload.ts";
-import { PULSE_KEY, Pulse, type PulseReport, VISIT_EVERY_MS } from "./pulse.ts";
+import { PULSE_KEY, Pulse, type PulseReport } from "./pulse.ts";
 import { askedOf, expectNotAsked } from "./strays.ts";
 import type { Outcome } from "./verdict.ts";
 
@@ -43,9 +43,7 @@ export interface FieldOptions {
 
 /** Clients of `Jobs` and `Messages` that write: a producer, consumers, a publisher, two subscribers. */
 const STATEFUL_WRITERS = 1 + 10 + 1 + 2;
-const PROBE_TIMEOUT_MS = 300;
-/** Who comes between the end of a master and the moment at which it counts as silent, with some slack. */
-const VISITORS = (2 * (PROBE_TIMEOUT_MS + 100)) / VISIT_EVERY_MS;
+export const PROBE_TIMEOUT_MS = 300;
 /** Until a node follows the master, at most: Sentinels take their time. */
 const FOLLOW_MS = 20_000;
 
@@ -329,7 +327,6 @@ export class Field implements Chaos {
       errors,
       writers: writers + ownReaders + pipeliners + transactions + STATEFUL_WRITERS,
       visitorsUncertain: pulse.uncertain,
-      visitors: VISITORS,
       acked: report.acked + pulse.acked,
       lost: audit.lost + own.lost,
       unexplained: audit.unexplained + own.unexplained,
@@ -387,9 +384,13 @@ async function layLinks(
   for (const replica of group.replicas) await replica.untilCaughtUp(group.master);
 }
 
+/** Sentinels connect again once a second: a master that was away for less must not be down for them. */
+const SENTINEL_DOWN_AFTER_MS = 1_500;
+
 /** Sentinels that put right an old master within a second instead of eight. */
 async function startQuickSentinels(group: RedisGroup): Promise<Sentinels> {
-  const sentinels = await startSentinels(group, { downAfterMs: 500, failoverTimeoutMs: 3_000 });
+  const downAfterMs = SENTINEL_DOWN_AFTER_MS;
+  const sentinels = await startSentinels(group, { downAfterMs, failoverTimeoutMs: 3_000 });
   for (const sentinel of sentinels.all) {
     await sentinel.cli("SENTINEL", "DEBUG", "PUBLISH-PERIOD", 200, "INFO-PERIOD", 500);
   }

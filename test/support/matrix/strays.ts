@@ -5,10 +5,14 @@
  */
 import { expect } from "vitest";
 import type { RedisServer } from "../redis.ts";
+import { until } from "../wait.ts";
 
-/** Of the clients' writes and reads; what tests, operators and Sentinels (PUBLISH) use is not among them. */
+/**
+ * Of the clients' writes and reads; what tests, operators and Sentinels use themselves (PUBLISH, EXEC) is not
+ * among them.
+ */
 const WRITES = [
-  ...["incr", "set", "exec", "rpush", "zadd"],
+  ...["incr", "set", "rpush", "zadd", "spublish"],
   ...["blpop", "brpop", "blmove", "bzpopmin", "blmpop"],
 ];
 const READS = ["get"];
@@ -26,7 +30,8 @@ export interface Asked {
 
 /** In one INFO: role and counts belong together. */
 export async function askedOf(server: RedisServer): Promise<Asked> {
-  const info = await server.info("all");
+  // Sentinels end the connections to a node that they re-point, ours too.
+  const info = await until(() => server.info("all"), { what: `INFO of ${server.address}` });
   const stats = (name: string) => info.get(`cmdstat_${name}`) ?? "";
   const sum = (names: readonly string[], field: RegExp) =>
     names.reduce((total, name) => total + Number(field.exec(stats(name))?.[1] ?? 0), 0);

@@ -4,6 +4,8 @@
 export interface Allowance {
   /** How many times connections to a master are lost with requests on them; 0 = no error is allowed. */
   readonly cuts: number;
+  /** Clients that come for one write only and may be on their way at a cut. */
+  readonly visitors: number;
   /** First words of errors that are allowed besides UNCERTAIN. */
   readonly errors: readonly string[];
   /** Acknowledged writes may be lost, and if so, it is reported. */
@@ -22,9 +24,8 @@ export interface Outcome {
   readonly errors: ReadonlyMap<string, number>;
   /** Clients that may have a write on its way at one moment; each has one at most. */
   readonly writers: number;
-  /** UNCERTAIN that clients got who came for one write only, and how many of them may be on their way. */
+  /** UNCERTAIN that clients got who came for one write only. */
   readonly visitorsUncertain: number;
-  readonly visitors: number;
   readonly acked: number;
   /** Acknowledged writes that are missing. */
   readonly lost: number;
@@ -75,12 +76,11 @@ export function judge(outcome: Outcome, allowed: Allowance): string[] {
 }
 
 function strangeErrors(outcome: Outcome, allowed: Allowance): string[] {
-  const { errors, writers, visitors, visitorsUncertain } = outcome;
+  const { errors, writers, visitorsUncertain } = outcome;
   const wrong: string[] = [];
-  if (visitorsUncertain > allowed.cuts * visitors) {
-    wrong.push(
-      `${visitorsUncertain} UNCERTAIN for visitors, at most ${allowed.cuts * visitors} were on their way`,
-    );
+  const mostVisitors = allowed.cuts * allowed.visitors;
+  if (visitorsUncertain > mostVisitors) {
+    wrong.push(`${visitorsUncertain} UNCERTAIN for visitors, at most ${mostVisitors} were on their way`);
   }
   const mostUncertain = allowed.cuts * writers;
   for (const [word, count] of errors) {

@@ -5,6 +5,7 @@ import { type Allowance, judge, type Outcome } from "../../support/matrix/verdic
 
 const NOTHING: Allowance = {
   cuts: 0,
+  visitors: 5,
   errors: [],
   mayLose: false,
   switches: 1,
@@ -17,7 +18,6 @@ const WELL: Outcome = {
   errors: new Map(),
   writers: 3,
   visitorsUncertain: 0,
-  visitors: 5,
   acked: 100,
   lost: 0,
   unexplained: 0,
@@ -52,6 +52,7 @@ describe("what a fault may do to clients", () => {
     ["a disconnect", { ...WELL, disconnects: ["writer 1: FIN"] }, CRASH],
     ["UNCERTAIN without a cut", { ...WELL, errors: new Map([["UNCERTAIN", 1]]) }, NOTHING],
     ["more UNCERTAIN than were on their way", { ...WELL, errors: new Map([["UNCERTAIN", 4]]) }, CRASH],
+    ["more UNCERTAIN for visitors than were on their way", { ...WELL, visitorsUncertain: 6 }, CRASH],
     ["UNCERTAIN for a visitor without a cut", { ...WELL, visitorsUncertain: 1 }, NOTHING],
     ["another error", { ...WELL, errors: new Map([["READONLY", 1]]) }, CRASH],
     ["a write that ran twice", { ...WELL, unexplained: 1 }, CRASH],
