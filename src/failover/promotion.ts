@@ -12,6 +12,7 @@ import { type Choice, chooseCandidate } from "./candidate.ts";
 import { diagnose, followOutage, goneAtMs, heardAtMs, type Outage } from "./diagnosis.ts";
 import type { CommandResult, Obstacle, Standing } from "./model.ts";
 import type { Draft, Job } from "./state.ts";
+import { endSettling } from "./switchover.ts";
 
 /** How soon to look again for something that must show within moments, ms. */
 const SOON_MS = 20;
@@ -59,6 +60,8 @@ function considerPromotion(draft: Draft, outage: Outage): void {
     case "take": {
       report(draft, standing.kind === "sole" ? null : anotherPromoter(standing.reason));
       if (job.kind === "confirming") return;
+      // The master that was switched to is gone already.
+      endSettling(draft);
       draft.set({ job: { kind: "confirming", candidate: choice.node, sinceMs: draft.nowMs } });
       draft.emit({ kind: "confirm", nodes: group.nodes.map(({ id }) => id) });
     }

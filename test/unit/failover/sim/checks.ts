@@ -198,7 +198,11 @@ export class Checks implements Witness {
         this.note(`${proxy.name}: switchover done: ${to}, lost ${lostBytes ?? "unknown"}`);
         if (lostBytes !== 0) return this.count("done with a loss");
         const lost = this.writes.filter(
-          (one) => one.proxy === proxy.name && one.isGivenUp && one.givenUpAtMs >= proxy.lastAskedMs,
+          (one) =>
+            one.proxy === proxy.name &&
+            one.ackedIn !== "" &&
+            one.isGivenUp &&
+            one.givenUpAtMs >= proxy.lastAskedMs,
         );
         if (lost.length > 0) this.violation(`a planned switch that lost nothing lost ${lost.length} writes`);
         return;

@@ -45,8 +45,7 @@ export function disturb(world: World, proxy: ModelProxy, node: ModelNode, isMast
       case "cut":
         return cut(world, proxy.name, node.name, lastsMs);
       case "stall":
-        proxy.stalledUntilMs = time.nowMs + lastsMs;
-        return;
+        return standStill(world, proxy, lastsMs);
       case "crash of another":
         return crash(world, time.pick(world.members));
     }
@@ -173,11 +172,15 @@ function slow(world: World): void {
   });
 }
 
-function stall(world: World): void {
-  const { time, proxies, checks } = world;
-  const proxy = time.pick(proxies);
-  proxy.stalledUntilMs = time.nowMs + time.between(100, 4_000);
+function standStill({ time, checks }: World, proxy: ModelProxy, forMs: number): void {
+  proxy.stalledUntilMs = Math.min(time.nowMs + forMs, HEALED_AT_MS);
   checks.note(`${proxy.name} stands still until ${proxy.stalledUntilMs.toFixed(0)}`);
+}
+
+function stall(world: World): void {
+  const { time, proxies } = world;
+  const proxy = time.pick(proxies);
+  standStill(world, proxy, time.between(100, 4_000));
   // Often just when something happens.
   if (time.chance(0.4)) time.after(time.between(0, 500), () => crash(world, victim(world)));
 }

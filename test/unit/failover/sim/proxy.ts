@@ -57,6 +57,7 @@ export class ModelProxy implements Party {
   readonly router: ModelRouter;
   readonly options: ProxyOptions;
   readonly #time: Timeline;
+  #obstacles = "";
 
   constructor(options: ProxyOptions) {
     const { network, nodes, witness, faulty } = options;
@@ -162,6 +163,9 @@ export class ModelProxy implements Party {
           witness.note(`${this.name}: ${what} ${node ?? ""} ${detail}`);
         },
         onObstacles: (list) => {
+          const kinds = list.map(({ kind }) => kind).join();
+          if (kinds === this.#obstacles) return;
+          this.#obstacles = kinds;
           for (const { kind, detail } of list) {
             witness.count(`obstacle ${kind}`);
             witness.note(`${this.name}: obstacle ${kind}: ${detail}`);

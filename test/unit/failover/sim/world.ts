@@ -205,10 +205,13 @@ export class World {
 
   /** A cause that the proxy is right to wait with: a person has to decide. */
   isForPeople(): boolean {
-    const causes = this.proxies.map(({ epoch }) => epoch.holdCause);
-    return (
-      this.isMeddledWith || causes.some((cause) => cause === "no-common-truth" || cause === "history-refused")
-    );
+    // A stranger among the configured nodes never follows anybody: no unanimity.
+    if (this.isMeddledWith || this.nodes.size > this.members.length) return true;
+    return this.proxies.some(({ epoch }) => {
+      if (epoch.holdCause === "no-common-truth" || epoch.holdCause === "history-refused") return true;
+      const replid = epoch.history?.replid;
+      return !this.members.some((node) => node.replid === replid || node.replid2 === replid);
+    });
   }
 
   /** Puts right what was broken; the operator does the rest where the proxy may not. */
