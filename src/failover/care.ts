@@ -59,10 +59,13 @@ function followersOf(group: GroupSight, master: NodeId): NodeId[] {
 export function strays(group: GroupSight, past: Past): NodeId[] {
   const { master } = group;
   if (master === null || group.epoch.holdCause !== null) return [];
-  return group.nodes
-    .filter(isLive)
+  const live = group.nodes.filter(isLive);
+  const heardAtMs = live.find(({ id }) => id === master.id)?.report.receivedAtMs;
+  if (heardAtMs === undefined) return [];
+  // What a node says after the master was last heard may be news: it may have been made the successor.
+  return live
     .filter((view) => view.id !== master.id && past.members.has(view.id))
-    .filter((view) => isStray(view, group, past))
+    .filter((view) => view.report.sentAtMs <= heardAtMs && isStray(view, group, past))
     .map(({ id }) => id);
 }
 

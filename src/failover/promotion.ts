@@ -13,6 +13,7 @@ import { type Choice, chooseCandidate } from "./candidate.ts";
 import { diagnose, followOutage, goneAtMs, heardAtMs, type Outage } from "./diagnosis.ts";
 import type { CommandResult, Obstacle, Standing } from "./model.ts";
 import type { Draft, Job } from "./state.ts";
+import { endSettling } from "./switchover.ts";
 
 /** How soon to look again for something that must show within moments, ms. */
 const SOON_MS = 20;
@@ -60,6 +61,8 @@ function considerPromotion(draft: Draft, outage: Outage): void {
     case "take": {
       report(draft, standing.kind === "sole" ? null : anotherPromoter(standing.reason));
       if (job.kind === "confirming") return;
+      // The master that was switched to is gone already.
+      endSettling(draft);
       draft.set({ job: { kind: "confirming", candidate: choice.node, sinceMs: draft.nowMs } });
       // Whoever answers must have been looked at; of the others nothing can be known.
       draft.emit({ kind: "confirm", nodes: group.nodes.filter(isLive).map(({ id }) => id) });

@@ -110,7 +110,7 @@ export function onSwitchoverCommandEnded(draft: Draft, id: number, result: Comma
 
 export function onSwitched(draft: Draft, lostBytes: number | null): void {
   const job = jobOf(draft);
-  if (job !== null) change(draft, job, { lostBytes });
+  if (job !== null && job.phase !== "settling") change(draft, job, { lostBytes });
 }
 
 /** Looks where it stands, at every sight of the group and at every tick. */
@@ -198,6 +198,8 @@ function onOtherMaster(draft: Draft, job: SwitchoverJob, master: NodeId | null):
     release(draft, job);
     return conclude(draft, job, "open", `${master} became the master instead of ${job.to}`);
   }
+  // Without a hold nor FAILOVER's own pause the former master may have answered what nobody has seen.
+  const isSealed = job.isHolding || job.via === "failover";
   const released = release(draft, job);
   // The servers have changed their roles by themselves: a restart must not undo it.
   if (job.via === "failover") for (const node of [master, job.from]) draft.run(node, { kind: "keep-role" });
@@ -205,6 +207,7 @@ function onOtherMaster(draft: Draft, job: SwitchoverJob, master: NodeId | null):
   draft.set({ duty: { nodes: new Set(others), untilMs: draft.nowMs + DUTY_MS } });
   const settling = change(draft, released, {
     ...{ to: master, phase: "settling", command: null, deadlineMs: draft.nowMs + SETTLE_MS },
+    lostBytes: job.lostBytes === 0 && !isSealed ? null : job.lostBytes,
   });
   draft.wake(settling.deadlineMs);
 }
@@ -213,9 +216,18 @@ function onOtherMaster(draft: Draft, job: SwitchoverJob, master: NodeId | null):
 function settle(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
   const left = strays(group, draft.state);
   const isOver = draft.nowMs >= job.deadlineMs || (group.epoch.holdCause === null && left.length === 0);
-  if (!isOver || job.to === null) return draft.wake(job.deadlineMs);
+  if (isOver || group.epoch.master !== job.to) endSettling(draft);
+  else draft.wake(job.deadlineMs);
+}
+
+/** The switch is made: it is answered whether all others follow or not. Nothing happens in other phases. */
+export function endSettling(draft: Draft): void {
+  const job = jobOf(draft);
+  if (job?.phase !== "settling" || job.to === null) return;
   if (job.via !== "failover") draft.run(job.from, { kind: "unpause" });
   const { from, to, via, stallMs, lostBytes, repointed } = job;
+  const master = draft.state.group?.epoch.master;
+  if (master !== to) return conclude(draft, job, "open", `${to} was the master, and ${master} followed it`);
   draft.tell(
     "switchover-done",
     to,

@@ -1,0 +1,66 @@
+/** A client: writes one thing after another, and reads what it wrote. */
+import { nodeNamed } from "./prober.ts";
+import type { ModelProxy } from "./proxy.ts";
+import type { Write } from "./router.ts";
+import type { World } from "./world.ts";
+
+export class Client {
+  readonly #world: World;
+  readonly #proxy: ModelProxy;
+  #last: Write | null = null;
+
+  constructor(world: World, proxy: ModelProxy) {
+    this.#world = world;
+    this.#proxy = proxy;
+  }
+
+  start(): void {
+    this.#think();
+  }
+
+  #think(): void {
+    const { time } = this.#world;
+    time.after(time.between(10, 60), () => this.#write(), this.#proxy);
+  }
+
+  #write(): void {
+    const { checks } = this.#world;
+    const write: Write = {
+      ...{
+        id: checks.writes.length + 1,
+        proxy: this.#proxy.name,
+        outcome: "open",
+        ackedAtMs: 0,
+        ackedIn: "",
+      },
+      ...{ isGivenUp: false, givenUpAtMs: 0, done: () => this.#answered(write) },
+    };
+    checks.writes.push(write);
+    this.#proxy.router.write(write);
+  }
+
+  #answered(write: Write): void {
+    const { checks, time } = this.#world;
+    if (write.outcome === "uncertain") checks.count("uncertain");
+    else this.#last = write;
+    if (time.chance(0.5)) time.after(time.between(0, 20), () => this.#read(), this.#proxy);
+    else this.#think();
+  }
+
+  /** From a replica, if one provably has what was written last. */
+  #read(): void {
+    const { checks, network, nodes } = this.#world;
+    const last = this.#last;
+    const readable = this.#proxy.epoch.readable.find(
+      ({ provenAtMs }) => provenAtMs >= (last?.ackedAtMs ?? 0),
+    );
+    const node = readable === undefined ? undefined : nodeNamed(nodes, readable.id);
+    if (last !== null && node !== undefined && last.ackedIn !== "" && node.isWell) {
+      const { life } = node;
+      network.time.after(network.delayMs(), () => {
+        if (node.isWell && node.life === life) checks.readAt(node, last);
+      });
+    }
+    this.#think();
+  }
+}

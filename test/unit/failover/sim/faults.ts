@@ -1,0 +1,208 @@
+/** What goes wrong in a world, and when. */
+import { perform } from "./commander.ts";
+import type { ModelNode } from "./node.ts";
+import type { ModelProxy } from "./proxy.ts";
+import type { World } from "./world.ts";
+
+type Fault = (world: World) => void;
+
+/** When the last fault is over, ms. */
+export const HEALED_AT_MS = 8_000;
+
+export function scheduleFaults(world: World): void {
+  const { time, plot } = world;
+  switch (plot) {
+    case "planned":
+      return;
+    case "clean-crash":
+      return void time.at(time.between(3_000, 4_000), () => cleanly(world, (node) => node.crash()));
+    case "clean-hang":
+      return void time.at(time.between(3_000, 4_000), () => cleanly(world, (node) => node.hang()));
+    case "mixed": {
+      const count = time.pick([1, 2, 2, 3, 4]);
+      for (let i = 0; i < count; i++) {
+        time.at(time.between(1_300, HEALED_AT_MS - 500), () => pickFault(world)(world));
+      }
+      for (const node of world.members) time.at(time.between(1_000, 2_500), () => node.save());
+    }
+  }
+}
+
+/** Something goes wrong with a node just when it was asked for something, or shortly after it became the master. */
+export function disturb(world: World, proxy: ModelProxy, node: ModelNode, isMaster: boolean): void {
+  const { time, checks } = world;
+  if (world.plot !== "mixed" || time.nowMs > HEALED_AT_MS || !time.chance(isMaster ? 0.15 : 0.06)) return;
+  checks.count(isMaster ? "disturbed masters" : "disturbed commands");
+  const what = time.pick(["crash", "hang", "cut", "cut", "stall", "crash of another"] as const);
+  const lastsMs = time.pick([time.between(20, 900), time.between(900, 4_000)]);
+  time.after(isMaster ? time.between(0, 1_500) : time.between(0, 3), () => {
+    checks.note(`just now: ${what}`);
+    switch (what) {
+      case "crash":
+        return crash(world, node);
+      case "hang":
+        return hangFor(world, node, lastsMs);
+      case "cut":
+        return cut(world, proxy.name, node.name, lastsMs);
+      case "stall":
+        return standStill(world, proxy, lastsMs);
+      case "crash of another":
+        return crash(world, time.pick(world.members));
+    }
+  });
+}
+
+function cleanly(world: World, act: (node: ModelNode) => void): void {
+  const { truth, members } = world;
+  if (truth === undefined || members.every((one) => one === truth || one.priority === 0)) return;
+  world.checks.count(world.plot);
+  world.checks.note(`${world.plot} of ${truth.name}`);
+  world.watchGap();
+  act(truth);
+}
+
+const FAULTS: readonly (readonly [weight: number, name: string, fault: Fault])[] = [
+  [8, "crash", (world) => crash(world, victim(world))],
+  [5, "hang", hang],
+  [3, "cut from a proxy", cutProxy],
+  [2, "cut between nodes", cutNodes],
+  [2, "slow network", slow],
+  [3, "stall", stall],
+  [1, "lost connections", loseConnections],
+  [2, "failover by others", failoverByOthers],
+  [1, "pause by others", (world) => void victim(world).pause(world.time.between(50, 2_000))],
+  [
+    1,
+    "all crash",
+    (world) => {
+      for (const node of world.members) if (node.isRunning) crash(world, node);
+    },
+  ],
+];
+
+/** What people do that they should not; where the proxy promotes it is not to be put right by it alone. */
+const FOLLIES: readonly (readonly [weight: number, name: string, fault: Fault])[] = [
+  [1, "promote live", (world) => promoteOthers(world, 1)],
+  [1, "promote two", (world) => promoteOthers(world, 2)],
+  [1, "promote the last", promoteLast],
+];
+
+function pickFault(world: World): Fault {
+  const { time, mode, checks } = world;
+  const isFolly = time.chance(mode === "self" ? 0.06 : 0.15);
+  const list = isFolly ? FOLLIES : FAULTS;
+  let left = time.random() * list.reduce((sum, [weight]) => sum + weight, 0);
+  const found = list.find(([weight]) => {
+    left -= weight;
+    return left < 0;
+  });
+  if (found === undefined) return () => undefined;
+  if (isFolly) world.isMeddledWith = true;
+  checks.count(`fault ${found[1]}`);
+  checks.note(`fault: ${found[1]}`);
+  return found[2];
+}
+
+/** The master more often than others. */
+function victim(world: World): ModelNode {
+  const { time, truth, members } = world;
+  return truth !== undefined && time.chance(0.65) ? truth : time.pick(members);
+}
+
+function crash(world: World, node: ModelNode): void {
+  const { time, checks } = world;
+  if (!node.isRunning) return;
+  checks.note(`${node.name} crashes at ${node.applied}`);
+  node.crash();
+  const { life } = node;
+  const kind = time.pick(["data", "data", "empty", "rolled-back"] as const);
+  time.after(time.pick([time.between(20, 400), time.between(400, 6_000)]), () => {
+    if (node.isRunning || node.life !== life) return;
+    checks.note(`${node.name} is restarted: ${kind}`);
+    checks.count(`restart ${kind}`);
+    node.restart(kind);
+  });
+}
+
+function hang(world: World): void {
+  const { time } = world;
+  hangFor(world, victim(world), time.pick([time.between(50, 900), time.between(900, 6_000)]));
+}
+
+function hangFor(world: World, node: ModelNode, forMs: number): void {
+  const { time, checks } = world;
+  if (!node.isRunning || node.isHung) return;
+  checks.note(`${node.name} hangs`);
+  node.hang();
+  time.after(forMs, () => {
+    if (node.isHung) checks.note(`${node.name} wakes`);
+    node.wake();
+  });
+}
+
+function cutProxy(world: World): void {
+  const { time, proxies } = world;
+  cut(world, time.pick(proxies).name, victim(world).name);
+}
+
+function cutNodes(world: World): void {
+  const { time, members } = world;
+  const one = time.pick(members);
+  const other = time.pick(members);
+  if (one !== other) cut(world, one.name, other.name);
+}
+
+function cut(world: World, a: string, b: string, forMs = world.time.between(50, 5_000)): void {
+  const { time, network, checks } = world;
+  checks.note(`${a} and ${b} are cut off from each other`);
+  network.cut(a, b);
+  time.after(forMs, () => {
+    checks.note(`${a} and ${b} are connected again`);
+    network.heal(a, b);
+  });
+}
+
+function slow(world: World): void {
+  const { time, network } = world;
+  network.leastMs = 5;
+  network.mostMs = time.between(20, 200);
+  time.after(time.between(300, 3_000), () => {
+    network.leastMs = 0.1;
+    network.mostMs = 1;
+  });
+}
+
+function standStill({ time, checks }: World, proxy: ModelProxy, forMs: number): void {
+  proxy.stalledUntilMs = Math.min(time.nowMs + forMs, HEALED_AT_MS);
+  checks.note(`${proxy.name} stands still until ${proxy.stalledUntilMs.toFixed(0)}`);
+}
+
+function stall(world: World): void {
+  const { time, proxies } = world;
+  const proxy = time.pick(proxies);
+  standStill(world, proxy, time.between(100, 4_000));
+  // Often just when something happens.
+  if (time.chance(0.4)) time.after(time.between(0, 500), () => crash(world, victim(world)));
+}
+
+function loseConnections(world: World): void {
+  for (const connection of [...victim(world).connections]) connection.serverGone();
+}
+
+function failoverByOthers(world: World): void {
+  const { truth, members, time } = world;
+  const target = members.find((one) => one.master === truth?.name && one.link === "up");
+  if (truth === undefined || target === undefined || truth.isLoading) return;
+  perform(truth, { kind: "failover", to: target.id, timeoutMs: time.between(5, 1_500) });
+}
+
+function promoteOthers(world: World, count: number): void {
+  const replicas = world.members.filter((one) => !one.isMaster && one.isWell);
+  for (const node of replicas.slice(0, count)) perform(node, { kind: "promote" });
+}
+
+function promoteLast(world: World): void {
+  const replicas = world.members.filter((one) => !one.isMaster && one.isWell);
+  const [last] = replicas.sort((a, b) => a.applied - b.applied);
+  if (last !== undefined) perform(last, { kind: "promote" });
+}

@@ -1,0 +1,135 @@
+/**
+ * What carries bytes between the parties: connections in order, with delays, that are reset when their server
+ * dies, and that deliver late what was sent into a black hole or to a process that stood still.
+ */
+import type { ModelNode } from "./node.ts";
+import type { Party, Timeline } from "./timeline.ts";
+
+export class Network {
+  readonly time: Timeline;
+  /** Delay of one way, ms. */
+  leastMs = 0.1;
+  mostMs = 1;
+  readonly #cut = new Map<string, (() => void)[]>();
+
+  constructor(time: Timeline) {
+    this.time = time;
+  }
+
+  delayMs(): number {
+    return this.time.between(this.leastMs, this.mostMs);
+  }
+
+  cut(a: string, b: string): void {
+    const key = pathOf(a, b);
+    if (!this.#cut.has(key)) this.#cut.set(key, []);
+  }
+
+  heal(a: string, b: string): void {
+    const waiting = this.#cut.get(pathOf(a, b)) ?? [];
+    this.#cut.delete(pathOf(a, b));
+    for (const run of waiting) this.time.after(this.delayMs(), run);
+  }
+
+  isCut(a: string, b: string): boolean {
+    return this.#cut.has(pathOf(a, b));
+  }
+
+  get cuts(): readonly (readonly [string, string])[] {
+    return [...this.#cut.keys()].map((key) => key.split("|") as unknown as [string, string]);
+  }
+
+  /** Runs now, or once the path is healed: nothing is lost for good that a living peer repeats. */
+  pass(a: string, b: string, run: () => void): void {
+    const waiting = this.#cut.get(pathOf(a, b));
+    if (waiting === undefined) run();
+    else waiting.push(() => this.pass(a, b, run));
+  }
+}
+
+function pathOf(a: string, b: string): string {
+  return a < b ? `${a}|${b}` : `${b}|${a}`;
+}
+
+/** What a server does with one request: `answer` may be called later (a paused write). */
+export type Serve<T> = (node: ModelNode, answer: (reply: T) => void) => void;
+
+/** A connection from a party to a node. */
+export class Connection {
+  readonly network: Network;
+  readonly from: Party;
+  readonly node: ModelNode;
+  /** The running instance it was accepted by; -1 = not yet. */
+  life = -1;
+  isOpen = false;
+  /** Ended by either side: nothing more is called back. */
+  isOver = false;
+  readonly #onLost: () => void;
+  #thereMs = 0;
+  #backMs = 0;
+
+  /** @param onLost the server ended it, or refused it; not after close(). */
+  constructor(network: Network, from: Party, node: ModelNode, onLost: () => void) {
+    this.network = network;
+    this.from = from;
+    this.node = node;
+    this.#onLost = onLost;
+  }
+
+  open(done: () => void): void {
+    this.#there(() => {
+      // The kernel accepts for a process that stands still.
+      if (!this.node.isRunning) return this.#reset();
+      this.life = this.node.life;
+      this.node.connections.add(this);
+      this.#back(() => {
+        this.isOpen = true;
+        done();
+      });
+    });
+  }
+
+  /** Sends a request; `done` gets the reply, unless the connection ends before. */
+  send<T>(serve: Serve<T>, done: (reply: T) => void): void {
+    this.#there(() => {
+      const { node } = this;
+      if (!node.isRunning || node.life !== this.life) return this.#reset();
+      node.whenAwake(() => serve(node, (reply) => this.#back(() => done(reply))));
+    });
+  }
+
+  /** Our side ends it; what was sent is on its way all the same. */
+  close(): void {
+    this.isOver = true;
+    this.node.connections.delete(this);
+  }
+
+  /** The server's side ends it, after the replies that it has sent. */
+  serverGone(): void {
+    this.#reset();
+  }
+
+  #reset(): void {
+    this.#back(() => {
+      this.isOver = true;
+      this.node.connections.delete(this);
+      this.#onLost();
+    });
+  }
+
+  #there(run: () => void): void {
+    const { network, from, node } = this;
+    this.#thereMs = Math.max(this.#thereMs, network.time.nowMs + network.delayMs());
+    network.time.at(this.#thereMs, () => network.pass(from.name, node.name, run));
+  }
+
+  #back(run: () => void): void {
+    const { network, from, node } = this;
+    this.#backMs = Math.max(this.#backMs, network.time.nowMs + network.delayMs());
+    const arrive = (): void => {
+      if (!this.isOver) run();
+    };
+    const land = (): void => network.pass(from.name, node.name, () => network.time.at(0, arrive, from));
+    network.time.at(this.#backMs, land);
+  }
+}

@@ -1,0 +1,207 @@
+/** One proxy of a world: the real watcher and the real failover driver over model nodes and a model router. */
+import { FailoverDriver } from "../../../../src/failover/driver.ts";
+import type { NodeCommand, PromoteMode, SwitchoverAnswer } from "../../../../src/failover/model.ts";
+import type { Settings } from "../../../../src/failover/state.ts";
+import type { Epoch, NodeId } from "../../../../src/topology/epoch.ts";
+import { type SwitchFacts, Watcher } from "../../../../src/topology/watcher.ts";
+import { runCommand } from "./commander.ts";
+import type { Faulty } from "./faulty.ts";
+import type { Network } from "./network.ts";
+import type { ModelNode } from "./node.ts";
+import { ModelProbe, nodeNamed, PROBE_TIMEOUT_MS } from "./prober.ts";
+import { ModelRouter, type Write } from "./router.ts";
+import type { Party, Timeline } from "./timeline.ts";
+
+export const INTERVAL_MS = 100;
+
+/** What is told to those who check. */
+export interface Witness {
+  note(text: string): void;
+  count(what: string): void;
+  violation(text: string): void;
+  epoch(proxy: ModelProxy, before: Epoch, epoch: Epoch, keptUntilMs: number | null): void;
+  changed(proxy: ModelProxy, facts: SwitchFacts): void;
+  sent(proxy: ModelProxy, write: Write, node: NodeId, epoch: number): void;
+  acked(proxy: ModelProxy, write: Write): void;
+  command(proxy: ModelProxy, node: NodeId, command: NodeCommand): void;
+  /** A node carries out what it was asked for at `issuedAtMs`. */
+  performed(proxy: ModelProxy, node: ModelNode, command: NodeCommand, issuedAtMs: number): void;
+  answered(proxy: ModelProxy, answer: SwitchoverAnswer): void;
+}
+
+export interface ProxyOptions {
+  readonly name: string;
+  readonly mode: PromoteMode;
+  readonly patience: Pick<Settings, "crashGraceMs" | "downAfterMs">;
+  readonly seeds: readonly NodeId[];
+  readonly nodes: ReadonlyMap<string, ModelNode>;
+  readonly network: Network;
+  readonly witness: Witness;
+  readonly faulty: Faulty;
+  /** SENTINEL FAILOVER. */
+  readonly askSentinel: () => boolean;
+}
+
+export class ModelProxy implements Party {
+  readonly name: string;
+  readonly mode: PromoteMode;
+  stalledUntilMs = 0;
+  isHolding = false;
+  /** Planned switches that wait for their answer, and the monotonic ms of the last one that was asked for. */
+  asked = 0;
+  lastAskedMs = Number.NEGATIVE_INFINITY;
+  /** Who was the master then. */
+  askedFrom: NodeId | null = null;
+  readonly watcher: Watcher;
+  readonly driver: FailoverDriver;
+  readonly router: ModelRouter;
+  readonly options: ProxyOptions;
+  readonly #time: Timeline;
+  #obstacles = "";
+
+  constructor(options: ProxyOptions) {
+    const { network, nodes, witness, faulty } = options;
+    const { time } = network;
+    this.options = options;
+    this.name = options.name;
+    this.mode = options.mode;
+    this.#time = time;
+    this.router = new ModelRouter(
+      network,
+      this,
+      nodes,
+      {
+        evidence: (evidence) => this.watcher.evidence(evidence),
+        sent: (write, node, epoch) => witness.sent(this, write, node, epoch),
+        acked: (write) => witness.acked(this, write),
+        fault: (text) => witness.violation(text),
+      },
+      faulty,
+    );
+    this.watcher = this.#buildWatcher();
+    this.driver = this.#buildDriver();
+  }
+
+  get clock() {
+    return { nowMs: () => this.#time.nowMs, wallMs: () => 1e12 + this.#time.nowMs };
+  }
+
+  get epoch(): Epoch {
+    return this.router.epoch;
+  }
+
+  #setTimer = (run: () => void, delayMs: number): (() => void) => this.#time.after(delayMs, run, this);
+
+  #buildWatcher(): Watcher {
+    const { witness, network, nodes, seeds } = this.options;
+    const changed = (facts: SwitchFacts): void => {
+      witness.changed(this, facts);
+    };
+    return new Watcher(
+      { seeds, intervalMs: INTERVAL_MS, timeoutMs: PROBE_TIMEOUT_MS, maxLagMs: 10_000 },
+      {
+        onEpoch: (epoch, keptUntilMs) => {
+          const before = this.router.epoch;
+          witness.epoch(this, before, epoch, keptUntilMs);
+          this.router.setEpoch(epoch);
+        },
+        onSwitch: (facts) => {
+          if (facts.from !== null) this.driver.switched(facts.lostBytes);
+          changed(facts);
+        },
+        onReturn: changed,
+        onProblem: ({ kind, node }, change) => {
+          if (change === "raised") witness.count(`problem ${kind}`);
+          witness.note(`${this.name}: ${change} ${kind} ${node ?? ""}`);
+        },
+        onFacts: () => undefined,
+        onLooked: () => this.driver.looked(),
+      },
+      {
+        clock: this.clock,
+        createProbe: (node, events) => new ModelProbe(network, this, nodeNamed(nodes, node), events),
+        random: this.#time.random,
+        setTimer: this.#setTimer,
+      },
+    );
+  }
+
+  #buildDriver(): FailoverDriver {
+    const { witness, network, nodes, faulty, patience } = this.options;
+    return new FailoverDriver(
+      { mode: this.mode, ...patience },
+      {
+        clock: this.clock,
+        setTimer: this.#setTimer,
+        group: () => this.watcher.group(),
+        hold: () => this.#hold(),
+        release: () => this.#release(),
+        whenDrained: (done) => this.router.whenDrained(done),
+        look: (list) => this.watcher.hint(list),
+        run: (node, command, done) => {
+          witness.command(this, node, command);
+          if (faulty.releasesEarly && command.kind !== "acknowledge") this.watcher.release();
+          const issuedAtMs = this.#time.nowMs;
+          const performed = (at: ModelNode): void => witness.performed(this, at, command, issuedAtMs);
+          runCommand(network, this, nodeNamed(nodes, node), command, performed, (result) => {
+            witness.note(`${this.name}: ${command.kind} on ${node} ended: ${result.kind}`);
+            witness.count(`result ${result.kind}`);
+            done(result);
+          });
+        },
+        confirm: (_, done) => this.#time.after(1, () => done({ kind: "sole" }), this),
+        askSentinel: (done) => {
+          const isTaken = this.options.askSentinel();
+          this.#time.after(
+            2,
+            () => done(isTaken ? { kind: "done" } : { kind: "refused", error: "-NOGOODSLAVE" }),
+            this,
+          );
+        },
+        tell: (what, node, detail) => {
+          witness.count(`told ${what}`);
+          witness.note(`${this.name}: ${what} ${node ?? ""} ${detail}`);
+        },
+        onObstacles: (list) => {
+          const kinds = list.map(({ kind }) => kind).join();
+          if (kinds === this.#obstacles) return;
+          this.#obstacles = kinds;
+          for (const { kind, detail } of list) {
+            witness.count(`obstacle ${kind}`);
+            witness.note(`${this.name}: obstacle ${kind}: ${detail}`);
+          }
+        },
+      },
+    );
+  }
+
+  #hold(): void {
+    const { witness, faulty } = this.options;
+    if (this.isHolding) witness.violation(`${this.name} holds what it holds already`);
+    this.isHolding = true;
+    if (!faulty.neverHolds) this.watcher.hold();
+  }
+
+  #release(): void {
+    const { witness, faulty } = this.options;
+    if (!this.isHolding) witness.violation(`${this.name} releases what it does not hold`);
+    this.isHolding = false;
+    if (!faulty.forgetsRelease) this.watcher.release();
+  }
+
+  start(): void {
+    this.watcher.start();
+  }
+
+  switchover(to: NodeId | null, timeoutMs: number): void {
+    // While another one is under way this one is refused.
+    if (this.asked++ === 0) {
+      this.lastAskedMs = this.#time.nowMs;
+      this.askedFrom = this.epoch.master;
+    }
+    void this.driver.switchover({ to, timeoutMs }).then((answer) => {
+      this.asked--;
+      this.options.witness.answered(this, answer);
+    });
+  }
+}

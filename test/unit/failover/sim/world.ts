@@ -1,0 +1,278 @@
+/** One seed: a group of nodes, proxies, clients, somebody who operates them, and what goes wrong. */
+import type { PromoteMode } from "../../../../src/failover/model.ts";
+import { at } from "../../topology/nodes.ts";
+import { Checks } from "./checks.ts";
+import { Client } from "./client.ts";
+import { disturb, HEALED_AT_MS, scheduleFaults } from "./faults.ts";
+import { type Faulty, SOUND } from "./faulty.ts";
+import { Network } from "./network.ts";
+import { type Group, ModelNode } from "./node.ts";
+import { Operator } from "./operator.ts";
+import { nodeNamed } from "./prober.ts";
+import { ModelProxy } from "./proxy.ts";
+import { Timeline } from "./timeline.ts";
+
+export type Plot =
+  /** Anything, several times. */
+  | "mixed"
+  /** The master crashes and does not come back for long; nothing else is wrong. */
+  | "clean-crash"
+  /** The master hangs; nothing else is wrong. */
+  | "clean-hang"
+  /** Planned switches; nothing else is wrong. */
+  | "planned";
+
+export const CRASH_GRACE_MS = 250;
+export const DOWN_AFTER_MS = 1_000;
+/** How long it may take until all is well after the last fault is over, ms. */
+const LIVENESS_MS = 20_000;
+const STEADY_MS = 400;
+
+export interface Outcome {
+  readonly seed: number;
+  readonly mode: PromoteMode;
+  readonly plot: Plot;
+  readonly violations: readonly string[];
+  readonly counts: ReadonlyMap<string, number>;
+  readonly lines: readonly string[];
+  readonly virtualMs: number;
+  readonly events: number;
+  /** Clean plots: how long there was no master, ms; Infinity = for ever. */
+  readonly gapMs: number;
+}
+
+export class World {
+  readonly seed: number;
+  readonly time: Timeline;
+  readonly network: Network;
+  readonly nodes = new Map<string, ModelNode>();
+  readonly members: readonly ModelNode[];
+  readonly checks: Checks;
+  readonly proxies: ModelProxy[] = [];
+  readonly clients: Client[] = [];
+  readonly mode: PromoteMode;
+  readonly plot: Plot;
+  readonly operator: Operator;
+  /** Somebody did to the nodes what the proxy cannot put right: it waits for people then. */
+  isMeddledWith = false;
+  #replids = 0;
+
+  constructor(seed: number, faulty: Faulty) {
+    this.seed = seed;
+    this.time = new Timeline(seed);
+    this.network = new Network(this.time);
+    const { time } = this;
+    this.plot = time.pick(["mixed", "mixed", "mixed", "mixed", "clean-crash", "clean-hang", "planned"]);
+    const isClean = this.plot === "clean-crash" || this.plot === "clean-hang";
+    this.mode = isClean ? "self" : time.pick(["self", "self", "never", "sentinel"]);
+    this.members = this.#build();
+    const names = new Set(this.members.map(({ name }) => name));
+    this.checks = new Checks(time, this.nodes, names, new Set([this.mode]));
+    this.operator = new Operator(this);
+    const count = time.chance(0.15) ? 2 : 1;
+    for (let i = 0; i < count; i++) this.proxies.push(this.#proxy(i, faulty));
+    for (const proxy of this.proxies) {
+      for (let i = 0; i < 3; i++) this.clients.push(new Client(this, proxy));
+    }
+  }
+
+  get truth(): ModelNode | undefined {
+    return this.members.find((one) => one.isMaster && one.isWell) ?? this.members.find((one) => one.isMaster);
+  }
+
+  #build(): ModelNode[] {
+    const { time, network, nodes } = this;
+    const group: Group = {
+      ...{ time, network, nodes, linkTimeoutMs: time.between(3_000, 12_000) },
+      pingEveryMs: time.pick([1_000, 1_000, 10_000]),
+      applyMs: time.pick([1, 1, 20, 150]),
+      version: this.plot !== "planned" && time.chance(0.8) ? "7.0.15" : time.pick(["7.0.15", "5.0.14"]),
+      nextReplid: () => `H${++this.#replids}`,
+      note: (text) => this.checks.note(text),
+    };
+    const names = time.pick([
+      ["a", "b", "c"],
+      ["a", "b", "c"],
+      ["a", "b"],
+      ["a", "b", "c", "d"],
+    ]);
+    const first = group.nextReplid();
+    const members = names.map((name) => new ModelNode(name, group, first));
+    for (const node of members) {
+      nodes.set(node.name, node);
+      if (node.name !== "a") node.master = node.configMaster = "a";
+    }
+    const last = members.at(-1);
+    if (last !== undefined && members.length > 2 && time.chance(0.15)) last.priority = 0;
+    // A master of another group, which is in the list by mistake.
+    if (this.plot === "mixed" && time.chance(0.1))
+      nodes.set("x", new ModelNode("x", group, group.nextReplid()));
+    return members;
+  }
+
+  #proxy(index: number, faulty: Faulty): ModelProxy {
+    const { network, nodes, checks } = this;
+    const seeds = [...nodes.keys()].map((name) => at(name));
+    const patience = { crashGraceMs: CRASH_GRACE_MS, downAfterMs: DOWN_AFTER_MS };
+    return new ModelProxy({
+      ...{ network, nodes, seeds, patience, faulty },
+      name: `p${index}`,
+      mode: index === 0 ? this.mode : "never",
+      witness: checks,
+      askSentinel: () => this.operator.failover(),
+    });
+  }
+
+  start(): void {
+    for (const node of this.nodes.values()) node.start();
+    for (const proxy of this.proxies) proxy.start();
+    for (const client of this.clients) client.start();
+    this.operator.start();
+    scheduleFaults(this);
+    this.checks.onMoment = (proxy, node, what) => {
+      // A question that is asked every few ms is no moment.
+      if (what !== "acknowledge") disturb(this, proxy, node, what === "accepted");
+    };
+    this.#askForSwitchovers();
+    this.#sampleReaders();
+  }
+
+  #askForSwitchovers(): void {
+    const { time, proxies } = this;
+    if (this.plot === "clean-crash" || this.plot === "clean-hang") return;
+    const times = this.plot === "planned" ? 3 : time.pick([0, 0, 1, 2]);
+    const [proxy] = proxies;
+    if (proxy === undefined) return;
+    for (let i = 0; i < times; i++) {
+      time.at(time.between(1_500, HEALED_AT_MS), () => {
+        const to = time.chance(0.5) ? null : time.pick(this.members).id;
+        this.checks.note(`an operator asks ${proxy.name} for a switchover to ${to ?? "anybody"}`);
+        proxy.switchover(to, time.pick([20, 100, 1_000, 1_000]));
+      });
+    }
+  }
+
+  /** Whenever a replica is fit for a while, somebody can be read. */
+  #sampleReaders(): void {
+    const { time } = this;
+    const fitSince = new Map<string, number>();
+    const look = (): void => {
+      for (const proxy of this.proxies) {
+        const isLongFit = this.members.map((node) => this.#isLongFit(proxy, node, fitSince)).includes(true);
+        if (isLongFit && proxy.epoch.readable.length === 0)
+          this.checks.violation("a fit replica is not read");
+      }
+      time.after(500, look);
+    };
+    time.after(500, look);
+  }
+
+  #isLongFit(proxy: ModelProxy, node: ModelNode, since: Map<string, number>): boolean {
+    const key = `${proxy.name} ${node.name}`;
+    const { master } = proxy.epoch;
+    const believed = master === null ? undefined : nodeNamed(this.nodes, master);
+    const isFit =
+      node.isWell &&
+      node.link === "up" &&
+      node.master === believed?.name &&
+      believed.isWell &&
+      node.replid === proxy.epoch.history?.replid &&
+      !this.network.isCut(proxy.name, node.name) &&
+      proxy.stalledUntilMs < this.time.nowMs - 3_000;
+    if (!isFit) since.delete(key);
+    else if (!since.has(key)) since.set(key, this.time.nowMs);
+    return isFit && this.time.nowMs - (since.get(key) ?? 0) > 3_000;
+  }
+
+  /** From now on it is measured how long it takes until another master may be written. */
+  watchGap(): void {
+    const [proxy] = this.proxies;
+    if (proxy !== undefined) this.checks.watchGap(proxy);
+  }
+
+  /** All is as it should be in the end. */
+  isWell(): boolean {
+    const { truth } = this;
+    if (truth === undefined || this.members.filter((one) => one.isMaster).length !== 1) return false;
+    const followers = this.members.filter((one) => one !== truth);
+    if (!followers.every((one) => one.isWell && one.link === "up" && one.replid === truth.replid))
+      return false;
+    return this.proxies.every(
+      (proxy) =>
+        proxy.epoch.master === truth.id && proxy.router.writable && !proxy.isHolding && proxy.asked === 0,
+    );
+  }
+
+  /** A cause that the proxy is right to wait with: a person has to decide. */
+  isForPeople(): boolean {
+    // A stranger among the configured nodes never follows anybody: no unanimity.
+    if (this.isMeddledWith || this.nodes.size > this.members.length) return true;
+    return this.proxies.some(({ epoch }) => {
+      if (epoch.holdCause === "no-common-truth" || epoch.holdCause === "history-refused") return true;
+      const replid = epoch.history?.replid;
+      return !this.members.some((node) => node.replid === replid || node.replid2 === replid);
+    });
+  }
+
+  /** Puts right what was broken; the operator does the rest where the proxy may not. */
+  heal(): void {
+    const { network } = this;
+    this.checks.note("everything is healed");
+    network.leastMs = 0.1;
+    network.mostMs = 1;
+    for (const [a, b] of network.cuts) network.heal(a, b);
+    for (const node of this.members) {
+      node.wake();
+      if (!node.isRunning) node.restart("data");
+    }
+  }
+
+  async run(): Promise<Outcome> {
+    const { time, checks } = this;
+    this.start();
+    await this.#runUntil(HEALED_AT_MS, () => false);
+    this.heal();
+    let wellSinceMs = Number.NaN;
+    const isSteady = (): boolean => {
+      if (!this.isWell()) wellSinceMs = Number.NaN;
+      else if (Number.isNaN(wellSinceMs)) wellSinceMs = time.nowMs;
+      return time.nowMs - wellSinceMs > STEADY_MS;
+    };
+    const isDone = await this.#runUntil(HEALED_AT_MS + LIVENESS_MS, isSteady);
+    if (!isDone) this.#notLive();
+    else checks.count("well in the end");
+    checks.atTheEnd(this.proxies, isDone);
+    const { seed, mode, plot } = this;
+    const { violations, counts, lines, gapMs } = checks;
+    return { seed, mode, plot, violations, counts, lines, gapMs, virtualMs: time.nowMs, events: time.events };
+  }
+
+  #notLive(): void {
+    const states = this.proxies.map(({ name, epoch }) => `${name}: ${epoch.master} ${epoch.holdCause}`);
+    const nodes = this.members.map((one) => {
+      return `${one.name}${one.isWell ? "" : "!"} of ${one.master ?? "-"} ${one.replid} ${one.link}`;
+    });
+    const text = `not well again: ${states.join(", ")}; ${nodes.join(", ")}`;
+    if (this.isForPeople()) {
+      this.checks.note(text);
+      this.checks.count("left to people");
+    } else this.checks.violation(text);
+  }
+
+  async #runUntil(untilMs: number, isDone: () => boolean): Promise<boolean> {
+    const { time, proxies } = this;
+    let nextLookMs = 0;
+    while (time.step(untilMs)) {
+      // Answers of planned switches come by promises.
+      if (proxies.some(({ asked }) => asked > 0)) await Promise.resolve();
+      if (time.nowMs < nextLookMs) continue;
+      if (isDone()) return true;
+      nextLookMs = time.nowMs + 50;
+    }
+    return isDone();
+  }
+}
+
+export function play(seed: number, faulty: Faulty = SOUND): Promise<Outcome> {
+  return new World(seed, faulty).run();
+}
