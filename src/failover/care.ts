@@ -8,6 +8,7 @@
  */
 
 import type { NodeId } from "../topology/epoch.ts";
+import type { NodeView } from "../topology/rules/model.ts";
 import type { LiveView } from "../topology/rules/scene.ts";
 import { isLive } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
@@ -51,9 +52,10 @@ export function withOrphans(state: State, group: GroupSight): ReadonlyMap<NodeId
   return new Map([...kept, ...added].filter(([id]) => id !== now));
 }
 
+/** By their last word: one that is not heard of now comes back as it was. */
 function followersOf(group: GroupSight, master: NodeId): NodeId[] {
-  const live = group.nodes.filter(isLive);
-  return live.filter(({ report }) => followedBy(group, report) === master).map(({ id }) => id);
+  const follows = ({ report }: NodeView): boolean => report !== null && followedBy(group, report) === master;
+  return group.nodes.filter(follows).map(({ id }) => id);
 }
 
 /** Nodes that do not follow the master and that we may tell to. */
