@@ -42,8 +42,15 @@ export type Choice =
  * The replica to promote for a master that is gone.
  * @param since reports sent before this monotonic time, ms, say nothing of how far a replica got.
  * @param excluded nodes that are not to be tried (now).
+ * @param mayWait false = it took long enough: who has not reported is left out, who has not applied counts
+ *   with what it has applied.
  */
-export function chooseCandidate(group: GroupSight, since: number, excluded: ReadonlySet<NodeId>): Choice {
+export function chooseCandidate(
+  group: GroupSight,
+  since: number,
+  excluded: ReadonlySet<NodeId>,
+  mayWait = true,
+): Choice {
   const { master } = group;
   if (master === null) return { kind: "nobody", reasons: "no master has been found yet" };
   const reasons: string[] = [];
@@ -56,11 +63,17 @@ export function chooseCandidate(group: GroupSight, since: number, excluded: Read
     else if (view.report !== null && view.report.sentAtMs >= since) fit.push(view.report);
     else isWaiting = true;
   }
-  const [best] = fit.sort(byFitness);
-  if (isWaiting) return { kind: "wait" };
+  const [best] = fit.sort(mayWait ? byFitness : byApplied);
+  if (isWaiting && (mayWait || best === undefined)) return { kind: "wait" };
   if (best === undefined) return { kind: "nobody", reasons: reasons.join(", ") || "there is no other node" };
-  // What it received it will have applied in a moment.
-  return best.appliedOffset < best.receivedOffset ? { kind: "wait" } : { kind: "take", node: best.node };
+  // What it received it will have applied in a moment; unless that is half of a command.
+  return mayWait && best.appliedOffset < best.receivedOffset
+    ? { kind: "wait" }
+    : { kind: "take", node: best.node };
+}
+
+function byApplied(a: NodeReport, b: NodeReport): number {
+  return b.appliedOffset - a.appliedOffset || byFitness(a, b);
 }
 
 /** Most advanced first; of equals the one the operator prefers (lower priority, as Sentinel has it). */

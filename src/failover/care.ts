@@ -8,6 +8,7 @@
  */
 
 import type { NodeId } from "../topology/epoch.ts";
+import type { NodeView } from "../topology/rules/model.ts";
 import type { LiveView } from "../topology/rules/scene.ts";
 import { isLive } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
@@ -37,22 +38,24 @@ type Past = Pick<State, "members" | "orphans">;
  * Replicas that the former master leaves behind at a switch: they may stay chained to it, where they get
  * everything later than need be.
  */
-export function withOrphans(state: State, group: GroupSight): ReadonlySet<NodeId> {
+export function withOrphans(state: State, group: GroupSight): ReadonlyMap<NodeId, NodeId> {
   const { group: before, orphans } = state;
   const now = group.epoch.master;
-  const kept = [...orphans].filter((id) => {
+  const kept = [...orphans].filter(([id, left]) => {
     const view = group.nodes.find((one) => one.id === id);
-    return view === undefined || !isLive(view) || followedBy(group, view.report) !== now;
+    return view === undefined || !isLive(view) || followedBy(group, view.report) === left;
   });
   const former = before?.epoch.master ?? null;
   const left = former === null || former === now || before === null ? [] : followersOf(before, former);
   if (left.length === 0 && kept.length === orphans.size) return orphans;
-  return new Set([...kept, ...left].filter((id) => id !== now));
+  const added = left.map((id): [NodeId, NodeId] => [id, former ?? id]);
+  return new Map([...kept, ...added].filter(([id]) => id !== now));
 }
 
+/** By their last word: one that is not heard of now comes back as it was. */
 function followersOf(group: GroupSight, master: NodeId): NodeId[] {
-  const live = group.nodes.filter(isLive);
-  return live.filter(({ report }) => followedBy(group, report) === master).map(({ id }) => id);
+  const follows = ({ report }: NodeView): boolean => report !== null && followedBy(group, report) === master;
+  return group.nodes.filter(follows).map(({ id }) => id);
 }
 
 /** Nodes that do not follow the master and that we may tell to. */
@@ -78,7 +81,14 @@ function isStray({ id, report }: LiveView, group: GroupSight, past: Past): boole
   if (followed === master.id) return false;
   // A replica of a replica gets everything, too: it is left where it was put.
   if (report.linkUp && report.replid === master.replid) return past.orphans.has(id);
-  return followed === null ? !report.linkUp : past.members.has(followed) || !report.linkUp;
+  if (followed === null) return !report.linkUp;
+  return past.members.has(followed) || (!report.linkUp && isDeserted(group, followed));
+}
+
+/** Nobody is there. As long as that is not known, a replica without a link may be about to get it. */
+function isDeserted(group: GroupSight, address: NodeId): boolean {
+  const view = group.nodes.find(({ id }) => id === address);
+  return view !== undefined && (view.contact === "unreachable" || view.contact === "silent");
 }
 
 export function takeCare(draft: Draft): void {
@@ -106,9 +116,11 @@ export function onFollowEnded(draft: Draft, id: number, result: CommandResult): 
   for (const [node, care] of draft.state.care) {
     if (care.command !== id) continue;
     const isDone = result.kind === "done";
-    const failures = isDone ? care.failures : care.failures + 1;
-    if (!isDone && failures === TOO_OFTEN) draft.tell("repointing-failed", node, result.error);
-    const pauseMs = isDone ? PAUSE_MS : Math.min(PAUSE_MS * 2 ** failures, PAUSE_MOST_MS);
+    // Also one that said OK counts until it is seen to follow; then all of this is forgotten.
+    const failures = care.failures + 1;
+    const why = isDone ? "it said OK and does not follow" : result.error;
+    if (failures === TOO_OFTEN) draft.tell("repointing-failed", node, why);
+    const pauseMs = Math.min(PAUSE_MS * 2 ** failures, PAUSE_MOST_MS);
     setCare(draft, node, { command: null, nextAtMs: draft.nowMs + pauseMs, failures });
     draft.look(node);
     const { job } = draft.state;

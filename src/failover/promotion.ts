@@ -19,6 +19,11 @@ import { endSettling } from "./switchover.ts";
 const SOON_MS = 20;
 /** After which a candidate that could not be promoted is tried again, ms. */
 const RETRY_MS = 1_000;
+/**
+ * How long replicas may take to report, and to apply what they received, ms. A master that hung in the middle
+ * of a large command leaves half of it behind, which nobody will ever apply as long as the link is up.
+ */
+const APPLY_MS = 2_000;
 /** How long the watcher may take to accept a node that said it was promoted, ms. */
 const ACCEPT_MS = 2_000;
 
@@ -75,7 +80,8 @@ function chooseNow(draft: Draft, outage: Outage): Choice {
   if (group === null) return { kind: "wait" };
   const excluded = new Set<NodeId>();
   for (const [node, untilMs] of outage.failed) if (untilMs > draft.nowMs) excluded.add(node);
-  return chooseCandidate(group, outage.noticedAtMs, excluded);
+  const mayWait = draft.nowMs < goneAtMs(group, outage, draft.settings) + APPLY_MS;
+  return chooseCandidate(group, outage.noticedAtMs, excluded, mayWait);
 }
 
 /** The leases were looked at; everything is judged once more, because that took time. */

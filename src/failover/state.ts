@@ -95,8 +95,8 @@ export interface State {
   readonly asking: ReadonlyMap<NodeId, Asking>;
   /** Addresses that were seen as members of the group. */
   readonly members: ReadonlySet<NodeId>;
-  /** Replicas that followed a former master when there was a switch, and have not left it yet. */
-  readonly orphans: ReadonlySet<NodeId>;
+  /** Replicas that followed a former master when there was a switch, and have not left it, to that one. */
+  readonly orphans: ReadonlyMap<NodeId, NodeId>;
   readonly obstacles: readonly Obstacle[];
   readonly lastId: number;
 }
@@ -113,7 +113,7 @@ export function firstState(mode: PromoteMode, members: readonly NodeId[] = []): 
     duty: null,
     asking: new Map(),
     members: new Set(members),
-    orphans: new Set(),
+    orphans: new Map(),
     obstacles: [],
     lastId: 0,
   };

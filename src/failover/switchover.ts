@@ -196,6 +196,7 @@ function onOtherMaster(draft: Draft, job: SwitchoverJob, master: NodeId | null):
   if (master === null) return;
   if (job.to !== null && master !== job.to) {
     release(draft, job);
+    unpause(draft, job);
     return conclude(draft, job, "open", `${master} became the master instead of ${job.to}`);
   }
   // Without a hold nor FAILOVER's own pause the former master may have answered what nobody has seen.
@@ -264,9 +265,13 @@ function release(draft: Draft, job: SwitchoverJob): SwitchoverJob {
 /** Nothing was changed, or it was taken back: the master of before goes on. */
 function rollBack(draft: Draft, job: SwitchoverJob, why: string): void {
   const released = release(draft, job);
+  unpause(draft, job);
+  conclude(draft, released, "rolled-back", why);
+}
+
+function unpause(draft: Draft, job: SwitchoverJob): void {
   const isPaused = job.via !== "failover" && job.phase !== "draining";
   if (isPaused) draft.run(job.from, { kind: "unpause" });
-  conclude(draft, released, "rolled-back", why);
 }
 
 function conclude(draft: Draft, job: SwitchoverJob, kind: "rolled-back" | "open", reason: string): void {

@@ -1,4 +1,4 @@
-/** Short words for the tables of the failover machine: sights of a group, a machine to show them to. */
+/** Short words for the tables of the failover machine: what is seen of a group, and a machine that sees it. */
 import { step } from "../../../src/failover/machine.ts";
 import type {
   CommandResult,
@@ -25,7 +25,7 @@ export interface SightOptions {
   readonly awakeSinceMs?: number;
 }
 
-/** What the watcher believes, with the nodes as given; the master was at 90 two seconds before 100. */
+/** What the watcher believes, with these nodes; the master was at 90 two seconds before it was at 100. */
 export function sight(views: readonly NodeView[], options: SightOptions = {}): GroupSight {
   const { of = "a", hold = null, replid = "H1", epoch: number = 1 } = options;
   const history = { replid: hex(replid), offset: 100 };

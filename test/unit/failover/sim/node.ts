@@ -514,6 +514,8 @@ export class ModelNode {
       receivedAtMs: sentAtMs,
       runId: `${this.name}-${this.life}`,
       version,
+      aof: false,
+      shutdownInMs: null,
       loading: this.isLoading,
       keys: this.log.length,
       role: isReplica ? "replica" : "master",

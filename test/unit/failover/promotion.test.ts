@@ -1,0 +1,240 @@
+import { describe, expect, it } from "vitest";
+import type { NodeView } from "../../../src/topology/rules/model.ts";
+import { at } from "../topology/nodes.ts";
+import {
+  BY_SENTINEL,
+  DONE,
+  lost,
+  masterAt,
+  NEVER,
+  Play,
+  refusedWith,
+  replicaAt,
+  SELF,
+  UNKNOWN,
+  UNREACHABLE,
+} from "./sight.ts";
+
+const WELL = [masterAt("a", 999), replicaAt("b", 999), replicaAt("c", 999)];
+const HELD = { hold: "connection-lost" as const };
+const left = (name: string, sentAtMs: number, word = {}) =>
+  replicaAt(name, sentAtMs, { linkUp: false, ...word });
+/** a refuses connections, b and c have lost their links; b is ahead. */
+const crashed = (sentAtMs: number): NodeView[] => [
+  ...[
+    lost(masterAt("a", 999), "unreachable"),
+    left("b", sentAtMs, { appliedOffset: 120 }),
+    left("c", sentAtMs),
+  ],
+];
+const B_IS_MASTER = { of: "b", replid: "H2", epoch: 2 };
+const promotedB = (sentAtMs: number) => [
+  ...[lost(masterAt("a", 999), "unreachable"), masterAt("b", sentAtMs, { replid: "H2", replid2: "H1" })],
+  left("c", sentAtMs),
+];
+
+/** Crashed since 1000, noticed at 1005, certain at 1030: gone at 1280. */
+function crash(settings = SELF): Play {
+  const play = new Play(settings).do(0, { kind: "standing", standing: { kind: "sole" } });
+  play.see(1_000, WELL);
+  play.see(1_005, [lost(masterAt("a", 999), "closed"), replicaAt("b", 999), replicaAt("c", 999)], HELD);
+  play.see(1_030, crashed(1_025), HELD);
+  return play;
+}
+
+/** b has been told. */
+function promoting(): Play {
+  return crash().see(1_280, crashed(1_275), HELD).confirmed(1_281);
+}
+
+describe("a master that crashed", () => {
+  it("is suspected at once and replaced after crashGrace, after a last look at the leases", () => {
+    const play = crash();
+    expect(play.all.some((one) => one.kind === "tell" && one.what === "master-suspected")).toBe(true);
+    expect(play.effects).toContainEqual({ kind: "wake", atMs: 1_280 });
+    play.see(1_279, crashed(1_274), HELD);
+    expect(play.phase).toBe("none");
+    play.tick(1_280);
+    expect([play.phase, play.allRuns]).toEqual(["confirming", []]);
+    expect(play.effects).toContainEqual({ kind: "confirm", nodes: [at("b"), at("c")] });
+    play.confirmed(1_285);
+    expect([play.phase, play.runs, play.isHolding]).toEqual(["promoting", ["b: promote"], true]);
+    play.ended(1_290, "promote");
+    expect(play.effects).toContainEqual({ kind: "look", nodes: [at("b")] });
+    play.see(1_295, promotedB(1_292), B_IS_MASTER);
+    expect([play.phase, play.isHolding, play.state.outage]).toEqual(["none", false, null]);
+    expect(play.obstacles).toEqual([]);
+  });
+
+  it.each([NEVER, BY_SENTINEL])("is not replaced by us where we may not", (settings) => {
+    const play = crash(settings).see(60_000, crashed(59_999), HELD);
+    expect([play.phase, play.allRuns, play.obstacles]).toEqual(["none", [], []]);
+  });
+
+  it("that is back within the grace is left alone", () => {
+    const play = crash().see(1_200, [masterAt("a", 1_195), left("b", 1_195), left("c", 1_195)]);
+    expect(play.told).toEqual(["master-recovered"]);
+    play.see(1_300, [masterAt("a", 1_295), replicaAt("b", 1_295), replicaAt("c", 1_295)]);
+    expect([play.phase, play.allRuns, play.isHolding]).toEqual(["none", [], false]);
+  });
+
+  it("that is back during the last look at the leases is left alone", () => {
+    const play = crash().see(1_280, crashed(1_275), HELD);
+    expect(play.phase).toBe("confirming");
+    play.see(1_283, [masterAt("a", 1_282), left("b", 1_282), left("c", 1_282)]);
+    expect(play.phase).toBe("none");
+    expect(play.confirmed(1_285).allRuns).toEqual([]);
+  });
+
+  it("is not replaced when a second proxy promotes; it is said, and tried again", () => {
+    const play = crash().see(1_280, crashed(1_275), HELD);
+    play.do(1_285, { kind: "confirmed", standing: { kind: "refused", reason: "proxy 2 does" } });
+    expect([play.allRuns, play.isHolding]).toEqual([[], false]);
+    expect(play.obstacles).toEqual(["another-promoter"]);
+  });
+
+  it("whose replica came to have a link meanwhile is judged anew", () => {
+    const play = crash().see(1_280, crashed(1_275), HELD);
+    play.see(1_283, [lost(masterAt("a", 999), "unreachable"), replicaAt("b", 1_282), left("c", 1_282)], HELD);
+    expect(play.phase).toBe("none");
+    expect(play.confirmed(1_285).allRuns).toEqual([]);
+  });
+
+  it("is replaced by the other one when the best one is lost at the last moment", () => {
+    const play = crash().see(1_280, crashed(1_275), HELD);
+    const [a, b, c] = crashed(1_282) as [NodeView, NodeView, NodeView];
+    play.see(1_283, [a, lost(b, "unreachable"), c], HELD);
+    expect(play.confirmed(1_285).runs).toEqual(["c: promote"]);
+  });
+});
+
+describe("a promotion that fails", () => {
+  it.each([refusedWith("NOPERM"), UNREACHABLE])(
+    "by the node's own word: the next best is told at once",
+    (result) => {
+      const play = promoting().ended(1_290, "promote", result);
+      expect([play.phase, play.isHolding, play.told]).toEqual(["confirming", false, ["promotion-failed"]]);
+      play.confirmed(1_311);
+      expect(play.runs).toEqual(["c: promote"]);
+    },
+  );
+
+  it("everywhere is told, and tried again a second later", () => {
+    const play = promoting().ended(1_290, "promote", refusedWith("NOPERM"));
+    play.see(1_310, crashed(1_305), HELD).confirmed(1_311).ended(1_320, "promote", refusedWith("NOPERM"));
+    play.see(1_400, crashed(1_395), HELD);
+    expect([play.phase, play.obstacles]).toEqual(["none", ["no-candidate"]]);
+    play.see(2_291, crashed(2_286), HELD).confirmed(2_292);
+    expect(play.runs).toEqual(["b: promote"]);
+  });
+
+  it.each([DONE, UNKNOWN])("because it is a replica still: given up as soon as it says so", (result) => {
+    const play = promoting().ended(1_290, "promote", result);
+    play.see(1_292, crashed(1_289), HELD);
+    expect([play.phase, play.isHolding]).toEqual(["promoting", true]);
+    play.see(1_300, crashed(1_295), HELD);
+    expect([play.phase, play.isHolding, play.told]).toEqual(["none", false, ["promotion-failed"]]);
+  });
+
+  it.each([DONE, UNKNOWN])("because nobody accepts it: writes are held for two seconds at most", (result) => {
+    const play = promoting().ended(1_290, "promote", result);
+    const [a, b, c] = crashed(1_289) as [NodeView, NodeView, NodeView];
+    const silent = [a, lost(b, "silent"), c];
+    play.see(3_289, silent, HELD);
+    expect(play.isHolding).toBe(true);
+    play.see(3_290, silent, HELD);
+    expect([play.phase, play.isHolding]).toEqual(["none", false]);
+  });
+
+  it("keeps writes held while its end is not known, also when the former master is back", () => {
+    const play = promoting();
+    play.see(1_300, [masterAt("a", 1_295), left("b", 1_295), left("c", 1_295)]);
+    expect([play.phase, play.isHolding]).toEqual(["promoting", true]);
+    play.ended(1_310, "promote");
+    play.see(
+      1_320,
+      [masterAt("a", 1_315), masterAt("b", 1_315, { replid: "H2", replid2: "H1" })],
+      B_IS_MASTER,
+    );
+    expect([play.phase, play.isHolding]).toEqual(["none", false]);
+  });
+});
+
+describe("a master that hangs", () => {
+  const SILENT = { hold: "silent" as const };
+  const silent = (sentAtMs: number, word = {}) => [
+    ...[lost(masterAt("a", 999), "silent"), replicaAt("b", sentAtMs, word), replicaAt("c", sentAtMs, word)],
+  ];
+  const hang = () => new Play(SELF).see(1_000, WELL).see(2_000, silent(1_990), SILENT);
+
+  it("is replaced downAfter after it was last well", () => {
+    const play = hang();
+    play.see(3_999, silent(3_990), SILENT);
+    expect(play.phase).toBe("none");
+    expect(play.see(4_000, silent(3_995), SILENT).confirmed(4_001).runs).toEqual(["b: promote"]);
+  });
+
+  it("is not replaced while a replica hears from it, and that is said", () => {
+    const play = hang();
+    for (let atMs = 2_100; atMs < 20_000; atMs += 100) {
+      play.see(atMs, silent(atMs - 10, { heardSecondsAgo: 1 }), SILENT);
+      expect(play.allRuns).toEqual([]);
+      if (atMs > 4_100) expect(play.obstacles).toEqual(["master-heard-elsewhere a"]);
+    }
+    play.see(20_000, [masterAt("a", 19_990), replicaAt("b", 19_990)]);
+    expect(play.obstacles).toEqual([]);
+  });
+
+  it("is replaced although the replica has half of a command that never comes to an end", () => {
+    const half = { appliedOffset: 100, receivedOffset: 130 };
+    const play = hang().see(4_000, silent(3_995, half), SILENT);
+    expect(play.phase).toBe("none");
+    for (let atMs = 4_050; atMs <= 6_000; atMs += 50) play.see(atMs, silent(atMs - 5, half), SILENT);
+    expect(play.phase).toBe("confirming");
+    expect(play.confirmed(6_001).runs).toEqual(["b: promote"]);
+  });
+
+  it("is replaced by the replica that has applied most, when none comes to an end", () => {
+    const views = (sentAtMs: number) => [
+      lost(masterAt("a", 999), "silent"),
+      replicaAt("b", sentAtMs, { appliedOffset: 100, receivedOffset: 130 }),
+      replicaAt("c", sentAtMs, { appliedOffset: 110, receivedOffset: 110 }),
+    ];
+    const play = hang();
+    for (let atMs = 4_000; atMs <= 6_000; atMs += 50) play.see(atMs, views(atMs - 5), SILENT);
+    expect(play.confirmed(6_001).runs).toEqual(["c: promote"]);
+  });
+});
+
+describe("a master whose process was replaced", () => {
+  it("without our history is replaced at once", () => {
+    const empty = masterAt("a", 1_015, { run: "a2", replid: "X", keys: 0 });
+    const play = new Play(SELF).see(1_000, WELL);
+    play.see(1_010, [empty, left("b", 1_005), left("c", 1_005)], { hold: "history-refused" });
+    play.see(1_020, [empty, left("b", 1_015), left("c", 1_015)], { hold: "history-refused" });
+    expect(play.confirmed(1_021).runs).toEqual(["b: promote"]);
+  });
+});
+
+describe("the flap guard", () => {
+  const gone = lost(masterAt("b", 1_990, { replid: "H2", replid2: "H1" }), "unreachable");
+  const after = { ...B_IS_MASTER, hold: "connection-lost" as const };
+
+  it("nothing is promoted while nobody has the history of the master that is gone", () => {
+    const play = new Play(SELF).see(1_990, promotedB(1_985), B_IS_MASTER);
+    const back = masterAt("a", 2_000, { run: "a2" });
+    for (let atMs = 2_000; atMs < 10_000; atMs += 100) {
+      play.see(atMs, [back, gone, left("c", atMs - 5)], after);
+    }
+    expect(play.allRuns.filter((run) => run.endsWith("promote"))).toEqual([]);
+    expect(play.obstacles).toEqual(["no-candidate"]);
+    expect(play.state.obstacles[0]?.detail).toContain("c:6379: other-history");
+  });
+
+  it("as soon as one has it, it is promoted; there is no cool-down", () => {
+    const play = new Play(SELF).see(1_990, promotedB(1_985), B_IS_MASTER);
+    const has = (sentAtMs: number) => left("c", sentAtMs, { of: "b", replid: "H2" });
+    play.see(2_000, [gone, has(1_995)], after).see(2_020, [gone, has(2_015)], after);
+    expect(play.see(2_270, [gone, has(2_265)], after).confirmed(2_271).runs).toEqual(["c: promote"]);
+  });
+});
