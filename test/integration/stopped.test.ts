@@ -1,4 +1,4 @@
-/** What the data plane makes of single replies and ends of connections that real servers give only by chance. */
+/** What single replies and ends of connections mean that real servers give only by chance. */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
 import { type FakeConnection, type FakeNode, resp, SILENT, startFakeNode } from "../support/fake-node.ts";
