@@ -222,7 +222,7 @@ describe("a write held back in a lost connection to a master that lives on (12, 
 
   it("nor when it was on a private connection and the next goes through the shared one, open already", async () => {
     const client = await behindLink();
-    expect(await client.command("WATCH", "k")).toBe("OK");
+    expect(await client.command("WATCH", "another")).toBe("OK");
     await client.pipeline([["MULTI"], ["SET", "k", "held back"]]);
     link?.stallNewest();
     expect(short(await client.command("EXEC"))).toBe(UNCERTAIN);

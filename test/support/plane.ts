@@ -51,9 +51,17 @@ export class DataPlane {
 
   /** Publishes an epoch as the watcher would. */
   publish(master: string, holdCause: Epoch["holdCause"] = null, number = 1, replid = "a".repeat(40)): void {
+    this.#publish(master, { holdCause, number, stoppedAtMs: null }, replid);
+  }
+
+  /** A report that was sent at this moment has shown that the master has stopped writing. */
+  publishStop(master: string, stoppedAtMs: number): void {
+    this.#publish(master, { holdCause: "shutting-down", number: 1, stoppedAtMs }, "a".repeat(40));
+  }
+
+  #publish(master: string, said: Pick<Epoch, "holdCause" | "number" | "stoppedAtMs">, replid: string): void {
     const history = { replid, offset: 0 };
-    const epoch = { number, master: master as NodeId, history, holdCause, stoppedAtMs: null, readable: [] };
-    this.router.setEpoch(epoch, null);
+    this.router.setEpoch({ ...said, master: master as NodeId, history, readable: [] }, null);
   }
 
   async client(protocol: 2 | 3 = 2): Promise<RawClient> {
