@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { type ChaosLink, startLink } from "../support/link.ts";
 import type { ConfigObject } from "../support/proxy.ts";
-import type { RedisServer } from "../support/redis.ts";
+import { type RedisServer, startRedis } from "../support/redis.ts";
 import {
   calls,
   expectBooksBalance,
@@ -98,6 +98,12 @@ async function untilFollowsUnasked(server: RedisServer, master: RedisServer): Pr
   }
 }
 
+/** A probe during which the proxy itself stood still proves nothing and is done again: ms to allow for that. */
+function stallMs(): number {
+  const stalls = stage.proxy.logged("problem").filter(({ kind }) => kind === "stalled");
+  return stalls.length > 0 ? 1_200 : 0;
+}
+
 /** The gaps so far, printed; readers never wait. */
 function gaps(what: string): { writerMs: number; readerMs: number } {
   const { kinds } = load?.report() ?? { kinds: null };
@@ -111,7 +117,10 @@ async function finish(allowedErrors: readonly string[] = ["UNCERTAIN"]) {
   if (load === undefined) throw new Error("no load");
   const report = await load.stop();
   const audit = await load.audit((await masterOf()).port);
-  expectNoticedNothing(report, allowedErrors);
+  // What was answered but not yet on its way to a replica, Redis itself loses: who wrote it misses it.
+  const isLost = (text: string) => audit.lost > 0 && text.includes("behind its own");
+  const mismatches = report.mismatches.filter((text) => !isLost(text));
+  expectNoticedNothing({ ...report, mismatches }, allowedErrors);
   return { report, audit };
 }
 
@@ -150,7 +159,6 @@ describe("the master crashes", () => {
     const [failover] = await stage.failovers();
     expect(failover).toMatchObject({ from: old.address, to: now.address, reason: "promoted" });
     const { audit } = await finish();
-    // What was answered but not yet on its way to a replica, Redis itself loses.
     expect(audit.unexplained).toBe(0);
   });
 
@@ -288,12 +296,12 @@ describe("the master hangs", () => {
     figure(
       `hang: a write that was not sent to the hung master is answered ${Math.round(lateMs)} ms after the hang`,
     );
-    expect(lateMs).toBeLessThan(DOWN_AFTER_MS + HANG_MORE_MS + NOISE_MS);
+    expect(lateMs).toBeLessThan(DOWN_AFTER_MS + HANG_MORE_MS + NOISE_MS + stallMs());
     const now = await masterOf();
     expect(now).not.toBe(old);
     await load?.next("writer");
     const { writerMs, readerMs } = gaps("hang, with writes in flight");
-    expect(writerMs).toBeLessThan(DOWN_AFTER_MS + RETIRE_MS + HANG_MORE_MS + NOISE_MS);
+    expect(writerMs).toBeLessThan(DOWN_AFTER_MS + RETIRE_MS + HANG_MORE_MS + NOISE_MS + stallMs());
     expect(readerMs).toBeLessThan(READ_GAP_MS + NOISE_MS);
     await goOn(old);
     await untilFollowsUnasked(old, now);
@@ -422,6 +430,41 @@ describe("only the proxy is cut off from the master", () => {
     const { report, audit } = await finish([]);
     expect(report.uncertain).toBe(0);
     expectBooksBalance(audit);
+  });
+});
+
+describe("replicas that an operator has put elsewhere", () => {
+  const follows = async (server: RedisServer, master: RedisServer) =>
+    (await server.info()).get("master_port") === `${master.port}`;
+
+  it("one that is given to a master outside of the group is left to it, from the first moment", async () => {
+    await setUp();
+    const c = stage.replica(1);
+    const foreign = await startRedis({ args: ["--repl-diskless-sync-delay", "1"] });
+    try {
+      await foreign.cli("SET", "k", "foreign");
+      await c.replicaOf(foreign);
+      await expectStays("it is about to follow", 2_500, () => follows(c, foreign));
+      await c.untilLinkUp();
+      expect(await c.cli("GET", "k")).toBe("foreign");
+      await expectStays("it follows", 500, () => follows(c, foreign));
+    } finally {
+      await foreign.close();
+    }
+    // Nobody is there any more: it is a replica without a master, and one of ours.
+    await untilFollows(c, stage.master);
+  });
+
+  it("one that is chained to another replica is left there, until that one becomes the master", async () => {
+    await setUp();
+    const [b, c] = [stage.replica(0), stage.replica(1)];
+    await c.replicaOf(b);
+    await c.untilLinkUp();
+    await expectStays("it is chained", 1_000, () => follows(c, b));
+    await stage.master.kill();
+    await until(async () => (await switches()) === 1, { what: "another master" });
+    const now = await masterOf();
+    await untilFollows(now === b ? c : b, now);
   });
 });
 
