@@ -66,10 +66,19 @@ export function chooseCandidate(
   const [best] = fit.sort(mayWait ? byFitness : byApplied);
   if (isWaiting && (mayWait || best === undefined)) return { kind: "wait" };
   if (best === undefined) return { kind: "nobody", reasons: reasons.join(", ") || "there is no other node" };
+  if (mayWait && group.nodes.some((view) => isAhead(view, best, master))) return { kind: "wait" };
   // What it received it will have applied in a moment; unless that is half of a command.
   return mayWait && best.appliedOffset < best.receivedOffset
     ? { kind: "wait" }
     : { kind: "take", node: best.node };
+}
+
+/** It cannot be reached now, and had more than the best of those that can: it may be back in a moment. */
+function isAhead({ contact, report }: NodeView, best: NodeReport, master: MasterBelief): boolean {
+  if (contact === "answering" || report === null || report.role !== "replica") return false;
+  return (
+    report.replid === master.replid && report.priority > 0 && report.receivedOffset > best.receivedOffset
+  );
 }
 
 function byApplied(a: NodeReport, b: NodeReport): number {

@@ -29,6 +29,11 @@ export interface Outage {
   readonly wellUntilMs: number;
   /** Monotonic ms since which it is crashed without a break; null = it is not. */
   readonly crashedSinceMs: number | null;
+  /**
+   * Monotonic ms: then no other node answered either, for the last time; -Infinity = one always did. Whoever
+   * reaches nobody is alone himself, and says nothing of the master when he is back.
+   */
+  readonly aloneAtMs: number;
   /** Candidates that could not be promoted, with the monotonic ms from which they may be tried again. */
   readonly failed: ReadonlyMap<NodeId, number>;
 }
@@ -87,7 +92,7 @@ export function isHandingOver(group: GroupSight): boolean {
 /** No replica that answers has a link to the master, by a report of this outage. */
 function isLinkless(group: GroupSight, outage: Outage | null): boolean {
   const replicas = followersOf(group);
-  if (outage === null) return false;
+  if (outage === null || replicas.length === 0) return false;
   return replicas.every(({ report }) => report.sentAtMs >= outage.noticedAtMs && !report.linkUp);
 }
 
@@ -116,15 +121,22 @@ export function followOutage(group: GroupSight, before: Outage | null, nowMs: nu
   if (outage === null) {
     const view = group.nodes.find(({ id }) => id === master.id);
     const wellUntilMs = view?.report?.receivedAtMs ?? nowMs;
-    return { master: master.id, noticedAtMs: nowMs, wellUntilMs, crashedSinceMs: null, failed: new Map() };
+    const times = { noticedAtMs: nowMs, wellUntilMs, crashedSinceMs: null };
+    return { master: master.id, ...times, aloneAtMs: Number.NEGATIVE_INFINITY, failed: new Map() };
   }
   const crashedSinceMs = condition === "crashed" ? (outage.crashedSinceMs ?? nowMs) : null;
-  return { ...outage, crashedSinceMs };
+  const aloneAtMs = hasCompany(group) ? outage.aloneAtMs : nowMs;
+  return { ...outage, crashedSinceMs, aloneAtMs };
+}
+
+/** Any other node answers. */
+function hasCompany({ master, nodes }: GroupSight): boolean {
+  return nodes.some(({ id, contact }) => id !== master?.id && contact === "answering");
 }
 
 /**
  * When the master counts as gone, monotonic ms; Infinity = not by what is known now. Time in which our own
- * process stood still does not count, nor time in which a replica heard from the master.
+ * process stood still or reached nobody does not count, nor time in which a replica heard from the master.
  */
 export function goneAtMs(group: GroupSight, outage: Outage, patience: Patience): number {
   const condition = diagnose(group, outage);
@@ -141,7 +153,8 @@ export function goneAtMs(group: GroupSight, outage: Outage, patience: Patience):
         Math.max(outage.crashedSinceMs ?? outage.noticedAtMs, group.awakeSinceMs) + patience.crashGraceMs
       );
     case "absent": {
-      const aliveAtMs = Math.max(outage.wellUntilMs, heardAtMs(group), group.awakeSinceMs);
+      const { wellUntilMs, aloneAtMs } = outage;
+      const aliveAtMs = Math.max(wellUntilMs, aloneAtMs, heardAtMs(group), group.awakeSinceMs);
       return aliveAtMs + patience.downAfterMs;
     }
   }

@@ -71,6 +71,16 @@ describe("the best replica", () => {
     expect(choose(left("b"), replicaAt("c", 5_000))).toMatchObject({ kind: "take" });
   });
 
+  it("is not chosen while one that had more cannot be reached, but not for ever", () => {
+    const ahead = lost(replicaAt("c", 4_999, { appliedOffset: 200 }), "unreachable");
+    expect(choose(left("b"), ahead)).toEqual({ kind: "wait" });
+    const group = sight([MASTER, left("b"), ahead], { hold: "silent" });
+    const taken = { kind: "take", node: at("b") };
+    expect(chooseCandidate(group, SINCE, new Set(), false)).toEqual(taken);
+    const never = lost(replicaAt("c", 4_999, { appliedOffset: 200, priority: 0 }), "unreachable");
+    expect(choose(left("b"), never)).toEqual(taken);
+  });
+
   it("is not chosen before it has applied what it received", () => {
     const behind = left("b", { receivedOffset: 130, appliedOffset: 120 });
     expect(choose(behind, left("c", { appliedOffset: 125 }))).toEqual({ kind: "wait" });

@@ -20,6 +20,7 @@ const OUTAGE: Outage = {
   noticedAtMs: 5_000,
   wellUntilMs: 4_900,
   crashedSinceMs: null,
+  aloneAtMs: Number.NEGATIVE_INFINITY,
   failed: new Map(),
 };
 const PATIENCE = { downAfterMs: 3_000, crashGraceMs: 250 };
@@ -44,7 +45,7 @@ describe("what is wrong with a master", () => {
     ["it loads (as an error)", [gone("loading"), linkDown("b")], "loading", "absent"],
     ["it loads (by its word)", [masterAt("a", 5_100, { loading: true })], "loading", "absent"],
     ["it refuses and nobody has a link", [gone("unreachable"), linkDown("b")], "connection-lost", "crashed"],
-    ["it refuses and there is nobody else", [gone("unreachable")], "connection-lost", "crashed"],
+    ["it refuses and nobody else can be asked", [gone("unreachable")], "connection-lost", "absent"],
     [
       "it refuses and one of two has a link",
       [gone("unreachable"), linkDown("b"), linkUp("c")],
@@ -120,6 +121,13 @@ describe("when a master counts as gone", () => {
     ],
     ["downAfter after it was well", [gone("silent")], "silent", {}, 7_900],
     ["downAfter after our own stall", [gone("silent")], "silent", { awake: 6_500 }, 9_500],
+    [
+      "downAfter after we reached nobody else either",
+      [gone("silent")],
+      "silent",
+      { aloneAtMs: 6_900 },
+      9_900,
+    ],
     ["downAfter after a replica heard of it", [gone("silent"), heard(0)], "silent", {}, 8_000],
     ["a replica heard of it before it was well here", [gone("silent"), heard(3)], "silent", {}, 7_900],
     [
@@ -167,6 +175,13 @@ describe("an outage", () => {
     expect(one).toMatchObject({ noticedAtMs: 5_000, crashedSinceMs: 5_120 });
     expect(followOutage(crash, one, 5_150)).toMatchObject({ crashedSinceMs: 5_120 });
     expect(followOutage(silent, one, 5_180)).toMatchObject({ crashedSinceMs: null });
+  });
+
+  it("remembers when nobody else could be reached: being alone proves nothing", () => {
+    const alone = sight([gone("unreachable"), lost(linkUp("b"), "silent")], { hold: "silent" });
+    const one = followOutage(alone, OUTAGE, 6_000);
+    expect(one).toMatchObject({ aloneAtMs: 6_000, crashedSinceMs: null });
+    expect(followOutage(silent, one, 6_100)).toMatchObject({ aloneAtMs: 6_000 });
   });
 
   it("ends when the master is well", () => {

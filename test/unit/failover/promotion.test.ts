@@ -100,11 +100,18 @@ describe("a master that crashed", () => {
     expect(play.confirmed(1_285).allRuns).toEqual([]);
   });
 
-  it("is replaced by the other one when the best one is lost at the last moment", () => {
+  it("is waited for when the most advanced one is lost at the last moment; then the other one is taken", () => {
     const play = crash().see(1_280, crashed(1_275), HELD);
-    const [a, b, c] = crashed(1_282) as [NodeView, NodeView, NodeView];
-    play.see(1_283, [a, lost(b, "unreachable"), c], HELD);
-    expect(play.confirmed(1_285).runs).toEqual(["c: promote"]);
+    const see = (nowMs: number): void => {
+      const [a, b, c] = crashed(nowMs - 1) as [NodeView, NodeView, NodeView];
+      play.see(nowMs, [a, lost(b, "unreachable"), c], HELD);
+    };
+    see(1_283);
+    expect(play.confirmed(1_285).runs).toEqual([]);
+    see(3_000);
+    expect(play.runs).toEqual([]);
+    see(4_000);
+    expect(play.confirmed(4_001).runs).toEqual(["c: promote"]);
   });
 });
 
