@@ -20,8 +20,8 @@ const HANG_GAP_MS = SLACK * (DOWN_AFTER_MS + 300);
 /** Told to end, a master first waits for its replicas, which acknowledge once a second. */
 const SHUTDOWN_GAP_MS = 1_000 + CRASH_GAP_MS;
 const READ_GAP_MS = 2_500;
-/** So long may clients be sent to a master that does not answer any more; twice, for slack. */
-const UNNOTICED_MS = 2 * (PROBE_TIMEOUT_MS + 100);
+/** So long may clients be sent to a master that does not answer any more. */
+const UNNOTICED_MS = SLACK * (PROBE_TIMEOUT_MS + 100);
 /** It is alive and says so while it waits for its replicas. */
 const SHUTDOWN_MS = 3_000;
 
