@@ -20,8 +20,8 @@ const HANG_GAP_MS = SLACK * (DOWN_AFTER_MS + 300);
 /** Told to end, a master first waits for its replicas, which acknowledge once a second. */
 const SHUTDOWN_GAP_MS = 1_000 + CRASH_GAP_MS;
 const READ_GAP_MS = 2_500;
-/** So long may clients be sent to a master that does not answer any more; twice, for slack. */
-const UNNOTICED_MS = 2 * (PROBE_TIMEOUT_MS + 100);
+/** So long may clients be sent to a master that does not answer any more. */
+const UNNOTICED_MS = SLACK * (PROBE_TIMEOUT_MS + 100);
 /** It is alive and says so while it waits for its replicas. */
 const SHUTDOWN_MS = 3_000;
 
@@ -259,11 +259,14 @@ export const CELLS: readonly Cell[] = Object.entries<Fault>(FAULTS).flatMap(([na
   })),
 );
 
-/** Those that tell most in little time. */
+/**
+ * Those that tell most in little time. Not among them is where a second master lives on: what it answers in
+ * the moment before it is noticed is lost, and now and then (one round in six) the proxy reports 0 bytes.
+ */
 export const SHORT: ReadonlySet<string> = new Set([
-  ...["manual-live/observe", "failover/observe", "restart-data/observe", "sigstop/observe"],
+  ...["manual-dead/observe", "failover/observe", "restart-data/observe", "sigstop/observe"],
   ...["half-open-replies/observe", "no-common-truth/observe"],
-  ...["sentinel-failover/sentinel", "sigkill/sentinel"],
+  ...["sigkill/sentinel", "half-open-requests/sentinel"],
   ...["sigkill/self", "black-hole/self", "restart-empty/self", "all-down/self", "switchover/self"],
 ]);
 
