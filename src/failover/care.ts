@@ -32,7 +32,7 @@ export function withMembers(known: ReadonlySet<NodeId>, group: GroupSight): Read
 }
 
 /** What is known of the group's past. */
-type Past = Pick<State, "members" | "orphans">;
+type Past = Pick<State, "members" | "orphans" | "isNewHistory">;
 
 /**
  * Replicas that the former master leaves behind at a switch: they may stay chained to it, where they get
@@ -76,7 +76,8 @@ function isStray({ id, report }: LiveView, group: GroupSight, past: Past): boole
   const { master } = group;
   // REPLICAOF is refused during FAILOVER, and a node that loads has not said yet what it is.
   if (master === null || report.loading || report.failoverState !== "no-failover") return false;
-  if (report.role === "master") return true;
+  // It may continue the very history that the master was accepted with: the next look tells.
+  if (report.role === "master") return !past.isNewHistory;
   const followed = followedBy(group, report);
   if (followed === master.id) return false;
   // A replica of a replica gets everything, too: it is left where it was put.

@@ -24,6 +24,8 @@ export interface Step {
 export function step(state: State, event: Event, nowMs: number, settings: Settings): Step {
   const draft = new Draft(state, nowMs, settings);
   take(draft, event);
+  // The look that it comes with follows: until then the group is the one of before.
+  if (event.kind === "switched") return { state: draft.state, effects: draft.effects };
   followPromotion(draft);
   watchSwitchover(draft);
   takeCare(draft);
@@ -37,7 +39,8 @@ function take(draft: Draft, event: Event): void {
     case "seen": {
       const { group } = event;
       const members = withMembers(draft.state.members, group);
-      return draft.set({ group, members, orphans: withOrphans(draft.state, group) });
+      const isNewHistory = draft.state.group?.master?.replid !== group.master?.replid;
+      return draft.set({ group, isNewHistory, members, orphans: withOrphans(draft.state, group) });
     }
     case "tick":
       return;

@@ -36,10 +36,8 @@ export function followPromotion(draft: Draft): void {
   const outage = followOutage(group, before, draft.nowMs);
   draft.set({ outage });
   if (before !== null && outage === null) draft.tell("master-recovered", before.master, "it is well again");
-  if (outage === null) {
-    if (job.kind === "confirming") draft.set({ job: { kind: "none" } });
-    return report(draft, null);
-  }
+  // A look at the leases that is under way is waited for: its answer must not be taken for that of another.
+  if (outage === null) return report(draft, null);
   if (before?.master !== outage.master) draft.tell("master-suspected", outage.master, whyGone(draft));
   considerPromotion(draft, outage);
 }
@@ -49,7 +47,6 @@ function considerPromotion(draft: Draft, outage: Outage): void {
   if (group === null) return;
   const atMs = goneAtMs(group, outage, draft.settings);
   if (draft.nowMs < atMs) {
-    if (job.kind === "confirming") draft.set({ job: { kind: "none" } });
     draft.wake(atMs);
     const isHeard = heardAtMs(group) > outage.noticedAtMs && diagnose(group, outage) === "absent";
     return report(draft, isHeard ? heardElsewhere(outage.master) : null);
@@ -143,7 +140,13 @@ function watchPromotion(draft: Draft, job: Promoting): void {
   if (view?.contact === "answering" && newer && view.report.role === "replica") {
     return giveUp(draft, job, "it is a replica still");
   }
-  if (draft.nowMs >= job.endedAtMs + ACCEPT_MS) giveUp(draft, job, "it was not accepted as the master");
+  if (draft.nowMs < job.endedAtMs + ACCEPT_MS) return;
+  // Time alone proves nothing, least of all when our own process stood still: it may be the master already.
+  if (view === undefined || view.contact !== "answering" || newer) {
+    return giveUp(draft, job, "it was not accepted as the master");
+  }
+  draft.look(job.candidate);
+  draft.wake(draft.nowMs + SOON_MS);
 }
 
 function giveUp(draft: Draft, job: Promoting, why: string): void {

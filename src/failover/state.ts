@@ -86,6 +86,8 @@ export interface Duty {
 
 export interface State {
   readonly group: GroupSight | null;
+  /** The master has another history than at the look before: other claims were not judged by it yet. */
+  readonly isNewHistory: boolean;
   readonly standing: Standing;
   readonly outage: Outage | null;
   readonly job: Job;
@@ -106,6 +108,7 @@ export function firstState(mode: PromoteMode, members: readonly NodeId[] = []): 
   const reason = "the leases have not been looked at yet";
   return {
     group: null,
+    isNewHistory: true,
     standing: mode === "self" ? { kind: "refused", reason } : { kind: "sole" },
     outage: null,
     job: { kind: "none" },

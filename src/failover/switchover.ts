@@ -174,21 +174,23 @@ function compare(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
   const live = group.nodes.filter(isLive);
   const from = live.find(({ id }) => id === job.from)?.report;
   const replid = group.master?.replid;
-  const heirs = live.filter(({ id, report }) =>
+  const awaited = live.filter(({ id, report }) =>
     job.to === null ? id !== job.from && report.replid === replid : id === job.to,
   );
+  // The master may have been restarted meanwhile: an offset counts within a history only.
   const isEqual =
     from !== undefined &&
     from.sentAtMs > job.endedAtMs &&
-    heirs.length > 0 &&
-    heirs.every(({ report }) => report.appliedOffset >= from.masterReplOffset);
+    [from, ...awaited.map(({ report }) => report)].every((report) => report.replid === replid) &&
+    awaited.length > 0 &&
+    awaited.every(({ report }) => report.appliedOffset >= from.masterReplOffset);
   if (!isEqual) return nudge(draft, job);
   if (job.via === "sentinel") {
     const command = draft.nextId();
     draft.emit({ kind: "ask-sentinel", id: command });
     return begin(draft, job, "promoting", command);
   }
-  const [heir] = heirs;
+  const [heir] = awaited;
   if (heir !== undefined) begin(draft, job, "promoting", draft.run(heir.id, { kind: "promote" }));
 }
 
@@ -247,6 +249,8 @@ function onTimeOver(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
   if (job.phase === "pausing" || job.phase === "comparing") return rollBack(draft, job, why);
   const released = release(draft, job);
   if (job.phase === "handing-over") {
+    // It may be carried out still: nothing is rolled back before that is known.
+    if (job.command !== null) return nudge(draft, released);
     const command = draft.run(job.from, { kind: "abort-failover" });
     return void change(draft, released, { phase: "aborting", command });
   }

@@ -1,0 +1,109 @@
+/**
+ * What of a world makes a difference to what can happen next, as a text. Times become what they are compared
+ * with; names that are only ever compared become their order of appearance.
+ */
+import { goneAtMs } from "../../../../src/failover/diagnosis.ts";
+import { lagMs } from "../../../../src/topology/rules/samples.ts";
+import type { Model, World } from "./world.ts";
+
+export function keyOf(model: Model, world: World): string {
+  const parts = [
+    world.nodes.map((node) => ({ ...node, pausedUntilMs: node.pausedUntilMs > world.nowMs })),
+    viewsOf(world),
+    beliefOf(world),
+    machineOf(model, world),
+    [Number.isFinite(world.wakeAtMs), world.isHolding, world.isDrainAwaited, world.isConfirming],
+    [world.sentinel && [`#${world.sentinel.id}.`, world.sentinel.stage]],
+    world.sent.map(({ id, node, stage, result, command }) => {
+      const about = "master" in command ? command.master : "to" in command ? command.to : "";
+      return [`#${id}.`, node, stage, result.kind, command.kind, about];
+    }),
+    [world.writes, world.faults, world.isDisturbed, world.asked, world.promoted],
+  ];
+  const names = new Map<string, string>();
+  return JSON.stringify(parts).replace(/H\d+_|#\d+\./g, (name) => {
+    let short = names.get(name);
+    if (short === undefined) {
+      short = `${name[0]}${names.size}`;
+      names.set(name, short);
+    }
+    return short;
+  });
+}
+
+function viewsOf(world: World): unknown {
+  const { outage, job } = world.machine;
+  const heardAtMs = world.views.find(({ id }) => id === world.belief.epoch.master)?.report?.receivedAtMs ?? 0;
+  return world.views.map(({ id, contact, report }) => {
+    if (report === null) return [contact];
+    const { sentAtMs, role, replid, replid2, secondReplOffset, appliedOffset, linkUp, runId } = report;
+    const suspicion = world.belief.suspicions.find(({ node }) => node === id);
+    return [
+      ...[contact, role, replid, replid2, secondReplOffset, appliedOffset, linkUp, runId],
+      ...[report.masterAddress?.host, report.failoverState],
+      ...[outage === null || sentAtMs >= outage.noticedAtMs, sentAtMs <= heardAtMs],
+      job.kind === "switchover" || job.kind === "promoting" ? sentAtMs > (job.endedAtMs ?? 0) : true,
+      suspicion === undefined || sentAtMs > suspicion.sinceMs,
+    ];
+  });
+}
+
+function beliefOf({ belief, views }: World): unknown {
+  const { epoch, master } = belief;
+  const lags = views.map(({ report }) => {
+    const lag = master === null || report === null ? null : lagMs(master.samples, report.appliedOffset);
+    return lag === null ? null : lag > 50;
+  });
+  return [
+    ...[
+      epoch.number,
+      epoch.master,
+      epoch.history?.replid,
+      epoch.holdCause,
+      epoch.readable.map(({ id }) => id),
+    ],
+    ...[master?.runId, master?.replid, master?.lastSeenOffset, master?.keys, lags],
+    ...[[...belief.instances].sort(), [...belief.refusedClaims].sort(), belief.gone !== null],
+    belief.suspicions.map(({ node, kind }) => [node, kind]),
+  ];
+}
+
+function machineOf(model: Model, world: World): unknown {
+  const { nowMs, machine } = world;
+  const { outage, job, care, duty, members, orphans, obstacles, group } = machine;
+  const isOver = (atMs: number | undefined): boolean => atMs !== undefined && atMs <= nowMs;
+  return [
+    jobOf(world),
+    outage && [
+      ...[outage.master, outage.crashedSinceMs !== null],
+      isOver(goneAtMs(model.sight(world), outage, model.settings)),
+      [...outage.failed].map(([node, untilMs]) => [node, isOver(untilMs)]),
+    ],
+    [...care].map(([node, { command, nextAtMs, failures }]) => {
+      return [node, command === null ? null : `#${command}.`, isOver(nextAtMs), Math.min(failures, 3)];
+    }),
+    duty && [[...duty.nodes], isOver(duty.untilMs)],
+    [[...members].sort(), [...orphans].sort(), obstacles.map(({ kind }) => kind), machine.standing.kind],
+    [group?.epoch.holdCause, group?.epoch.master, machine.isNewHistory, job.kind],
+  ];
+}
+
+function jobOf({ nowMs, machine: { job } }: World): unknown {
+  const name = (command: number | null): string | null => (command === null ? null : `#${command}.`);
+  switch (job.kind) {
+    case "none":
+      return [];
+    case "confirming":
+      return [job.candidate];
+    case "promoting": {
+      const isLate = job.endedAtMs !== null && nowMs >= job.endedAtMs + 2_000;
+      return [job.candidate, job.former, name(job.command), job.endedAtMs === null, isLate];
+    }
+    case "switchover":
+      return [
+        ...[job.from, job.to, job.via, job.phase, name(job.command), name(job.nudge), nowMs >= job.nudgeAtMs],
+        ...[nowMs >= job.deadlineMs, nowMs >= job.deadlineMs + 2_000, job.isHolding],
+        [job.lostBytes, job.repointed],
+      ];
+  }
+}
