@@ -9,6 +9,7 @@
  */
 
 import { onFollowEnded, takeCare, withMembers, withOrphans } from "./care.ts";
+import { onRelinkEnded } from "./hearsay.ts";
 import type { Effect, Event } from "./model.ts";
 import { followPromotion, onConfirmed, onPromoteEnded } from "./promotion.ts";
 import { Draft, type Settings, type State } from "./state.ts";
@@ -41,6 +42,7 @@ function take(draft: Draft, event: Event): void {
       return;
     case "ended":
       onPromoteEnded(draft, event.id, event.result);
+      onRelinkEnded(draft, event.id, event.result);
       onSwitchoverCommandEnded(draft, event.id, event.result);
       return onFollowEnded(draft, event.id, event.result);
     case "drained":

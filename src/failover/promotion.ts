@@ -1,7 +1,7 @@
 /**
  * PURE. Promotion by the proxy: a master that is gone is replaced by the best replica.
  *
- *   outage → grace → last look at the leases → the candidate is told → the watcher accepts it
+ *   outage → grace → last question to the replicas → last look at the leases → the candidate is told → the watcher accepts it
  *
  * From the moment the candidate is told until it is accepted, or known not to have become a master, writes are
  * held also if the former master comes back: what it would take then would be lost.
@@ -9,7 +9,8 @@
 
 import type { NodeId } from "../topology/epoch.ts";
 import { type Choice, chooseCandidate } from "./candidate.ts";
-import { diagnose, followOutage, goneAtMs, heardAtMs, type Outage } from "./diagnosis.ts";
+import { diagnose, followOutage, goneAtMs, hearsayAtMs, type Outage } from "./diagnosis.ts";
+import { askReplicas } from "./hearsay.ts";
 import type { CommandResult, Obstacle, Standing } from "./model.ts";
 import type { Draft, Job } from "./state.ts";
 
@@ -49,9 +50,10 @@ function considerPromotion(draft: Draft, outage: Outage): void {
   if (draft.nowMs < atMs) {
     if (job.kind === "confirming") draft.set({ job: { kind: "none" } });
     draft.wake(atMs);
-    const isHeard = heardAtMs(group) > outage.noticedAtMs && diagnose(group, outage) === "absent";
+    const isHeard = hearsayAtMs(group, outage) > outage.noticedAtMs && diagnose(group, outage) === "absent";
     return report(draft, isHeard ? heardElsewhere(outage.master) : null);
   }
+  if (diagnose(group, outage) === "absent" && askReplicas(draft, group, outage)) return;
   const choice = chooseNow(draft, outage);
   switch (choice.kind) {
     case "wait":
