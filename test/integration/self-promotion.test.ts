@@ -8,6 +8,7 @@ import {
   calls,
   expectBooksBalance,
   expectNoticedNothing,
+  fields,
   report as figure,
   offsetOf,
   Stage,
@@ -488,6 +489,62 @@ describe("replicas that an operator has put elsewhere", () => {
     await until(async () => (await switches()) === 1, { what: "another master" });
     const now = await masterOf();
     await untilFollows(now === b ? c : b, now);
+  });
+});
+
+describe("a planned switch is no outage", () => {
+  /** What the proxy did about its master by itself. */
+  const alarms = () =>
+    stage.proxy
+      .logged("failover")
+      .map(({ what }) => what)
+      .filter((what) => what === "promoting" || what === "promotion-failed");
+
+  it("PROXY SWITCHOVER, ten times: nothing is promoted besides, nothing is lost", async () => {
+    await setUp();
+    await withLoad();
+    const admin = await stage.client({ protocol: 3 });
+    for (let round = 0; round < 10; round++) {
+      await sleep(Math.random() * 150);
+      const answer = fields(await admin.command("PROXY", "SWITCHOVER"));
+      expect(answer, `round ${round}`).toMatchObject({ result: "done", lost_bytes: 0 });
+    }
+    gaps("ten planned switches, promote: self");
+    expect(alarms()).toEqual([]);
+    expect(await switches()).toBe(10);
+    const { report, audit } = await finish([]);
+    expect(report.uncertain).toBe(0);
+    expectBooksBalance(audit);
+  });
+
+  it("FAILOVER by hand: followed, the third node is re-pointed, nothing is promoted besides (37, 49)", async () => {
+    await setUp();
+    await withLoad();
+    const [b, c] = [stage.replica(0), stage.replica(1)];
+    expect(await stage.master.cli("FAILOVER", "TO", "127.0.0.1", b.port)).toBe("OK");
+    await stage.untilMaster(b);
+    await untilFollows(c, b);
+    await untilFollows(stage.master, b);
+    gaps("FAILOVER by hand, promote: self");
+    expect(alarms()).toEqual([]);
+    const { report, audit } = await finish([]);
+    expect(report.uncertain).toBe(0);
+    expectBooksBalance(audit);
+  });
+
+  it("FAILOVER by hand to a replica that hangs, given up later: the same master goes on (38)", async () => {
+    await setUp();
+    await withLoad();
+    const b = stage.replica(0);
+    await pause(b);
+    expect(await stage.master.cli("FAILOVER", "TO", "127.0.0.1", b.port, "TIMEOUT", 2_500)).toBe("OK");
+    await until(async () => (await stage.master.info()).get("master_failover_state") === "no-failover");
+    await load?.next("writer");
+    gaps("FAILOVER by hand, given up after 2500 ms");
+    expect([alarms(), await switches()]).toEqual([[], 0]);
+    const { report, audit } = await finish([]);
+    expect(report.uncertain).toBe(0);
+    expectBooksBalance(audit);
   });
 });
 
