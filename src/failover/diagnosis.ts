@@ -36,6 +36,19 @@ export interface Outage {
   readonly aloneAtMs: number;
   /** Candidates that could not be promoted, with the monotonic ms from which they may be tried again. */
   readonly failed: ReadonlyMap<NodeId, number>;
+  /** What became of asking replicas whether they reach it: see hearsay.ts. */
+  readonly questions: ReadonlyMap<NodeId, Question>;
+  /** Monotonic ms at which a replica was seen to have reached it when asked; -Infinity = none. */
+  readonly reachedAtMs: number;
+}
+
+/** A replica was told to make its link to the master anew. */
+export interface Question {
+  /** Null = it has ended, at `endedAtMs` (monotonic). */
+  readonly command: number | null;
+  readonly endedAtMs: number;
+  /** It did so. */
+  readonly isDone: boolean;
 }
 
 export interface Patience {
@@ -97,7 +110,7 @@ function isLinkless(group: GroupSight, outage: Outage | null): boolean {
 }
 
 /** Replicas that answer and name the epoch's master as theirs. */
-function followersOf(group: GroupSight): readonly { readonly report: NodeReport }[] {
+export function followersOf(group: GroupSight): readonly { readonly report: NodeReport }[] {
   const { master, nodes } = group;
   return nodes.flatMap(({ contact, report }) => {
     if (contact !== "answering" || report === null || report.role !== "replica") return [];
@@ -121,17 +134,32 @@ export function followOutage(group: GroupSight, before: Outage | null, nowMs: nu
   if (outage === null) {
     const view = group.nodes.find(({ id }) => id === master.id);
     const wellUntilMs = view?.report?.receivedAtMs ?? nowMs;
-    const times = { noticedAtMs: nowMs, wellUntilMs, crashedSinceMs: null };
-    return { master: master.id, ...times, aloneAtMs: Number.NEGATIVE_INFINITY, failed: new Map() };
+    return {
+      ...{ master: master.id, noticedAtMs: nowMs, wellUntilMs, crashedSinceMs: null, failed: new Map() },
+      ...{ questions: new Map(), reachedAtMs: Number.NEGATIVE_INFINITY },
+      aloneAtMs: Number.NEGATIVE_INFINITY,
+    };
   }
   const crashedSinceMs = condition === "crashed" ? (outage.crashedSinceMs ?? nowMs) : null;
   const aloneAtMs = hasCompany(group) ? outage.aloneAtMs : nowMs;
-  return { ...outage, crashedSinceMs, aloneAtMs };
+  const reachedAtMs = reachedSince(group, outage);
+  if (reachedAtMs === null) return { ...outage, crashedSinceMs, aloneAtMs };
+  return { ...outage, crashedSinceMs, aloneAtMs, reachedAtMs, questions: new Map() };
 }
 
 /** Any other node answers. */
 function hasCompany({ master, nodes }: GroupSight): boolean {
   return nodes.some(({ id, contact }) => id !== master?.id && contact === "answering");
+}
+
+/** When a replica that dropped its link to the master when asked had it again; null = none has. */
+function reachedSince(group: GroupSight, { questions }: Outage): number | null {
+  const times = followersOf(group).flatMap(({ report }) => {
+    const question = questions.get(report.node);
+    const isAnew = question?.isDone === true && report.linkUp && report.sentAtMs > question.endedAtMs;
+    return isAnew ? [report.sentAtMs] : [];
+  });
+  return times.length === 0 ? null : Math.max(...times);
 }
 
 /**
@@ -154,10 +182,15 @@ export function goneAtMs(group: GroupSight, outage: Outage, patience: Patience):
       );
     case "absent": {
       const { wellUntilMs, aloneAtMs } = outage;
-      const aliveAtMs = Math.max(wellUntilMs, aloneAtMs, heardAtMs(group), group.awakeSinceMs);
+      const aliveAtMs = Math.max(wellUntilMs, aloneAtMs, hearsayAtMs(group, outage), group.awakeSinceMs);
       return aliveAtMs + patience.downAfterMs;
     }
   }
+}
+
+/** The last moment at which a replica is known to have heard from the master or reached it, monotonic ms. */
+export function hearsayAtMs(group: GroupSight, outage: Outage): number {
+  return Math.max(heardAtMs(group), outage.reachedAtMs);
 }
 
 /**

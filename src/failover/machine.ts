@@ -10,6 +10,7 @@
 
 import { onFollowEnded, takeCare, withMembers, withOrphans } from "./care.ts";
 import { hasten, onAskingEnded } from "./hasten.ts";
+import { onRelinkEnded } from "./hearsay.ts";
 import type { Effect, Event } from "./model.ts";
 import { followPromotion, onConfirmed, onPromoteEnded } from "./promotion.ts";
 import { Draft, type Settings, type State } from "./state.ts";
@@ -46,6 +47,7 @@ function take(draft: Draft, event: Event): void {
       return;
     case "ended":
       onPromoteEnded(draft, event.id, event.result);
+      onRelinkEnded(draft, event.id, event.result);
       onSwitchoverCommandEnded(draft, event.id, event.result);
       onFollowEnded(draft, event.id, event.result);
       return onAskingEnded(draft, event.id, event.result);

@@ -26,6 +26,8 @@ export type NodeCommand =
    * word, which otherwise comes once a second (replication.c, replconfCommand, replicationCron).
    */
   | { readonly kind: "acknowledge" }
+  /** CLIENT KILL TYPE master, to a replica: it drops the link to its master and makes it anew, at once. */
+  | { readonly kind: "relink" }
   /** CLIENT PAUSE `forMs` WRITE. */
   | { readonly kind: "pause-writes"; readonly forMs: number }
   /** CLIENT UNPAUSE. */

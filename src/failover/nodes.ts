@@ -158,6 +158,9 @@ class Errand {
         return await this.#askUnless(/no failover in progress/i, "failover", "ABORT");
       case "acknowledge":
         return await this.#acknowledge();
+      case "relink":
+        await this.#ask("client", "KILL", "TYPE", "master");
+        return;
       case "pause-writes":
         await this.#ask("client", "PAUSE", `${command.forMs}`, "WRITE");
         return;
@@ -180,6 +183,7 @@ class Errand {
       case "failover":
       case "abort-failover":
       case "acknowledge":
+      case "relink":
       case "pause-writes":
       case "unpause":
       case "keep-role":

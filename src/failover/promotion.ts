@@ -1,7 +1,7 @@
 /**
  * PURE. Promotion by the proxy: a master that is gone is replaced by the best replica.
  *
- *   outage → grace → last look at the leases → the candidate is told → the watcher accepts it
+ *   outage → grace → last question to the replicas → last look at the leases → the candidate is told → the watcher accepts it
  *
  * From the moment the candidate is told until it is accepted, or known not to have become a master, writes
  * are held also if the former master comes back: what it would take then would be lost.
@@ -10,7 +10,8 @@
 import type { NodeId } from "../topology/epoch.ts";
 import { isLive } from "../topology/rules/scene.ts";
 import { type Choice, chooseCandidate } from "./candidate.ts";
-import { diagnose, followOutage, goneAtMs, heardAtMs, type Outage } from "./diagnosis.ts";
+import { diagnose, followOutage, goneAtMs, hearsayAtMs, type Outage } from "./diagnosis.ts";
+import { askReplicas } from "./hearsay.ts";
 import type { CommandResult, Obstacle, Standing } from "./model.ts";
 import type { Draft, Job } from "./state.ts";
 import { endSettling } from "./switchover.ts";
@@ -48,9 +49,10 @@ function considerPromotion(draft: Draft, outage: Outage): void {
   const atMs = goneAtMs(group, outage, draft.settings);
   if (draft.nowMs < atMs) {
     draft.wake(atMs);
-    const isHeard = heardAtMs(group) > outage.noticedAtMs && diagnose(group, outage) === "absent";
+    const isHeard = hearsayAtMs(group, outage) > outage.noticedAtMs && diagnose(group, outage) === "absent";
     return report(draft, isHeard ? heardElsewhere(outage.master) : null);
   }
+  if (diagnose(group, outage) === "absent" && askReplicas(draft, group, outage)) return;
   const choice = chooseNow(draft, outage);
   switch (choice.kind) {
     case "wait":

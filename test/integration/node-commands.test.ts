@@ -202,6 +202,36 @@ describe("writes", () => {
   });
 });
 
+describe("a link that is made anew", () => {
+  it("is up again at once where the master lives, without a full sync, and stays down where it hangs", async () => {
+    const { master, replicas } = await groupOf(1);
+    const [r1] = replicas as [RedisServer];
+    await r1.untilCaughtUp(master);
+    const linkOf = async () => (await r1.info()).get("master_link_status");
+    const fullSyncs = async () => (await master.info("stats")).get("sync_full");
+    const before = await fullSyncs();
+    expect(await run(commander(), idOf(r1), { kind: "relink" })).toEqual({ kind: "done" });
+    const startMs = performance.now();
+    await until(async () => (await linkOf()) === "up", { what: "the link", everyMs: 1 });
+    const tookMs = performance.now() - startMs;
+    process.stderr.write(`    a link made anew was up within ${tookMs.toFixed(1)} ms\n`);
+    expect(tookMs).toBeLessThan(200);
+    expect(await fullSyncs()).toBe(before);
+    await master.kill("SIGSTOP");
+    try {
+      expect(await run(commander(), idOf(r1), { kind: "relink" })).toEqual({ kind: "done" });
+      const endMs = performance.now() + 500;
+      while (performance.now() < endMs) expect(await linkOf()).toBe("down");
+    } finally {
+      await master.kill("SIGCONT");
+    }
+  });
+
+  it("of a node that is a master is none", async () => {
+    expect(await run(commander(), idOf(await server()), { kind: "relink" })).toMatchObject({ kind: "done" });
+  });
+});
+
 describe("a command that fails", () => {
   it("is refused by a node on which its user has no right to it, or that wants another password", async () => {
     const one = await server();

@@ -21,7 +21,8 @@ const MEMBERS: ReadonlySet<NodeId> = new Set([at("a"), at("b"), at("c"), at("d")
 const A = masterAt("a", 5_000);
 
 function straying(views: readonly NodeView[], options: SightOptions = {}, orphans: readonly string[] = []) {
-  const past = { members: MEMBERS, orphans: new Map(orphans.map((name) => [at(name), at("d")])) };
+  const left = new Map(orphans.map((name) => [at(name), at("d")]));
+  const past = { members: MEMBERS, orphans: left, isNewHistory: false };
   return strays(sight(views, options), past).map((id) => id.split(":")[0]);
 }
 

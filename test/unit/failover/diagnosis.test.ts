@@ -22,6 +22,8 @@ const OUTAGE: Outage = {
   crashedSinceMs: null,
   aloneAtMs: Number.NEGATIVE_INFINITY,
   failed: new Map(),
+  questions: new Map(),
+  reachedAtMs: Number.NEGATIVE_INFINITY,
 };
 const PATIENCE = { downAfterMs: 3_000, crashGraceMs: 250 };
 
@@ -129,6 +131,13 @@ describe("when a master counts as gone", () => {
       9_900,
     ],
     ["downAfter after a replica heard of it", [gone("silent"), heard(0)], "silent", {}, 8_000],
+    [
+      "downAfter after a replica reached it",
+      [gone("silent"), heard(2)],
+      "silent",
+      { reachedAtMs: 6_000 },
+      9_000,
+    ],
     ["a replica heard of it before it was well here", [gone("silent"), heard(3)], "silent", {}, 7_900],
     [
       "a replica that does not answer any more tells nothing",

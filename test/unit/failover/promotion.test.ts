@@ -174,27 +174,67 @@ describe("a master that hangs", () => {
   ];
   const hang = () => new Play(SELF).see(1_000, WELL).see(2_000, silent(1_990), SILENT);
 
-  it("is replaced downAfter after it was last well", () => {
+  const alone = { linkUp: false };
+
+  it("is replaced downAfter after it was last well, when its replicas do not reach it either", () => {
     const play = hang();
     play.see(3_999, silent(3_990), SILENT);
+    expect([play.phase, play.runs]).toEqual(["none", []]);
+    play.see(4_000, silent(3_995), SILENT);
+    expect([play.phase, play.runs]).toEqual(["none", ["b: relink", "c: relink"]]);
+    play.relinked(4_005);
+    play.see(4_204, silent(4_203, alone), SILENT);
     expect(play.phase).toBe("none");
-    expect(play.see(4_000, silent(3_995), SILENT).confirmed(4_001).runs).toEqual(["b: promote"]);
+    expect(play.see(4_206, silent(4_205, alone), SILENT).confirmed(4_207).runs).toEqual(["b: promote"]);
   });
 
-  it("is not replaced while a replica hears from it, and that is said", () => {
+  it("is not replaced while a replica reaches it, however long it has not heard from it, and that is said", () => {
+    const play = hang();
+    let asked = 0;
+    for (let atMs = 2_100; atMs < 20_000; atMs += 100) {
+      play.see(atMs, silent(atMs - 10, { heardSecondsAgo: 9 }), SILENT);
+      asked += play.runs.length;
+      play.relinked(atMs + 5);
+      if (atMs > 4_200) expect(play.obstacles).toEqual(["master-heard-elsewhere a"]);
+    }
+    // Two replicas, once within downAfter.
+    expect(asked).toBe(2 * 6);
+    expect(play.allRuns.every((run) => run.endsWith("relink"))).toBe(true);
+    play.see(20_000, [masterAt("a", 19_990), replicaAt("b", 19_990)]);
+    expect(play.obstacles).toEqual([]);
+  });
+
+  it("is not replaced while one of two replicas reaches it", () => {
+    const play = hang().see(4_000, silent(3_995), SILENT).relinked(4_005);
+    const [a, b] = silent(4_300, alone);
+    play.see(4_301, [...[a, b].filter((one) => one !== undefined), replicaAt("c", 4_300)], SILENT);
+    expect([play.phase, play.obstacles]).toEqual(["none", ["master-heard-elsewhere a"]]);
+  });
+
+  it.each(["6.0.16", "5.0.14"])("waits longer for servers that try once a second: %s", (version) => {
+    const play = hang().see(4_000, silent(3_995, { version }), SILENT).relinked(4_005);
+    play.see(5_304, silent(5_303, { ...alone, version }), SILENT);
+    expect(play.phase).toBe("none");
+    expect(play.see(5_307, silent(5_306, { ...alone, version }), SILENT).phase).toBe("confirming");
+  });
+
+  it("is not replaced while a replica says it heard from it, and that is said", () => {
     const play = hang();
     for (let atMs = 2_100; atMs < 20_000; atMs += 100) {
       play.see(atMs, silent(atMs - 10, { heardSecondsAgo: 1 }), SILENT);
       expect(play.allRuns).toEqual([]);
       if (atMs > 4_100) expect(play.obstacles).toEqual(["master-heard-elsewhere a"]);
     }
-    play.see(20_000, [masterAt("a", 19_990), replicaAt("b", 19_990)]);
-    expect(play.obstacles).toEqual([]);
+  });
+
+  it.each([refusedWith("NOPERM"), UNREACHABLE, UNKNOWN])("is replaced when nobody can be asked", (result) => {
+    const play = hang().see(4_000, silent(3_995), SILENT).relinked(4_005, result);
+    expect(play.see(4_010, silent(4_008), SILENT).confirmed(4_011).runs).toEqual(["b: promote"]);
   });
 
   it("is replaced although the replica has half of a command that never comes to an end", () => {
     const half = { appliedOffset: 100, receivedOffset: 130 };
-    const play = hang().see(4_000, silent(3_995, half), SILENT);
+    const play = hang().see(4_000, silent(3_995, half), SILENT).relinked(4_005, refusedWith("NOPERM"));
     expect(play.phase).toBe("none");
     for (let atMs = 4_050; atMs <= 6_000; atMs += 50) play.see(atMs, silent(atMs - 5, half), SILENT);
     expect(play.phase).toBe("confirming");
@@ -207,8 +247,8 @@ describe("a master that hangs", () => {
       replicaAt("b", sentAtMs, { appliedOffset: 100, receivedOffset: 130 }),
       replicaAt("c", sentAtMs, { appliedOffset: 110, receivedOffset: 110 }),
     ];
-    const play = hang();
-    for (let atMs = 4_000; atMs <= 6_000; atMs += 50) play.see(atMs, views(atMs - 5), SILENT);
+    const play = hang().see(4_000, views(3_995), SILENT).relinked(4_005, refusedWith("NOPERM"));
+    for (let atMs = 4_050; atMs <= 6_000; atMs += 50) play.see(atMs, views(atMs - 5), SILENT);
     expect(play.confirmed(6_001).runs).toEqual(["c: promote"]);
   });
 });

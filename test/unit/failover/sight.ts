@@ -132,6 +132,14 @@ export class Play {
     return this.do(atMs, { kind: "ended", id: last.id, result });
   }
 
+  /** All replicas that were told to make their link anew in the last step have done so, or not. */
+  relinked(atMs: number, result: CommandResult = DONE): this {
+    const runs = this.effects.filter((effect) => effect.kind === "run");
+    for (const { id, command } of runs)
+      if (command.kind === "relink") this.do(atMs, { kind: "ended", id, result });
+    return this;
+  }
+
   /** SENTINEL FAILOVER has been answered. */
   sentinelAnswered(atMs: number, result: CommandResult = DONE): this {
     const asked = this.all.filter((effect) => effect.kind === "ask-sentinel").at(-1);
@@ -194,6 +202,7 @@ function inWords(node: NodeId, command: NodeCommand): string {
     case "promote":
     case "abort-failover":
     case "acknowledge":
+    case "relink":
     case "unpause":
     case "keep-role":
       return `${letter}: ${command.kind}`;

@@ -217,6 +217,9 @@ function carryOut(model: Model, world: World, { node: index, command: asked }: S
       return done({ pausedUntilMs: world.nowMs + asked.forMs });
     case "unpause":
       return done({ pausedUntilMs: 0 });
+    case "relink":
+      // Where the master lives it is there again at once; a hung one answers nobody.
+      return node.of < 0 ? done({}) : done({ link: node.link && world.nodes[node.of]?.state === "up" });
     case "acknowledge":
     case "keep-role":
       return done({});

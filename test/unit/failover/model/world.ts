@@ -200,6 +200,7 @@ export class Model {
         role: isReplica ? "replica" : "master",
       },
       ...{ replid: node.replid, replid2: node.replid2, secondReplOffset: node.replid2 && node.fork + 1 },
+      ...{ aof: false, shutdownInMs: null },
       ...{ masterReplOffset: offset, appliedOffset: offset, receivedOffset: offset },
       ...{ heardSecondsAgo: null, linkUp: node.link, syncInProgress: false, readOnly: true, replicas: [] },
       masterAddress: isReplica ? { host: IDS[node.of]!.slice(0, 1), port: 6379 } : null,

@@ -62,6 +62,9 @@ export function perform(node: ModelNode, command: NodeCommand): Reply {
     case "acknowledge":
       node.acknowledge();
       return "ok";
+    case "relink":
+      node.relink();
+      return "ok";
     case "pause-writes":
       return node.pause(command.forMs);
     case "unpause":
@@ -84,6 +87,7 @@ function describe(command: NodeCommand): string {
     case "promote":
     case "abort-failover":
     case "acknowledge":
+    case "relink":
     case "pause-writes":
     case "unpause":
     case "keep-role":

@@ -254,6 +254,13 @@ export class ModelNode {
   }
 
   /** What was received and not applied yet is applied at once: the bytes are there. */
+  /** CLIENT KILL TYPE master: the link is made anew at once, where the master can be reached. */
+  relink(): void {
+    if (this.master === null || this.link === "down") return;
+    this.#dropLink();
+    this.tryLinkSoon(1);
+  }
+
   #dropLink(): void {
     if (this.link === "up") this.#apply(this.received);
     this.#linkNumber++;
