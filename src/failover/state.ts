@@ -87,6 +87,8 @@ export interface Duty {
 export interface State {
   readonly group: GroupSight | null;
   readonly standing: Standing;
+  /** Monotonic ms since which the standing is refused without a break; null = it is not. */
+  readonly refusedSinceMs: number | null;
   readonly outage: Outage | null;
   readonly job: Job;
   readonly care: ReadonlyMap<NodeId, Care>;
@@ -107,6 +109,7 @@ export function firstState(mode: PromoteMode, members: readonly NodeId[] = []): 
   return {
     group: null,
     standing: mode === "self" ? { kind: "refused", reason } : { kind: "sole" },
+    refusedSinceMs: null,
     outage: null,
     job: { kind: "none" },
     care: new Map(),
