@@ -9,8 +9,9 @@
  */
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
+import { Chronicle, lineOf } from "./admin/chronicle.ts";
 import { AdminCommand } from "./admin/command.ts";
-import { type FailoverRecord, Failovers } from "./admin/failovers.ts";
+import { Failovers } from "./admin/failovers.ts";
 import { Overview } from "./admin/overview.ts";
 import { packageVersion, parseCli } from "./cli.ts";
 import { systemClock } from "./clock.ts";
@@ -19,19 +20,11 @@ import { addressOf } from "./config/address.ts";
 import type { NamedFiles } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
 import { FailoverControl } from "./failover/control.ts";
-import {
-  beliefOf,
-  type GroupMemory,
-  isDifferent,
-  isMemoryOf,
-  MAX_MEMORY_TEXT,
-  memoryOf,
-  readMemory,
-  writeMemory,
-} from "./failover/memory.ts";
+import { Keeper } from "./failover/keeper.ts";
 import type { CommandResult } from "./failover/model.ts";
-import { readStateFile, StateFile } from "./failover/state-file.ts";
+import { FailoverNews } from "./failover/news.ts";
 import { createHttpServer, type HttpServer } from "./http/server.ts";
+import { live } from "./life.ts";
 import { createLog, type Log } from "./log.ts";
 import { Counters, createMetrics } from "./metrics.ts";
 import { Router } from "./routing/router.ts";
@@ -40,6 +33,7 @@ import { parseNodeId } from "./topology/address.ts";
 import type { Epoch, NodeId } from "./topology/epoch.ts";
 import { createProbeFactory } from "./topology/probe.ts";
 import type { NodeFacts } from "./topology/probing.ts";
+import type { Problem } from "./topology/rules/model.ts";
 import type { SentinelWord } from "./topology/rules/sentinel.ts";
 import { createLinkFactory } from "./topology/sentinel/link.ts";
 import { SentinelWatch } from "./topology/sentinel/watch.ts";
@@ -51,36 +45,32 @@ const SENTINEL_CONNECT_MS = 500;
 
 /** How often counters of nodes that left the group are dropped, ms. */
 const FORGET_MS = 60_000;
-/** How often what changed in the group is written to the state file, ms; another master is at once. */
-const REMEMBER_MS = 1_000;
 
 class Holdfast {
   private readonly config: Config;
   private readonly log: Log;
   private readonly counters = new Counters();
   private readonly table = new CommandTable();
-  private readonly stateFile: StateFile | null;
-  /** What was read from the state file, then what was last written to it. */
-  private memory: GroupMemory | null;
+  private readonly keeper: Keeper;
   private readonly watcher: Watcher;
   /** Null when no Sentinels are configured. */
   private readonly sentinels: SentinelWatch | null;
   private readonly router: Router;
   private readonly clients: Clients;
   private readonly failovers: Failovers;
+  private readonly chronicle: Chronicle;
   private readonly failover: FailoverControl;
   private readonly http: HttpServer | null;
   private readonly startedAtMs = systemClock.nowMs();
   private stopping = false;
   private forgetTimer: NodeJS.Timeout | null = null;
-  private rememberTimer: NodeJS.Timeout | null = null;
 
   constructor(config: Config, files: NamedFiles, log: Log) {
     this.config = config;
     this.log = log;
     const onFault = (error: unknown): void => log.error({ err: error }, "a bug: one connection was closed");
-    this.stateFile = this.buildStateFile();
-    this.memory = this.recall();
+    const { stateFile: path } = config.failover;
+    this.keeper = new Keeper({ path, seeds: config.nodes, clock: systemClock, log });
     this.watcher = this.buildWatcher();
     this.sentinels = this.buildSentinels(files);
     this.router = new Router({
@@ -97,8 +87,9 @@ class Holdfast {
       keep: config.failovers.keep,
       counters: this.counters,
       progress: { heldNow: () => this.counters.heldNow, retiringNow: () => this.router.pool.retiring },
-      onFinished: (record) => this.logSwitch(record),
+      onFinished: (record) => log.warn(lineOf(record), "switch"),
     });
+    this.chronicle = new Chronicle(log, this.counters, this.failovers);
     const overview = this.buildOverview();
     const admin = new AdminCommand({
       overview,
@@ -124,18 +115,13 @@ class Holdfast {
       intervalMs: probe.interval,
       timeoutMs: probe.timeout,
       maxLagMs: reads.maxLag,
-      belief: this.memory === null ? undefined : beliefOf(this.memory),
+      belief: this.keeper.belief,
     };
     const callbacks = {
       onEpoch: (epoch: Epoch, keptUntilMs: number | null) => this.onEpoch(epoch, keptUntilMs),
       onSwitch: (facts: SwitchFacts) => this.onSwitch(facts),
       onReturn: (facts: SwitchFacts) => this.onReturn(facts),
-      onProblem: (problem: { kind: string; node: string | null; detail: string }, change: string) => {
-        const { kind, node, detail } = problem;
-        if (kind === "claimant-refused" && change === "raised") this.counters.refusedClaims++;
-        if (change === "raised") this.log.warn({ kind, node, detail }, "problem");
-        else this.log.info({ kind, node }, "problem is over");
-      },
+      onProblem: (problem: Problem, change: "raised" | "cleared") => this.chronicle.problem(problem, change),
       onFacts: (facts: NodeFacts) => this.onFacts(facts),
       onLooked: () => this.failover.looked(),
     };
@@ -150,7 +136,8 @@ class Holdfast {
   }
 
   private buildFailover(): FailoverControl {
-    const { failover, probe, upstream } = this.config;
+    const { failover, listen, probe, upstream } = this.config;
+    const news = new FailoverNews(this.log, this.counters, systemClock.nowMs);
     return new FailoverControl({
       ...{ mode: failover.promote, downAfterMs: failover.downAfter, crashGraceMs: failover.crashGrace },
       ...{ commandTimeoutMs: probe.timeout, username: upstream.username, password: upstream.password },
@@ -158,13 +145,10 @@ class Holdfast {
       watcher: this.watcher,
       whenDrained: (done) => this.router.whenMasterDrained(done),
       askSentinel: () => this.askSentinel(),
-      members: this.memory?.members ?? [],
-      label: hostname(),
-      tell: (what, node, detail) => this.log.warn({ what, node, detail }, "failover"),
-      onObstacle: ({ kind, node, detail }, change) => {
-        if (change === "raised") this.log.warn({ kind, node, detail }, "problem");
-        else this.log.info({ kind, node }, "problem is over");
-      },
+      members: this.keeper.members,
+      label: `${hostname()}:${listen[0]?.port ?? 0}`,
+      ...{ tell: news.tell, onAnswer: news.onAnswer },
+      onObstacle: (obstacle, change) => this.chronicle.problem(obstacle, change),
     });
   }
 
@@ -216,14 +200,13 @@ class Holdfast {
 
   private problems(): string[] {
     const seen = this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`);
-    const found = [...seen, ...this.failover.problems()];
-    const unwritten = this.stateFile?.problem ?? null;
-    return unwritten === null ? found : [...found, `state-file-not-written : ${unwritten}`];
+    return [...seen, ...this.failover.problems(), ...this.keeper.problems()];
   }
 
   private buildHttp(address: { host: string; port: number }, overview: Overview): HttpServer {
     const metrics = createMetrics(this.counters, {
       epoch: () => ({ number: this.router.epoch.number, writable: this.router.writable }),
+      isPromoter: () => this.failover.isPromoter,
       nodes: () => overview.readings(),
       sentinels: () => this.sentinels?.view().filter(({ counts }) => counts) ?? [],
     });
@@ -234,99 +217,24 @@ class Holdfast {
     });
   }
 
-  // What outlives a restart
-
-  private buildStateFile(): StateFile | null {
-    const { stateFile } = this.config.failover;
-    if (stateFile === undefined) return null;
-    const onProblem = (error: string | null): void => {
-      if (error === null) this.log.info({ stateFile }, "the state file is written again");
-      else
-        this.log.warn({ stateFile, error }, "the state file cannot be written: a restart forgets the group");
-    };
-    return new StateFile(stateFile, { onProblem });
-  }
-
-  /** What a former process knew of this group; null when there is nothing that can be used. */
-  private recall(): GroupMemory | null {
-    const { stateFile } = this.config.failover;
-    if (stateFile === undefined) return null;
-    const refuse = (error: string): null => {
-      this.log.warn(
-        { stateFile, error },
-        "the state file is not used: starting without a memory of the group",
-      );
-      return null;
-    };
-    const stored = readStateFile(stateFile, MAX_MEMORY_TEXT);
-    if (stored.kind === "none") return null;
-    if (stored.kind === "error") return refuse(stored.error);
-    const result = readMemory(stored.text);
-    if (!result.ok) return refuse(result.error);
-    const { memory } = result;
-    if (!isMemoryOf(memory, this.config.nodes))
-      return refuse("it is about other nodes than those configured");
-    const { epoch, master, savedAtMs } = memory;
-    const savedAt = new Date(savedAtMs).toISOString();
-    this.log.info({ stateFile, epoch, master: master.id, savedAt }, "the group is remembered");
-    return memory;
-  }
-
-  /** Writes what is known of the group, if it is not what was written; again after a failure. */
-  private remember(): void {
-    if (this.stateFile === null) return;
-    const { watcher, config } = this;
-    const memory = memoryOf(watcher.belief(), watcher.views(), config.nodes, systemClock.wallMs());
-    if (memory === null) return;
-    if (this.stateFile.problem === null && !isDifferent(this.memory, memory)) return;
-    this.memory = memory;
-    this.stateFile.save(writeMemory(memory));
-  }
-
   // From the control plane
 
   private onEpoch(epoch: Epoch, keptUntilMs: number | null): void {
     const before = this.router.epoch;
-    if (before.holdCause === null && epoch.holdCause !== null) {
-      this.failovers.mark();
-      this.sentinels?.hurry();
-    }
-    if (before.holdCause !== epoch.holdCause && epoch.number === before.number && epoch.master !== null) {
-      const { number, master, holdCause } = epoch;
-      if (holdCause === null) this.log.info({ epoch: number, master }, "writes go on");
-      else this.log.warn({ epoch: number, master, holdCause }, "writes are held");
-    }
+    this.chronicle.epoch(before, epoch);
+    if (before.holdCause === null && epoch.holdCause !== null) this.sentinels?.hurry();
     this.router.setEpoch(epoch, keptUntilMs);
   }
 
   private onSwitch(facts: SwitchFacts): void {
-    this.remember();
-    if (facts.from === null) {
-      this.log.info({ master: facts.to, epoch: facts.epochNumber, detail: facts.detail }, "master found");
-      return;
-    }
-    this.failover.switched(facts.lostBytes);
-    this.counters.switches++;
-    this.countLoss(facts);
-    this.failovers.add(facts);
+    this.keeper.remember();
+    if (facts.from !== null) this.failover.switched(facts.lostBytes);
+    this.chronicle.switched(facts);
   }
 
   private onReturn(facts: SwitchFacts): void {
-    this.remember();
-    this.countLoss(facts);
-    const { to, reason, detail, lostBytes } = facts;
-    this.log.warn({ master: to, reason, detail, lostBytes }, "the master is back with a new history");
-  }
-
-  private countLoss(facts: SwitchFacts): void {
-    if (facts.lostBytes === null) this.counters.switchesLossUnknown++;
-    else this.counters.lostBytes += facts.lostBytes;
-  }
-
-  /** A switch is one line. */
-  private logSwitch(record: FailoverRecord): void {
-    const { atMs, finished, masterGoneAtMs, ...fields } = record;
-    this.log.warn({ at: new Date(atMs).toISOString(), ...fields }, "switch");
+    this.keeper.remember();
+    this.chronicle.returned(facts);
   }
 
   private onFacts(facts: NodeFacts): void {
@@ -353,12 +261,12 @@ class Holdfast {
     this.router.start();
     const ports = await this.clients.start();
     const httpPort = this.http === null ? null : await this.http.start();
+    this.keeper.start(this.watcher);
     this.watcher.start();
     this.failover.start();
     this.sentinels?.start();
     // Discovered ones too: the configured ones may all be gone.
-    this.watcher.hint(this.memory?.members ?? []);
-    if (this.stateFile !== null) this.rememberTimer = setInterval(() => this.remember(), REMEMBER_MS);
+    this.watcher.hint(this.keeper.members);
     this.forgetTimer = setInterval(() => this.forgetNodes(), FORGET_MS);
     const { listen, http, nodes, sentinel } = this.config;
     const told = this.sentinels === null ? { nodes } : { nodes, sentinels: sentinel.nodes };
@@ -377,14 +285,14 @@ class Holdfast {
     this.stopping = true;
     await this.clients.close(this.config.limits.drainTime);
     await this.http?.close();
-    this.remember();
+    const isWritten = this.keeper.close();
     this.destroy();
-    await this.stateFile?.flush();
+    await isWritten;
   }
 
   destroy(): void {
     if (this.forgetTimer !== null) clearInterval(this.forgetTimer);
-    if (this.rememberTimer !== null) clearInterval(this.rememberTimer);
+    this.keeper.destroy();
     this.failovers.finish();
     this.clients.destroy();
     this.failover.destroy();
@@ -395,42 +303,11 @@ class Holdfast {
   }
 }
 
-async function run(config: Config, files: NamedFiles): Promise<void> {
-  const log = createLog(config.log);
-  const proxy = new Holdfast(config, files, log);
-  let stopping = false;
-  const stop = (signal: string): void => {
-    if (stopping) process.exit(1);
-    stopping = true;
-    log.info({ signal }, "stopping");
-    proxy.close().then(
-      () => {
-        log.info({}, "stopped");
-        process.exit(0);
-      },
-      (error: unknown) => {
-        log.error({ err: error }, "could not stop in order");
-        process.exit(1);
-      },
-    );
-  };
-  process.on("SIGTERM", stop);
-  process.on("SIGINT", stop);
-  // A bug must not cost all clients their connections; where it happened its connection is closed already.
-  process.on("uncaughtException", (error) => log.error({ err: error }, "a bug: uncaught"));
-  process.on("unhandledRejection", (error) => log.error({ err: error }, "a bug: unhandled rejection"));
-  try {
-    await proxy.start();
-  } catch (error) {
-    log.error({ err: error }, "cannot start");
-    proxy.destroy();
-    process.exit(1);
-  }
-}
-
 const asked = parseCli(process.argv.slice(2), process.env, (path) => readFileSync(path, "utf8"));
-if (asked.kind === "run") await run(asked.config, asked.files);
-else {
+if (asked.kind === "run") {
+  const log = createLog(asked.config.log);
+  await live(new Holdfast(asked.config, asked.files, log), log);
+} else {
   (asked.exitCode === 0 ? process.stdout : process.stderr).write(asked.text);
   process.exitCode = asked.exitCode;
 }

@@ -22,6 +22,10 @@ export const CLOSE_REASONS = [
 ] as const;
 export type CloseReason = (typeof CLOSE_REASONS)[number];
 
+/** How a promotion by the proxy ended, and a planned switch. */
+export const PROMOTION_RESULTS = ["done", "failed"] as const;
+export const SWITCHOVER_RESULTS = ["done", "refused", "rolled_back", "open"] as const;
+
 /** What kind of request a client sent. */
 export const REQUEST_CLASSES = [
   "read",
@@ -117,6 +121,16 @@ export class Counters {
   /** Nodes that claimed to be master and were not believed (each claim once). */
   refusedClaims = 0;
 
+  /** Attempts to replace a master that was gone (`failover.promote: self`). */
+  readonly promotions: Record<(typeof PROMOTION_RESULTS)[number], number> = zeros(PROMOTION_RESULTS);
+  /** Planned switches that were asked for. */
+  readonly switchovers: Record<(typeof SWITCHOVER_RESULTS)[number], number> = zeros(SWITCHOVER_RESULTS);
+  /** How long writes stood still in those that were done: all together, and the longest. */
+  switchoverStallSeconds = 0;
+  switchoverStallSecondsMax = 0;
+  /** Nodes that were told to follow the master, and do. */
+  repointed = 0;
+
   /** Adds requests written to a node. */
   addNodeRequests(node: string, requests: number): void {
     this.nodeRequests.set(node, (this.nodeRequests.get(node) ?? 0) + requests);
@@ -160,6 +174,8 @@ export type NodeRole = (typeof NODE_ROLES)[number];
 export interface MetricSources {
   /** `writable`: there is a verified master and nothing speaks against it. */
   epoch(): { readonly number: number; readonly writable: boolean };
+  /** This proxy may replace a master that is gone. */
+  isPromoter(): boolean;
   /** The nodes of the group; only these appear with a `node` label. */
   nodes(): readonly NodeReading[];
   /** The Sentinels that have a say; empty when none are configured. */
@@ -461,12 +477,51 @@ const TOPOLOGY_ROWS: readonly MetricRow[] = [
   },
 ];
 
+const FAILOVER_ROWS: readonly MetricRow[] = [
+  byLabel(
+    "counter",
+    "promotions_total",
+    "result",
+    "Replicas this proxy told to replace a master that was gone (failover.promote: self): done, failed.",
+    (counters) => counters.promotions,
+  ),
+  byLabel(
+    "counter",
+    "switchovers_total",
+    "result",
+    "Planned switches asked for: done, refused (nothing was begun), rolled_back, open (its end was not seen in time).",
+    (counters) => counters.switchovers,
+  ),
+  single(
+    "counter",
+    "switchover_stall_seconds_total",
+    "Seconds for which writes stood still in planned switches that were done.",
+    (from) => from.counters.switchoverStallSeconds,
+  ),
+  single(
+    "gauge",
+    "switchover_stall_seconds_max",
+    "The longest of these stalls since the start.",
+    (from) => from.counters.switchoverStallSecondsMax,
+  ),
+  single(
+    "counter",
+    "repointed_total",
+    "Nodes that were told to follow the master, and do.",
+    (from) => from.counters.repointed,
+  ),
+  single("gauge", "promoter", "1 when this proxy may replace a master that is gone, else 0.", (from) =>
+    flag(from.sources.isPromoter()),
+  ),
+];
+
 const ROWS: readonly MetricRow[] = [
   ...CLIENT_ROWS,
   ...HOLD_ROWS,
   ...SUBSCRIPTION_ROWS,
   ...UPSTREAM_ROWS,
   ...TOPOLOGY_ROWS,
+  ...FAILOVER_ROWS,
 ];
 
 /**

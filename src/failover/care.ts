@@ -138,12 +138,21 @@ function setCare(draft: Draft, node: NodeId, care: Care): void {
 /** Those who follow the master need no more care; what is under way ends by itself. */
 function forget(draft: Draft, wanted: ReadonlySet<NodeId>): void {
   const kept = [...draft.state.care].filter(([node, care]) => wanted.has(node) || care.command !== null);
+  for (const node of draft.state.care.keys()) if (!kept.some(([id]) => id === node)) tellEnd(draft, node);
   if (kept.length !== draft.state.care.size) draft.set({ care: new Map(kept) });
   const { obstacles } = draft.state;
   const others = obstacles.filter(({ kind }) => kind !== "not-demoted");
   const failing = kept.filter(([, care]) => care.failures >= TOO_OFTEN);
   if (failing.length === 0 && others.length === obstacles.length) return;
   draft.set({ obstacles: [...others, ...failing.map(([node]) => notDemoted(node))] });
+}
+
+function tellEnd(draft: Draft, node: NodeId): void {
+  const { group } = draft.state;
+  const report = group?.nodes.filter(isLive).find(({ id }) => id === node)?.report;
+  const master = group?.epoch.master ?? null;
+  if (group === null || report === undefined || master === null) return;
+  if (followedBy(group, report) === master) draft.tell("repointed", node, `it follows ${master}`);
 }
 
 function notDemoted(node: NodeId): Obstacle {

@@ -43,6 +43,7 @@ export interface FailoverControlOptions extends Settings {
   readonly label: string;
   /** Addresses that were members of the group before a restart. */
   readonly members: readonly NodeId[];
+  readonly onAnswer: (answer: SwitchoverAnswer) => void;
   readonly tell: (what: Told, node: NodeId | null, detail: string) => void;
   /** An obstacle is there, or is not any more. */
   readonly onObstacle: (obstacle: Obstacle, change: "raised" | "cleared") => void;
@@ -75,6 +76,7 @@ export class FailoverControl {
       confirm: (nodes: readonly NodeId[], done: (standing: Standing) => void) => this.confirm(nodes, done),
       askSentinel: (done: (result: CommandResult) => void) => void options.askSentinel().then(done),
       tell,
+      onAnswer: options.onAnswer,
       onObstacles: (obstacles: readonly Obstacle[]) => this.compare(obstacles),
     };
     this.driver = new FailoverDriver(options, parts, members);
@@ -108,6 +110,11 @@ export class FailoverControl {
 
   restartable(node: NodeId, timeoutMs: number): Promise<RestartableAnswer> {
     return this.driver.restartable(node, timeoutMs);
+  }
+
+  /** This proxy may replace a master that is gone, by what was last seen of other proxies. */
+  get isPromoter(): boolean {
+    return this.promoters?.standing().kind === "sole";
   }
 
   /** For people, a line each. */

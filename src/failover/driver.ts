@@ -45,6 +45,8 @@ export interface DriverParts {
   readonly confirm: (nodes: readonly NodeId[], done: (standing: Standing) => void) => void;
   /** SENTINEL FAILOVER. */
   readonly askSentinel: (done: (result: CommandResult) => void) => void;
+  /** What came of an operator's request; it gets the same answer. */
+  readonly onAnswer?: (answer: SwitchoverAnswer) => void;
   readonly tell: (what: Told, node: NodeId | null, detail: string) => void;
   /** Why nothing is promoted although it should be, and why a node is not demoted; told when it changes. */
   readonly onObstacles: (obstacles: readonly Obstacle[]) => void;
@@ -202,6 +204,7 @@ export class FailoverDriver {
       case "wake":
         return this.wake(effect.atMs);
       case "answer":
+        parts.onAnswer?.(effect.answer);
         this.asked.get(effect.ticket)?.(effect.answer);
         this.asked.delete(effect.ticket);
         return;

@@ -12,7 +12,7 @@ import { onFollowEnded, takeCare, withMembers, withOrphans } from "./care.ts";
 import { hasten, onAskingEnded } from "./hasten.ts";
 import { onRelinkEnded } from "./hearsay.ts";
 import type { Effect, Event } from "./model.ts";
-import { followPromotion, onConfirmed, onPromoteEnded } from "./promotion.ts";
+import { followPromotion, onConfirmed, onPromoteEnded, onStanding } from "./promotion.ts";
 import { Draft, type Settings, type State } from "./state.ts";
 import { onAsked, onDrained, onSwitched, onSwitchoverCommandEnded, watchSwitchover } from "./switchover.ts";
 
@@ -56,7 +56,7 @@ function take(draft: Draft, event: Event): void {
     case "switched":
       return onSwitched(draft, event.lostBytes);
     case "standing":
-      return draft.set({ standing: event.standing });
+      return onStanding(draft, event.standing);
     case "confirmed":
       return onConfirmed(draft, event.standing);
     case "asked":

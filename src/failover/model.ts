@@ -121,9 +121,12 @@ export type Told =
   | "master-suspected" // it seems to be gone; the grace runs
   | "master-recovered" // it was suspected and is well again
   | "promoting" // a replica is told to become the master
+  | "promoted" // … and is accepted as the master
   | "promotion-failed"
   | "repointing" // a node is told to follow the master
+  | "repointed" // … and does
   | "repointing-failed"
+  | "switchover-refused"
   | "switchover-begun"
   | "switchover-done"
   | "switchover-rolled-back"

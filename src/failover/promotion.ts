@@ -25,6 +25,11 @@ const RETRY_MS = 1_000;
  * of a large command leaves half of it behind, which nobody will ever apply as long as the link is up.
  */
 const APPLY_MS = 2_000;
+/**
+ * How long a refused standing may last before people are told of it although the master is well, ms: a proxy
+ * that has just begun, or a node that restarts, takes a moment until all has been looked at.
+ */
+const REFUSED_MS = 2_000;
 /** How long the watcher may take to accept a node that said it was promoted, ms. */
 const ACCEPT_MS = 2_000;
 
@@ -41,6 +46,13 @@ export function followPromotion(draft: Draft): void {
   if (outage === null) return report(draft, null);
   if (before?.master !== outage.master) draft.tell("master-suspected", outage.master, whyGone(draft));
   considerPromotion(draft, outage);
+}
+
+/** Known from the leases at all times; before a promotion they are looked at once more. */
+export function onStanding(draft: Draft, standing: Standing): void {
+  const since = draft.state.refusedSinceMs;
+  const refusedSinceMs = standing.kind === "refused" ? (since ?? draft.nowMs) : null;
+  draft.set({ standing, refusedSinceMs });
 }
 
 function considerPromotion(draft: Draft, outage: Outage): void {
@@ -63,7 +75,9 @@ function considerPromotion(draft: Draft, outage: Outage): void {
       return report(draft, { kind: "no-candidate", node: null, detail: choice.reasons });
     }
     case "take": {
-      report(draft, standing.kind === "sole" ? null : anotherPromoter(standing.reason));
+      // One that is tried again is no news yet: what stands in the way is said until it is promoted.
+      if (standing.kind === "refused") report(draft, anotherPromoter(standing.reason));
+      else if (!outage.failed.has(choice.node)) report(draft, null);
       if (job.kind === "confirming") return;
       // The master that was switched to is gone already.
       endSettling(draft);
@@ -87,7 +101,8 @@ function chooseNow(draft: Draft, outage: Outage): Choice {
 export function onConfirmed(draft: Draft, standing: Standing): void {
   const { job, outage, group } = draft.state;
   if (job.kind !== "confirming") return;
-  draft.set({ job: { kind: "none" }, standing });
+  draft.set({ job: { kind: "none" } });
+  onStanding(draft, standing);
   if (outage === null || group === null) return;
   if (standing.kind === "refused") {
     draft.wake(draft.nowMs + RETRY_MS);
@@ -132,6 +147,7 @@ function watchPromotion(draft: Draft, job: Promoting): void {
   if (group === null) return;
   if (group.epoch.master !== job.former) {
     draft.emit({ kind: "release" });
+    tellEnd(draft, job, group.epoch.master);
     draft.set({ job: { kind: "none" }, outage: null });
     return report(draft, null);
   }
@@ -151,6 +167,15 @@ function watchPromotion(draft: Draft, job: Promoting): void {
   draft.wake(draft.nowMs + SOON_MS);
 }
 
+function tellEnd(draft: Draft, job: Promoting, master: NodeId | null): void {
+  if (master !== job.candidate) {
+    return draft.tell("promotion-failed", job.candidate, `${master} became the master instead`);
+  }
+  const { outage } = draft.state;
+  const sinceMs = Math.round(draft.nowMs - (outage?.noticedAtMs ?? job.sinceMs));
+  draft.tell("promoted", master, `instead of ${job.former}, ${sinceMs} ms after that one was missed`);
+}
+
 function giveUp(draft: Draft, job: Promoting, why: string): void {
   const { outage } = draft.state;
   draft.tell("promotion-failed", job.candidate, why);
@@ -160,10 +185,20 @@ function giveUp(draft: Draft, job: Promoting, why: string): void {
   draft.wake(draft.nowMs + SOON_MS);
 }
 
-/** What stands in the way of a promotion; null = nothing does. */
+/** What stands in the way of a promotion; null = nothing but, maybe, that this proxy may not promote. */
 function report(draft: Draft, obstacle: Obstacle | null): void {
   const others = draft.state.obstacles.filter(({ kind }) => kind === "not-demoted");
-  draft.set({ obstacles: obstacle === null ? others : [obstacle, ...others] });
+  const first = obstacle ?? lastingRefusal(draft);
+  draft.set({ obstacles: first === null ? others : [first, ...others] });
+}
+
+function lastingRefusal(draft: Draft): Obstacle | null {
+  const { standing, refusedSinceMs } = draft.state;
+  if (standing.kind === "sole" || refusedSinceMs === null) return null;
+  const atMs = refusedSinceMs + REFUSED_MS;
+  if (draft.nowMs >= atMs) return anotherPromoter(standing.reason);
+  draft.wake(atMs);
+  return null;
 }
 
 function heardElsewhere(master: NodeId): Obstacle {

@@ -89,6 +89,8 @@ export interface State {
   /** The master has another history than at the look before: other claims were not judged by it yet. */
   readonly isNewHistory: boolean;
   readonly standing: Standing;
+  /** Monotonic ms since which the standing is refused without a break; null = it is not. */
+  readonly refusedSinceMs: number | null;
   readonly outage: Outage | null;
   readonly job: Job;
   readonly care: ReadonlyMap<NodeId, Care>;
@@ -110,6 +112,7 @@ export function firstState(mode: PromoteMode, members: readonly NodeId[] = []): 
     group: null,
     isNewHistory: true,
     standing: mode === "self" ? { kind: "refused", reason } : { kind: "sole" },
+    refusedSinceMs: null,
     outage: null,
     job: { kind: "none" },
     care: new Map(),

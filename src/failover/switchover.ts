@@ -30,7 +30,10 @@ const DUTY_MS = 30_000;
 
 export function onAsked(draft: Draft, ticket: number, request: SwitchoverRequest): void {
   const { group, job } = draft.state;
-  const refuse = (reason: string): void => answer(draft, ticket, { kind: "refused", reason });
+  const refuse = (reason: string): void => {
+    draft.tell("switchover-refused", request.to, reason);
+    answer(draft, ticket, { kind: "refused", reason });
+  };
   if (job.kind === "switchover") return refuse("another switch is under way");
   if (job.kind !== "none") return refuse("a promotion is under way");
   const planned = planSwitchover(group, request, draft.settings.mode);

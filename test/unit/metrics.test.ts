@@ -7,8 +7,10 @@ import {
   type MetricSources,
   metricsList,
   type NodeReading,
+  PROMOTION_RESULTS,
   REQUEST_CLASSES,
   SENTINEL_STATES,
+  SWITCHOVER_RESULTS,
 } from "../../src/metrics.ts";
 
 const MASTER: NodeReading = { id: "a:1", role: "master", reachable: true, fit: true, lagMs: 0, lagBytes: 0 };
@@ -22,7 +24,8 @@ const LOST: NodeReading = {
 };
 
 function sources(nodes: readonly NodeReading[] = [], number = 0, writable = false): MetricSources {
-  return { epoch: () => ({ number, writable }), nodes: () => nodes, sentinels: () => [] };
+  const isPromoter = () => false;
+  return { epoch: () => ({ number, writable }), isPromoter, nodes: () => nodes, sentinels: () => [] };
 }
 
 /** Series and their values: 'holdfast_requests_total{class="read"}' → 1. */
@@ -46,6 +49,8 @@ describe("the scrape", () => {
     const expected = [
       ...CLOSE_REASONS.map((reason) => `holdfast_clients_closed_total{reason="${reason}"}`),
       ...REQUEST_CLASSES.map((kind) => `holdfast_requests_total{class="${kind}"}`),
+      ...PROMOTION_RESULTS.map((result) => `holdfast_promotions_total{result="${result}"}`),
+      ...SWITCHOVER_RESULTS.map((result) => `holdfast_switchovers_total{result="${result}"}`),
       ...HOLD_OUTCOMES.map((outcome) => `holdfast_holds_ended_total{outcome="${outcome}"}`),
       'holdfast_resent_total{class="write"}',
       'holdfast_upstream_connections{kind="private"}',
@@ -73,7 +78,8 @@ describe("the scrape", () => {
     }
     const unmoved = [...before.keys()].filter((name) => isOwn(name) && !moved.has(name));
     const known = SENTINEL_STATES.map((state) => `holdfast_sentinels{state="${state}"}`);
-    expect(unmoved).toEqual(["holdfast_epoch", "holdfast_writable", ...known]);
+    const told = ["holdfast_epoch", "holdfast_writable", ...known, "holdfast_promoter"];
+    expect(unmoved).toEqual(told);
   });
 
   it("copies values at each scrape and does not add them up", async () => {
@@ -94,6 +100,12 @@ describe("the scrape", () => {
     expect(shown('node_role{node="a:1",role="master"}')).toBe(1);
     expect(shown('node_role{node="a:1",role="replica"}')).toBe(0);
     expect(shown('node_role{node="b:2",role="unknown"}')).toBe(1);
+  });
+
+  it("says whether this proxy may promote", async () => {
+    const may = await scrape(new Counters(), { ...sources(), isPromoter: () => true });
+    expect(may.get("holdfast_promoter")).toBe(1);
+    expect((await scrape(new Counters())).get("holdfast_promoter")).toBe(0);
   });
 
   it("counts Sentinels by state", async () => {

@@ -101,6 +101,7 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   "src/config/": ["src/topology/epoch.ts", "zod", "yaml"],
   "src/cli.ts": ["src/config/"],
   "src/clock.ts": [],
+  "src/life.ts": ["src/log.ts"],
   "src/log.ts": ["pino"],
   "src/metrics.ts": ["prom-client"],
   "src/net.ts": ["src/config/address.ts", "node:net", "node:tls"],

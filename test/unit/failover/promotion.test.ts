@@ -93,6 +93,27 @@ describe("a master that crashed", () => {
     expect(play.obstacles).toEqual(["another-promoter"]);
   });
 
+  it("is replaced by nobody here while another proxy promotes, which is said in calm times, too", () => {
+    const refused = { kind: "refused", reason: "the proxy at first:6379 promotes" } as const;
+    const play = new Play(SELF).see(0, [masterAt("a", 0), replicaAt("b", 0), replicaAt("c", 0)]);
+    play.do(10, { kind: "standing", standing: refused });
+    // A proxy that has just begun is refused until it has looked everywhere.
+    expect(play.obstacles).toEqual([]);
+    expect(play.effects).toContainEqual({ kind: "wake", atMs: 2_010 });
+    expect(play.tick(2_010).state.obstacles).toEqual([
+      { kind: "another-promoter", node: null, detail: "the proxy at first:6379 promotes" },
+    ]);
+    play.see(3_000, [masterAt("a", 2_999), replicaAt("b", 2_999), replicaAt("c", 2_999)]);
+    play.see(3_005, [lost(masterAt("a", 2_999), "closed"), replicaAt("b", 2_999)], HELD);
+    expect(play.obstacles).toEqual(["another-promoter"]);
+    play.see(3_010, [masterAt("a", 3_009), replicaAt("b", 3_009), replicaAt("c", 3_009)]);
+    expect(play.obstacles).toEqual(["another-promoter"]);
+    play.do(3_020, { kind: "standing", standing: { kind: "sole" } });
+    expect(play.obstacles).toEqual([]);
+    play.do(3_030, { kind: "standing", standing: refused }).tick(5_029);
+    expect(play.obstacles).toEqual([]);
+  });
+
   it("whose replica came to have a link meanwhile is judged anew", () => {
     const play = crash().see(1_280, crashed(1_275), HELD);
     play.see(1_283, [lost(masterAt("a", 999), "unreachable"), replicaAt("b", 1_282), left("c", 1_282)], HELD);

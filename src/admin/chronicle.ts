@@ -1,0 +1,68 @@
+/** What becomes of the group, for the log, the counters and the records of switches. */
+import type { Counters } from "../metrics.ts";
+import type { Epoch } from "../topology/epoch.ts";
+import type { FailoverRecord, Failovers, SwitchNews } from "./failovers.ts";
+
+type Line = (fields: object, message: string) => void;
+
+export interface ChronicleLog {
+  readonly info: Line;
+  readonly warn: Line;
+}
+
+export class Chronicle {
+  private readonly log: ChronicleLog;
+  private readonly counters: Counters;
+  private readonly failovers: Failovers;
+
+  constructor(log: ChronicleLog, counters: Counters, failovers: Failovers) {
+    this.log = log;
+    this.counters = counters;
+    this.failovers = failovers;
+  }
+
+  epoch(before: Epoch, now: Epoch): void {
+    const { number: epoch, master, holdCause } = now;
+    if (before.holdCause === null && holdCause !== null) this.failovers.mark();
+    if (before.holdCause === holdCause || epoch !== before.number || master === null) return;
+    if (holdCause === null) this.log.info({ epoch, master }, "writes go on");
+    else this.log.warn({ epoch, master, holdCause }, "writes are held");
+  }
+
+  /** Another master, or the first one. */
+  switched(facts: SwitchNews): void {
+    const { from, to: master, epochNumber: epoch, detail } = facts;
+    if (from === null) return this.log.info({ master, epoch, detail }, "master found");
+    this.counters.switches++;
+    this.countLoss(facts);
+    this.failovers.add(facts);
+  }
+
+  /** The same node is the master again, with a new history. */
+  returned(facts: SwitchNews): void {
+    this.countLoss(facts);
+    const { to: master, reason, detail, lostBytes } = facts;
+    this.log.warn({ master, reason, detail, lostBytes }, "the master is back with a new history");
+  }
+
+  problem(
+    problem: { readonly kind: string; readonly node: string | null; readonly detail: string },
+    change: "raised" | "cleared",
+  ): void {
+    const { kind, node, detail } = problem;
+    if (kind === "claimant-refused" && change === "raised") this.counters.refusedClaims++;
+    if (change === "raised") this.log.warn({ kind, node, detail }, "problem");
+    else this.log.info({ kind, node }, "problem is over");
+  }
+
+  private countLoss({ lostBytes }: SwitchNews): void {
+    if (lostBytes === null) this.counters.switchesLossUnknown++;
+    else this.counters.lostBytes += lostBytes;
+  }
+}
+
+/** A finished record as one line of the log. */
+export function lineOf(record: FailoverRecord): object {
+  const { atMs, finished, masterGoneAtMs, ...fields } = record;
+  return { at: new Date(atMs).toISOString(), ...fields };
+}
