@@ -4,8 +4,8 @@
  *
  *   step(state, event, now, settings) → the next state, and what is to be done
  *
- * It is at most at one thing at a time: a promotion (`failover.promote: self`) or a planned switch; beside it,
- * nodes that stray are made to follow. It never decides who the master is: that is the watcher's.
+ * It is at most at one thing at a time: a promotion (`failover.promote: self`) or a planned switch; beside
+ * it, nodes that stray are made to follow. It never decides who the master is: that is the watcher's.
  */
 
 import { onFollowEnded, takeCare, withMembers, withOrphans } from "./care.ts";

@@ -1,4 +1,4 @@
-/** PURE. What the failover machine remembers from one step to the next, and the draft that a step works on. */
+/** PURE. What the failover machine remembers from one step to the next, and the draft a step works on. */
 
 import type { NodeId } from "../topology/epoch.ts";
 import type { GroupSight } from "../topology/watcher.ts";
