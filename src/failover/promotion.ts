@@ -1,7 +1,8 @@
 /**
  * PURE. Promotion by the proxy: a master that is gone is replaced by the best replica.
  *
- *   outage → grace → last question to the replicas → last look at the leases → the candidate is told → the watcher accepts it
+ *   outage → grace → last question to the replicas → last look at the leases
+ *          → the candidate is told → the watcher accepts it
  *
  * From the moment the candidate is told until it is accepted, or known not to have become a master, writes
  * are held also if the former master comes back: what it would take then would be lost.

@@ -100,7 +100,7 @@ async function untilFollowsUnasked(server: RedisServer, master: RedisServer): Pr
   }
 }
 
-/** A probe during which the proxy itself stood still proves nothing and is done again: ms to allow for that. */
+/** A probe during which the proxy itself stood still proves nothing and is done again: ms to allow for it. */
 function stallMs(): number {
   const stalls = stage.proxy.logged("problem").filter(({ kind }) => kind === "stalled");
   return stalls.length > 0 ? 1_200 : 0;

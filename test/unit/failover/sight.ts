@@ -1,4 +1,4 @@
-/** Short words for the tables of the failover machine: what is seen of a group, and a machine that sees it. */
+/** Short words for the tables of the failover machine: what is seen of a group, and what sees it. */
 import { step } from "../../../src/failover/machine.ts";
 import type {
   CommandResult,
