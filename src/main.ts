@@ -86,7 +86,12 @@ class Holdfast {
     this.failovers = new Failovers({
       keep: config.failovers.keep,
       counters: this.counters,
-      progress: { heldNow: () => this.counters.heldNow, retiringNow: () => this.router.pool.retiring },
+      progress: {
+        heldNow: () => this.counters.heldNow,
+        retiringNow: () => this.router.pool.retiring,
+        lossKnownAtMs: () => this.watcher.lossKnownAtMs(),
+        nowMs: systemClock.nowMs,
+      },
       onFinished: (record) => log.warn(lineOf(record), "switch"),
     });
     this.chronicle = new Chronicle(log, this.counters, this.failovers);
@@ -121,6 +126,7 @@ class Holdfast {
       onEpoch: (epoch: Epoch, keptUntilMs: number | null) => this.onEpoch(epoch, keptUntilMs),
       onSwitch: (facts: SwitchFacts) => this.onSwitch(facts),
       onReturn: (facts: SwitchFacts) => this.onReturn(facts),
+      onLoss: (epoch: number, lostBytes: number) => this.chronicle.lost(epoch, lostBytes),
       onProblem: (problem: Problem, change: "raised" | "cleared") => this.chronicle.problem(problem, change),
       onFacts: (facts: NodeFacts) => this.onFacts(facts),
       onLooked: () => this.failover.looked(),

@@ -38,6 +38,12 @@ export class Chronicle {
     this.failovers.add(facts);
   }
 
+  /** A switch turns out to have lost more than was known: so many bytes in all. */
+  lost(epoch: number, lostBytes: number): void {
+    this.counters.lostBytes += this.failovers.lost(epoch, lostBytes);
+    this.log.warn({ epoch, lostBytes }, "the former master took more writes: they are lost");
+  }
+
   /** The same node is the master again, with a new history. */
   returned(facts: SwitchNews): void {
     this.countLoss(facts);

@@ -24,7 +24,8 @@ export interface SwitchNews {
   readonly masterGoneAtMs: number | null;
 }
 
-export interface FailoverRecord extends SwitchNews {
+export interface FailoverRecord extends Omit<SwitchNews, "lostBytes"> {
+  lostBytes: number | null;
   /** How long writes had no master, ms. */
   readonly holdMs: number;
   /** Sessions that were held for it. */
@@ -41,11 +42,24 @@ export interface SwitchProgress {
   heldNow(): number;
   /** Connections to the former master that still owe replies. */
   retiringNow(): number;
+  /** Monotonic ms up to which it is known what was lost; Infinity = it cannot become more. */
+  lossKnownAtMs(): number;
+  /** Monotonic ms. */
+  nowMs(): number;
 }
 
 /** How often an open record is looked at, ms, and how long it is kept open at most. */
 const CHECK_MS = 20;
 const OPEN_MAX_MS = 10_000;
+
+/** The record that is not finished yet. */
+interface Open {
+  readonly record: FailoverRecord;
+  readonly from: Baseline;
+  readonly timer: NodeJS.Timeout;
+  /** Monotonic ms: the last reply of the former master has come; null = not yet. */
+  quietAtMs: number | null;
+}
 
 interface Baseline {
   readonly held: number;
@@ -60,7 +74,7 @@ export class Failovers {
   private readonly progress: SwitchProgress;
   private readonly onFinished: (record: FailoverRecord) => void;
   private baseline: Baseline;
-  private open: { record: FailoverRecord; from: Baseline; timer: NodeJS.Timeout } | null = null;
+  private open: Open | null = null;
 
   constructor(options: {
     keep: number;
@@ -96,7 +110,7 @@ export class Failovers {
     this.records.push(record);
     if (this.records.length > this.keep) this.records.shift();
     const timer = setInterval(() => this.check(), CHECK_MS);
-    this.open = { record, from: this.baseline, timer };
+    this.open = { record, from: this.baseline, timer, quietAtMs: null };
     this.baseline = this.count();
     this.update();
   }
@@ -105,7 +119,10 @@ export class Failovers {
     this.update();
     const { open } = this;
     if (open === null) return;
-    const isOver = this.progress.heldNow() === 0 && this.progress.retiringNow() === 0;
+    const { progress } = this;
+    if (progress.heldNow() === 0 && progress.retiringNow() === 0) open.quietAtMs ??= progress.nowMs();
+    // What it answered last is in what it says when it is asked after that.
+    const isOver = open.quietAtMs !== null && progress.lossKnownAtMs() > open.quietAtMs;
     if (isOver || Date.now() - open.record.atMs > OPEN_MAX_MS) this.finish();
   }
 
@@ -114,6 +131,15 @@ export class Failovers {
     const { record, from } = this.open;
     record.sessionsHeld = this.counters.held - from.held;
     record.uncertain = this.counters.uncertain - from.uncertain;
+  }
+
+  /** More was lost than was known. @returns by how many bytes it is more. */
+  lost(epochNumber: number, lostBytes: number): number {
+    const record = this.records.find((one) => one.epochNumber === epochNumber);
+    if (record === undefined) return 0;
+    const before = record.lostBytes ?? 0;
+    record.lostBytes = Math.max(before, lostBytes);
+    return record.lostBytes - before;
   }
 
   /** Closes the record that is open; also at the end of the process. */

@@ -109,12 +109,17 @@ function isLinkless(group: GroupSight, outage: Outage | null): boolean {
   return replicas.every(({ report }) => report.sentAtMs >= outage.noticedAtMs && !report.linkUp);
 }
 
-/** Replicas that answer and name the epoch's master as theirs. */
+/**
+ * Replicas that answer and name the epoch's master as theirs; those of our history, too, that name an address
+ * which is none of the known ones: it may be the master's, behind a translation of addresses.
+ */
 export function followersOf(group: GroupSight): readonly { readonly report: NodeReport }[] {
   const { master, nodes } = group;
   return nodes.flatMap(({ contact, report }) => {
     if (contact !== "answering" || report === null || report.role !== "replica") return [];
-    return followedBy(group, report) === master?.id ? [{ report }] : [];
+    const followed = followedBy(group, report);
+    const isUnknown = !nodes.some(({ id }) => id === followed) && report.replid === master?.replid;
+    return followed === master?.id || isUnknown ? [{ report }] : [];
   });
 }
 

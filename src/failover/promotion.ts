@@ -12,7 +12,7 @@ import type { NodeId } from "../topology/epoch.ts";
 import { isLive } from "../topology/rules/scene.ts";
 import { type Choice, chooseCandidate } from "./candidate.ts";
 import { diagnose, followOutage, goneAtMs, hearsayAtMs, type Outage } from "./diagnosis.ts";
-import { askReplicas } from "./hearsay.ts";
+import { ASK_BEFORE_MS, askReplicas } from "./hearsay.ts";
 import type { CommandResult, Obstacle, Standing } from "./model.ts";
 import type { Draft, Job } from "./state.ts";
 import { endSettling } from "./switchover.ts";
@@ -60,12 +60,15 @@ function considerPromotion(draft: Draft, outage: Outage): void {
   const { group, job, standing } = draft.state;
   if (group === null) return;
   const atMs = goneAtMs(group, outage, draft.settings);
+  const isAbsent = diagnose(group, outage) === "absent";
+  // So early that the replicas' answer is there when the time is over.
+  const isAsking = isAbsent && draft.nowMs >= atMs - ASK_BEFORE_MS && askReplicas(draft, group, outage);
   if (draft.nowMs < atMs) {
-    draft.wake(atMs);
-    const isHeard = hearsayAtMs(group, outage) > outage.noticedAtMs && diagnose(group, outage) === "absent";
+    draft.wake(isAbsent && draft.nowMs < atMs - ASK_BEFORE_MS ? atMs - ASK_BEFORE_MS : atMs);
+    const isHeard = isAbsent && hearsayAtMs(group, outage) > outage.noticedAtMs;
     return report(draft, isHeard ? heardElsewhere(outage.master) : null);
   }
-  if (diagnose(group, outage) === "absent" && askReplicas(draft, group, outage)) return;
+  if (isAsking) return;
   const choice = chooseNow(draft, outage);
   switch (choice.kind) {
     case "wait":

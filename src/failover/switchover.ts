@@ -22,6 +22,8 @@ import type { Draft, Job, SwitchoverJob, SwitchoverPhase } from "./state.ts";
 const NUDGE_MS = 5;
 /** FAILOVER's own time-out ends so long before ours, ms, so that its roll-back is seen within the time. */
 const MARGIN_MS = 10;
+/** Longest CLIENT PAUSE of the master, ms. */
+const PAUSE_MOST_MS = 5_000;
 /** After the time is over, how long to wait for the end of an attempt before it is called open, ms. */
 const ABORT_MS = 2_000;
 /** How long the others may take to follow before the answer is given, ms; and before it is given up. */
@@ -87,7 +89,12 @@ export function onDrained(draft: Draft): void {
     const command = draft.run(job.from, { kind: "failover", to: job.to, timeoutMs: leftMs });
     return begin(draft, job, "handing-over", command);
   }
-  begin(draft, job, "pausing", draft.run(job.from, { kind: "pause-writes", forMs: leftMs + MARGIN_MS }));
+  // A pause outlives a proxy that dies: it is never longer than a replica needs that is fit to take over.
+  const forMs = Math.min(leftMs, PAUSE_MOST_MS);
+  const paused = change(draft, job, { deadlineMs: Math.min(job.deadlineMs, draft.nowMs + forMs) });
+  draft.wake(paused.deadlineMs);
+  const command = draft.run(job.from, { kind: "pause-writes", forMs: forMs + MARGIN_MS });
+  begin(draft, paused, "pausing", command);
 }
 
 export function onSwitchoverCommandEnded(draft: Draft, id: number, result: CommandResult): void {

@@ -21,6 +21,7 @@ import type { Clock } from "../clock.ts";
 import { discover, mentioned } from "./discovery.ts";
 import type { Epoch, Evidence, NodeId } from "./epoch.ts";
 import type { NodeFacts, NodeProbe, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
+import { type Aftermath, aftermathOf, followAftermath } from "./rules/aftermath.ts";
 import {
   type AcceptReason,
   type Belief,
@@ -83,6 +84,8 @@ export interface WatcherCallbacks {
   onEpoch(epoch: Epoch, keptUntilMs: number | null): void;
   /** Another master. Called after onEpoch. */
   onSwitch(facts: SwitchFacts): void;
+  /** More of the history that was left at that switch turns out to be lost: so many bytes in all. */
+  onLoss?(epochNumber: number, lostBytes: number): void;
   /** The same node is the master again with a new history (restart, adoption): same epoch number. */
   onReturn(facts: SwitchFacts): void;
   /** Once per change, not once per round. */
@@ -166,6 +169,8 @@ export class Watcher {
   #belief: Belief;
   /** What was published last: the belief's epoch, or that with a hold of our own. */
   #published: Epoch;
+  /** The last switch, as long as the former master may add to what is lost. */
+  #aftermath: Aftermath | null = null;
   /** Since when writes are held on request, monotonic ms; null = they are not. */
   #heldSinceMs: number | null = null;
   #problems: ReadonlyMap<string, Problem> = new Map();
@@ -508,7 +513,8 @@ export class Watcher {
   }
 
   #apply(decision: Decision): void {
-    const before = this.#belief.epoch;
+    const former = this.#belief;
+    const before = former.epoch;
     const { change } = decision;
     this.#belief = decision.belief;
     const { epoch } = this.#belief;
@@ -526,9 +532,29 @@ export class Watcher {
       const told: SwitchFacts = { ...facts, atMs, epochNumber: epoch.number, masterGoneAtMs };
       if (kind === "switch") this.#callbacks.onSwitch(told);
       else this.#callbacks.onReturn(told);
+      this.#aftermath = aftermathOf(former, this.#belief, change, this.#views());
     }
+    this.#tellLoss();
     this.#tellProblems(decision.problems);
     if (this.#state !== "closed") this.#callbacks.onLooked?.();
+  }
+
+  #tellLoss(): void {
+    const before = this.#aftermath;
+    if (before === null || this.#state === "closed") return;
+    this.#aftermath = followAftermath(before, this.#views());
+    const { epochNumber, lostBytes } = this.#aftermath ?? before;
+    if (lostBytes > before.lostBytes) this.#callbacks.onLoss?.(epochNumber, lostBytes);
+  }
+
+  /**
+   * Up to when it is known what the last switch has lost, monotonic ms: the former master was asked then.
+   * Infinity: it cannot add anything to it.
+   */
+  lossKnownAtMs(): number {
+    if (this.#aftermath === null) return Number.POSITIVE_INFINITY;
+    const report = this.#entries.get(this.#aftermath.node)?.view.report;
+    return report?.sentAtMs ?? Number.POSITIVE_INFINITY;
   }
 
   /** Tells the epoch that routing is to use, when it is another one. */
