@@ -187,7 +187,10 @@ describe("after a switch", () => {
 
   it("an address known from before a restart of the proxy is a member", () => {
     const play = new Play(SELF, [at("a")]);
-    expect(play.see(1_000, [RETURNED(999), B(999)], AFTER).runs).toEqual(["a: follow b"]);
-    expect(new Play(SELF).see(1_000, [RETURNED(999), B(999)], AFTER).runs).toEqual([]);
+    const look = (one: Play) =>
+      one.see(1_000, [RETURNED(999), B(999)], AFTER).see(1_020, [RETURNED(1_010), B(1_010)], AFTER);
+    // Not at the first look: it may have been made the successor of what was found.
+    expect(look(play).allRuns).toEqual(["a: follow b"]);
+    expect(look(new Play(SELF)).allRuns).toEqual([]);
   });
 });

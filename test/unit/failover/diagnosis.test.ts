@@ -68,7 +68,7 @@ describe("what is wrong with a master", () => {
     ],
     [
       "it refuses, and a replica of somebody else has a link",
-      [gone("unreachable"), linkDown("b"), replicaAt("c", 5_100, { of: "z" })],
+      [gone("unreachable"), linkDown("b"), replicaAt("c", 5_100, { of: "z", replid: "X" })],
       "connection-lost",
       "crashed",
     ],
@@ -147,8 +147,15 @@ describe("when a master counts as gone", () => {
       7_900,
     ],
     [
-      "what the replica of another master hears tells nothing",
+      "what a replica of our history hears counts, also under an address that is not known",
       [gone("silent"), replicaAt("b", 6_000, { of: "z", heardSecondsAgo: 0 })],
+      "silent",
+      {},
+      8_000,
+    ],
+    [
+      "what the replica of another master hears tells nothing",
+      [gone("silent"), replicaAt("b", 6_000, { of: "z", replid: "X", heardSecondsAgo: 0 })],
       "silent",
       {},
       7_900,

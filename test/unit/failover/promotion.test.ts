@@ -82,8 +82,7 @@ describe("a master that crashed", () => {
     const play = crash().see(1_280, crashed(1_275), HELD);
     expect(play.phase).toBe("confirming");
     play.see(1_283, [masterAt("a", 1_282), left("b", 1_282), left("c", 1_282)]);
-    expect(play.phase).toBe("none");
-    expect(play.confirmed(1_285).allRuns).toEqual([]);
+    expect([play.confirmed(1_285).allRuns, play.phase, play.isHolding]).toEqual([[], "none", false]);
   });
 
   it("is not replaced when a second proxy promotes; it is said, and tried again", () => {
@@ -117,8 +116,7 @@ describe("a master that crashed", () => {
   it("whose replica came to have a link meanwhile is judged anew", () => {
     const play = crash().see(1_280, crashed(1_275), HELD);
     play.see(1_283, [lost(masterAt("a", 999), "unreachable"), replicaAt("b", 1_282), left("c", 1_282)], HELD);
-    expect(play.phase).toBe("none");
-    expect(play.confirmed(1_285).allRuns).toEqual([]);
+    expect([play.confirmed(1_285).allRuns, play.phase]).toEqual([[], "none"]);
   });
 
   it("is waited for when the most advanced one is lost at the last moment; then the other one is taken", () => {
@@ -199,14 +197,14 @@ describe("a master that hangs", () => {
 
   it("is replaced downAfter after it was last well, when its replicas do not reach it either", () => {
     const play = hang();
-    play.see(3_999, silent(3_990), SILENT);
+    play.see(3_749, silent(3_740), SILENT);
     expect([play.phase, play.runs]).toEqual(["none", []]);
-    play.see(4_000, silent(3_995), SILENT);
+    play.see(3_750, silent(3_745), SILENT);
     expect([play.phase, play.runs]).toEqual(["none", ["b: relink", "c: relink"]]);
-    play.relinked(4_005);
-    play.see(4_204, silent(4_203, alone), SILENT);
+    play.relinked(3_755);
+    play.see(3_999, silent(3_998, alone), SILENT);
     expect(play.phase).toBe("none");
-    expect(play.see(4_206, silent(4_205, alone), SILENT).confirmed(4_207).runs).toEqual(["b: promote"]);
+    expect(play.see(4_001, silent(4_000, alone), SILENT).confirmed(4_002).runs).toEqual(["b: promote"]);
   });
 
   it("is not replaced while a replica reaches it, however long it has not heard from it, and that is said", () => {
