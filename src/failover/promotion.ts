@@ -162,7 +162,7 @@ function watchPromotion(draft: Draft, job: Promoting): void {
   if (view?.contact === "answering" && newer && view.report.role === "replica") {
     return giveUp(draft, job, "it is a replica still");
   }
-  if (draft.nowMs < job.endedAtMs + ACCEPT_MS) return;
+  if (draft.nowMs < job.endedAtMs + ACCEPT_MS) return draft.wake(job.endedAtMs + ACCEPT_MS);
   // Time alone proves nothing, least of all when our own process stood still: it may be the master already.
   if (view === undefined || view.contact !== "answering" || newer) {
     return giveUp(draft, job, "it was not accepted as the master");

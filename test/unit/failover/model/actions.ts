@@ -16,6 +16,7 @@ const OVERDUE: CommandResult = { kind: "unknown", error: "no answer in time" };
 export function movesFrom(model: Model, before: World): Move[] {
   const world = model.moved(before);
   const moves: Move[] = [];
+  if (isOver(model, world)) return moves;
   const add = (name: string, to: World | null): void => {
     if (to !== null) moves.push({ name, isFault: false, to });
   };
@@ -25,10 +26,11 @@ export function movesFrom(model: Model, before: World): Move[] {
     }
   };
   for (const index of world.nodes.keys()) {
-    add(`probe ${index}`, model.probe(world, index));
+    if (model.setup.probes === "each") add(`probe ${index}`, model.probe(world, index));
     serve(model, world, index, add, fault);
     disturb(model, world, index, add, fault);
   }
+  if (model.setup.probes === "all") add("look", lookAtAll(model, world));
   for (const one of world.sent) command(model, world, one, add, fault);
   for (const index of world.writes.keys()) write(model, world, index, add);
   ask(model, world, add, fault);
@@ -41,8 +43,22 @@ export function movesFrom(model: Model, before: World): Move[] {
 
 type Add = (name: string, to: World | null) => void;
 
+/** Who promotes nobody has nothing more to do after the planned switch. */
+export function isOver(model: Model, { asked, machine }: World): boolean {
+  return model.setup.mode !== "self" && asked !== "no" && asked !== "open" && machine.job.kind === "none";
+}
+
+/** In more time than this all nodes are looked at again, ms. */
+const ROUND_MS = 50;
+
 function wake(model: Model, world: World, atMs: number): World {
-  return model.take({ ...world, nowMs: atMs, wakeAtMs: Number.POSITIVE_INFINITY }, { kind: "tick" });
+  let now = world;
+  if (atMs - world.nowMs > ROUND_MS) now = lookAtAll(model, { ...world, nowMs: atMs - 1 });
+  return model.take({ ...now, nowMs: atMs, wakeAtMs: Number.POSITIVE_INFINITY }, { kind: "tick" });
+}
+
+function lookAtAll(model: Model, world: World): World {
+  return [...world.nodes.keys()].reduce((seen, index) => model.probe(seen, index), world);
 }
 
 /** All the times that anything depends on, of those to come. */
@@ -58,6 +74,12 @@ export function deadlines(model: Model, world: World): readonly number[] {
   }
   for (const { pausedUntilMs } of world.nodes) times.push(pausedUntilMs);
   return [...new Set(times.filter((time) => time > world.nowMs && Number.isFinite(time)))];
+}
+
+/** What only people can put right: nobody has the history any more, or somebody promoted behind our back. */
+export function isForPeople({ nodes, belief, isMeddledWith }: World): boolean {
+  const replid = belief.master?.replid;
+  return isMeddledWith || !nodes.some((node) => node.replid === replid || node.replid2 === replid);
 }
 
 function withNode(world: World, index: number, change: Partial<MNode>): World {
@@ -132,7 +154,10 @@ function disturb(model: Model, world: World, index: number, add: Add, fault: Add
     fault(`crash ${index}`, crash(model, disturbed, index));
     fault(`hang ${index}`, withNode(world, index, { state: "hung" }));
     if (node.of >= 0 && node.handover === null) {
-      fault(`somebody promotes ${index}`, withNode(disturbed, index, asMaster(model, node)));
+      fault(
+        `somebody promotes ${index}`,
+        withNode({ ...disturbed, isMeddledWith: true }, index, asMaster(model, node)),
+      );
     }
   }
   if (node.state === "hung") add(`wake ${index}`, withNode(world, index, { state: "up" }));
@@ -170,6 +195,8 @@ function command(model: Model, world: World, one: Sent, add: Add, fault: Add): v
   const ended = (from: World, result: CommandResult): World => {
     return model.take(from, { kind: "ended", id: one.id, result });
   };
+  const isAside = one.command.kind === "acknowledge" || one.command.kind === "unpause";
+  if (isAside) return add(name, ended(aside(model, { ...world, sent: others }, one), DONE));
   if (one.stage === "back") {
     add(`${name} ends`, ended({ ...world, sent: others }, one.result));
     return fault(`the reply to ${name} is lost`, ended({ ...world, sent: others }, OVERDUE));
@@ -189,6 +216,12 @@ function command(model: Model, world: World, one: Sent, add: Add, fault: Add): v
   fault(`${name} is refused`, ended({ ...world, sent: others }, { kind: "refused", error: "NOPERM" }));
   const { world: after, result } = carryOut(model, { ...world, sent: others }, one);
   add(name, { ...after, sent: [...others, { ...one, stage: "back", result }] });
+}
+
+/** What nothing waits for: it is done and answered at once, or never. */
+function aside(model: Model, world: World, one: Sent): World {
+  const node = world.nodes[one.node];
+  return node?.state === "up" && !node.cut ? carryOut(model, world, one).world : world;
 }
 
 function carryOut(model: Model, world: World, { node: index, command: asked }: Sent) {
@@ -270,7 +303,8 @@ function write(model: Model, world: World, index: number, add: Add): void {
 function ask(model: Model, world: World, add: Add, fault: Add): void {
   const { setup } = model;
   if (setup.asks && world.asked === "no") {
-    const asked: World = { ...world, asked: "open", hasAsked: true };
+    const askedIn = world.belief.epoch.number;
+    const asked: World = { ...world, asked: "open", hasAsked: true, askedIn };
     const request = { to: null, timeoutMs: 100 };
     add("a switchover is asked for", model.take(asked, { kind: "asked", ticket: 1, request }));
   }

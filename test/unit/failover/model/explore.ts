@@ -1,5 +1,5 @@
 /** Breadth first over everything that can happen, each state once. */
-import { type Move, movesFrom } from "./actions.ts";
+import { isForPeople, isOver, type Move, movesFrom } from "./actions.ts";
 import { keyOf } from "./key.ts";
 import { Findings, Model, type Setup, type World } from "./world.ts";
 
@@ -27,7 +27,7 @@ export function explore(setup: Setup, most: number): Exploration {
   /** Ways without a fault, for the search backwards. */
   const edges: number[][] = [[]];
   const isIdle: boolean[] = [isAtRest(first)];
-  const isWell: boolean[] = [model.canWrite(first)];
+  const isWell: boolean[] = [true];
   let queue: (readonly [number, World])[] = [[0, first]];
   let moves = 0;
   let isWhole = true;
@@ -52,7 +52,7 @@ export function explore(setup: Setup, most: number): Exploration {
       cameBy.push(move.name);
       edges.push([]);
       isIdle.push(isAtRest(move.to));
-      isWell.push(model.canWrite(move.to));
+      isWell.push(isOver(model, move.to) || isForPeople(move.to) || model.canWrite(move.to));
       next.push([id, move.to]);
     }
     if (!move.isFault && id !== state) edges[id]!.push(state);

@@ -18,7 +18,7 @@ export function keyOf(model: Model, world: World): string {
       const about = "master" in command ? command.master : "to" in command ? command.to : "";
       return [`#${id}.`, node, stage, result.kind, command.kind, about];
     }),
-    [world.writes, world.faults, world.isDisturbed, world.asked, world.promoted],
+    [world.writes, world.faults, world.isDisturbed, world.isMeddledWith, world.asked, world.promoted],
   ];
   const names = new Map<string, string>();
   return JSON.stringify(parts).replace(/H\d+_|#\d+\./g, (name) => {

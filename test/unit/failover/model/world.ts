@@ -32,6 +32,8 @@ export interface Setup {
   readonly writes: number;
   /** An operator asks for a planned switch, once. */
   readonly asks: boolean;
+  /** Nodes are looked at one by one, in any order, or all at a time. */
+  readonly probes: "each" | "all";
   /** The last node must not be promoted. */
   readonly lastNever?: boolean;
 }
@@ -84,8 +86,12 @@ export interface World {
   readonly faults: number;
   /** A node died or was promoted by somebody: what is lost by that is not lost by a planned switch. */
   readonly isDisturbed: boolean;
+  /** Somebody promoted a node behind the proxy's back. */
+  readonly isMeddledWith: boolean;
   readonly asked: "no" | "open" | "done" | "refused" | "rolled-back";
   readonly hasAsked: boolean;
+  /** The number of the epoch in which it was asked. */
+  readonly askedIn: number;
   /** The node that was told to become the master in this epoch; -1 = none. */
   readonly promoted: number;
   readonly masters: readonly (NodeId | null)[];
@@ -139,8 +145,10 @@ export class Model {
       ...{
         faults: this.setup.faults,
         isDisturbed: false,
+        isMeddledWith: false,
         asked: "no",
         hasAsked: false,
+        askedIn: 0,
         promoted: -1,
         masters: [],
       },
@@ -302,6 +310,8 @@ export class Model {
       this.#judgePromotion(world, index);
       promoted = index;
     }
+    // Nothing depends on when it is done, or whether.
+    if (command.kind === "keep-role") return world;
     const sent: Sent = { id, node: index, command, stage: "way", result: { kind: "done" } };
     return { ...world, promoted, sent: [...world.sent, sent] };
   }
@@ -342,7 +352,7 @@ export class Model {
 
   #judgeRollBack(world: World): void {
     const { found } = this;
-    if (world.masters.length > 2) found.violation("rolled back, and there was a switch");
+    if (world.belief.epoch.number !== world.askedIn) found.violation("rolled back, and there was a switch");
     const isOut = world.sent.some(
       ({ command, stage }) => (command.kind === "promote" || command.kind === "failover") && stage === "way",
     );

@@ -51,9 +51,9 @@ export class Client {
   #read(): void {
     const { checks, network, nodes } = this.#world;
     const last = this.#last;
-    const readable = this.#proxy.epoch.readable.find(
-      ({ provenAtMs }) => provenAtMs >= (last?.ackedAtMs ?? 0),
-    );
+    const { epoch, options } = this.#proxy;
+    const sinceMs = options.faulty.readsUnproven ? Number.NEGATIVE_INFINITY : (last?.ackedAtMs ?? 0);
+    const readable = epoch.readable.find(({ provenAtMs }) => provenAtMs >= sinceMs);
     const node = readable === undefined ? undefined : nodeNamed(nodes, readable.id);
     if (last !== null && node !== undefined && last.ackedIn !== "" && node.isWell) {
       const { life } = node;
