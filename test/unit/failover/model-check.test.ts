@@ -42,7 +42,7 @@ const EFFECTS: Record<Effect["kind"], true> = {
 };
 const COMMANDS: Record<NodeCommand["kind"], true> = {
   ...{ promote: true, follow: true, failover: true, "abort-failover": true, acknowledge: true },
-  ...{ "pause-writes": true, unpause: true, "keep-role": true },
+  ...{ relink: true, "pause-writes": true, unpause: true, "keep-role": true },
 };
 const JOBS: Record<Exclude<Job["kind"], "switchover"> | `switchover ${SwitchoverPhase}`, true> = {
   ...{ none: true, confirming: true, promoting: true },
