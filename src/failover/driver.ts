@@ -60,6 +60,9 @@ export type RestartableAnswer =
 /** How long a former master may take to be a synchronised replica before its restart is advised against. */
 const FOLLOW_MS = 10_000;
 
+/** A timer that fires so late, ms, means that our process stood still: answers may lie unread in the sockets. */
+const STALL_MS = 100;
+
 interface Waiter {
   readonly node: NodeId;
   readonly untilMs: number;
@@ -75,6 +78,8 @@ export class FailoverDriver {
   private isStepping = false;
   private isClosed = false;
   private wakeAtMs = Number.POSITIVE_INFINITY;
+  /** Monotonic ms at which the last stall noticed here ended; the watcher may notice it a little later. */
+  private awakeSinceMs = Number.NEGATIVE_INFINITY;
   private cancelWake: (() => void) | null = null;
   private cancelDrain: (() => void) | null = null;
   private readonly asked = new Map<number, (answer: SwitchoverAnswer) => void>();
@@ -97,9 +102,14 @@ export class FailoverDriver {
   }
 
   looked(): void {
-    const group = this.parts.group();
+    const group = this.sight();
     this.take({ kind: "seen", group });
     this.serveWaiters(group);
+  }
+
+  private sight(): GroupSight {
+    const group = this.parts.group();
+    return { ...group, awakeSinceMs: Math.max(group.awakeSinceMs, this.awakeSinceMs) };
   }
 
   switched(lostBytes: number | null): void {
@@ -159,6 +169,7 @@ export class FailoverDriver {
 
   private take(event: Event): void {
     if (this.isClosed) return;
+    this.noticeStall();
     this.queue.push(event);
     if (this.isStepping) return;
     this.isStepping = true;
@@ -167,6 +178,14 @@ export class FailoverDriver {
     } finally {
       this.isStepping = false;
     }
+  }
+
+  /** Before anything is judged by time: what is known is as old as the stall was long. */
+  private noticeStall(): void {
+    const nowMs = this.parts.clock.nowMs();
+    if (nowMs - this.wakeAtMs <= STALL_MS || nowMs === this.awakeSinceMs) return;
+    this.awakeSinceMs = nowMs;
+    this.queue.push({ kind: "seen", group: this.sight() });
   }
 
   private stepOnce(event: Event): void {
@@ -220,6 +239,7 @@ export class FailoverDriver {
     this.wakeAtMs = atMs;
     const delayMs = Math.max(0, Math.ceil(atMs - this.parts.clock.nowMs()));
     this.cancelWake = this.parts.setTimer(() => {
+      this.noticeStall();
       this.cancelWake = null;
       this.wakeAtMs = Number.POSITIVE_INFINITY;
       this.take({ kind: "tick" });

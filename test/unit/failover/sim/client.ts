@@ -58,7 +58,9 @@ export class Client {
     if (last !== null && node !== undefined && last.ackedIn !== "" && node.isWell) {
       const { life } = node;
       network.time.after(network.delayMs(), () => {
-        if (node.isWell && node.life === life) checks.readAt(node, last);
+        // A node that lost the history since it was looked at is not ours to know of.
+        const isSame = node.life === life && node.replid === epoch.history?.replid;
+        if (node.isWell && isSame) checks.readAt(node, last);
       });
     }
     this.#think();

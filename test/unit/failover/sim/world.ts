@@ -168,7 +168,7 @@ export class World {
   }
 
   #isLongFit(proxy: ModelProxy, node: ModelNode, since: Map<string, number>): boolean {
-    const key = `${proxy.name} ${node.name} ${node.replid}`;
+    const key = `${proxy.name} ${node.name} ${node.life} ${node.replid}`;
     const { master } = proxy.epoch;
     const believed = master === null ? undefined : nodeNamed(this.nodes, master);
     const isFit =
