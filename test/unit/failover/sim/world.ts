@@ -82,11 +82,14 @@ export class World {
 
   #build(): ModelNode[] {
     const { time, network, nodes } = this;
+    const isClean = this.plot === "clean-crash" || this.plot === "clean-hang";
+    const isNew = isClean || (this.plot !== "planned" && time.chance(0.8));
     const group: Group = {
       ...{ time, network, nodes, linkTimeoutMs: time.between(3_000, 12_000) },
       pingEveryMs: time.pick([1_000, 1_000, 10_000]),
       applyMs: time.pick([1, 1, 20, 150]),
-      version: this.plot !== "planned" && time.chance(0.8) ? "7.0.15" : time.pick(["7.0.15", "5.0.14"]),
+      // Replicas of older servers take a second longer to show that their link is down for good.
+      version: isNew ? "7.0.15" : time.pick(["7.0.15", "5.0.14"]),
       nextReplid: () => `H${++this.#replids}`,
       note: (text) => this.checks.note(text),
     };
