@@ -16,10 +16,10 @@ import type { CommandResult } from "./model.ts";
 import type { Draft } from "./state.ts";
 
 /** How long a replica may take to have its link again, ms; before Redis 7 it tries once a second. */
-const RELINK_MS = 200;
+const RELINK_MS = 150;
 const SLOW_RELINK_MS = 1_300;
 /** So long before the answer is needed they are asked, ms: a link made anew, and the report that shows it. */
-export const ASK_BEFORE_MS = 250;
+export const ASK_BEFORE_MS = 200;
 /** How long its next report may take on top, ms. */
 const REPORT_MS = 1_000;
 /** How soon to look again, ms. */

@@ -197,11 +197,11 @@ describe("a master that hangs", () => {
 
   it("is replaced downAfter after it was last well, when its replicas do not reach it either", () => {
     const play = hang();
-    play.see(3_749, silent(3_740), SILENT);
+    play.see(3_799, silent(3_790), SILENT);
     expect([play.phase, play.runs]).toEqual(["none", []]);
-    play.see(3_750, silent(3_745), SILENT);
+    play.see(3_800, silent(3_795), SILENT);
     expect([play.phase, play.runs]).toEqual(["none", ["b: relink", "c: relink"]]);
-    play.relinked(3_755);
+    play.relinked(3_805);
     play.see(3_999, silent(3_998, alone), SILENT);
     expect(play.phase).toBe("none");
     expect(play.see(4_001, silent(4_000, alone), SILENT).confirmed(4_002).runs).toEqual(["b: promote"]);
