@@ -60,7 +60,7 @@ export type RestartableAnswer =
 /** How long a former master may take to be a synchronised replica before its restart is advised against. */
 const FOLLOW_MS = 10_000;
 
-/** A timer that fires so late, ms, means that our process stood still: answers may lie unread in the sockets. */
+/** A timer that fires so late, ms, means that our process stood still: answers may lie in the sockets. */
 const STALL_MS = 100;
 
 interface Waiter {

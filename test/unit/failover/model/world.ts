@@ -55,7 +55,7 @@ export interface MNode {
   readonly pausedUntilMs: number;
 }
 
-/** way: not carried out yet; late: given up by us, and may be carried out still; back: its end is to be told. */
+/** way: not carried out yet; late: given up by us, may be carried out still; back: its end is to be told. */
 export interface Sent {
   readonly id: number;
   readonly node: number;

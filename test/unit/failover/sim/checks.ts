@@ -28,7 +28,7 @@ export class Checks implements Witness {
   readonly #nodes: ReadonlyMap<string, ModelNode>;
   readonly #members: ReadonlySet<string>;
   readonly #modes: ReadonlySet<PromoteMode>;
-  /** Faults come at the worst moments, too: when a node was just asked for something, or became the master. */
+  /** Faults come at the worst moments, too: when a node was just asked for something, or made the master. */
   onMoment: (proxy: ModelProxy, node: ModelNode, what: NodeCommand["kind"] | "accepted") => void = () =>
     undefined;
   readonly #past = new Map<ModelProxy, Past>();

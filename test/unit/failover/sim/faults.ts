@@ -28,7 +28,7 @@ export function scheduleFaults(world: World): void {
   }
 }
 
-/** Something goes wrong with a node just when it was asked for something, or shortly after it became the master. */
+/** Something goes wrong with a node just when it was asked for something, or soon after it was promoted. */
 export function disturb(world: World, proxy: ModelProxy, node: ModelNode, isMaster: boolean): void {
   const { time, checks } = world;
   if (world.plot !== "mixed" || time.nowMs > HEALED_AT_MS || !time.chance(isMaster ? 0.15 : 0.06)) return;

@@ -1,4 +1,4 @@
-/** A person or Sentinel: promotes when nobody else does, sees that all follow, and sees everything at once. */
+/** A person or Sentinel: promotes when nobody else does, sees that all follow, and sees all at once. */
 import { perform } from "./commander.ts";
 import type { ModelNode } from "./node.ts";
 import type { World } from "./world.ts";

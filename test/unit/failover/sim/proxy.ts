@@ -1,4 +1,4 @@
-/** One proxy of a world: the real watcher and the real failover driver over model nodes and a model router. */
+/** A proxy of a world: the real watcher and the real failover driver over model nodes and a model router. */
 import { FailoverDriver } from "../../../../src/failover/driver.ts";
 import type { NodeCommand, PromoteMode, SwitchoverAnswer } from "../../../../src/failover/model.ts";
 import type { Settings } from "../../../../src/failover/state.ts";

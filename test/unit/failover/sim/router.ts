@@ -1,6 +1,6 @@
 /**
  * A data plane as simple as it can be: writes go to the epoch's master over one connection an epoch, or are
- * held; what was lost with its connection is uncertain; reads go to replicas that have what their client wrote.
+ * held; what was lost with its connection is uncertain.
  */
 import type { Epoch, Evidence, NodeId } from "../../../../src/topology/epoch.ts";
 import { FIRST_EPOCH } from "../../../../src/topology/epoch.ts";
@@ -15,7 +15,7 @@ export interface Write {
   readonly proxy: string;
   outcome: "open" | "acked" | "uncertain";
   ackedAtMs: number;
-  /** The epoch's number and the history it was answered in; "" = by a master that was not the epoch's any more. */
+  /** The history it was answered in; "" = by a master that was not the epoch's any more. */
   ackedIn: string;
   /** A switch has told that it may be lost. */
   isGivenUp: boolean;
