@@ -197,6 +197,10 @@ function command(model: Model, world: World, one: Sent, add: Add, fault: Add): v
   };
   const isAside = one.command.kind === "acknowledge" || one.command.kind === "unpause";
   if (isAside) return add(name, ended(aside(model, { ...world, sent: others }, one), DONE));
+  if (one.command.kind === "relink") {
+    const result = node.state === "up" && !node.cut ? DONE : OVERDUE;
+    return add(name, ended(aside(model, { ...world, sent: others }, one), result));
+  }
   if (one.stage === "back") {
     add(`${name} ends`, ended({ ...world, sent: others }, one.result));
     return fault(`the reply to ${name} is lost`, ended({ ...world, sent: others }, OVERDUE));

@@ -70,7 +70,7 @@ function beliefOf({ belief, views }: World): unknown {
 
 function machineOf(model: Model, world: World): unknown {
   const { nowMs, machine } = world;
-  const { outage, job, care, duty, members, orphans, obstacles, group } = machine;
+  const { outage, job, care, duty, members, orphans, obstacles, group, asking } = machine;
   const isOver = (atMs: number | undefined): boolean => atMs !== undefined && atMs <= nowMs;
   return [
     jobOf(world),
@@ -78,10 +78,17 @@ function machineOf(model: Model, world: World): unknown {
       ...[outage.master, outage.crashedSinceMs !== null],
       isOver(goneAtMs(model.sight(world), outage, model.settings)),
       [...outage.failed].map(([node, untilMs]) => [node, isOver(untilMs)]),
+      [...outage.questions].map(([node, { command, isDone, endedAtMs }]) => {
+        const report = world.views.find(({ id }) => id === node)?.report;
+        const isNewer = report !== undefined && report !== null && report.sentAtMs > endedAtMs;
+        return [node, command === null ? null : `#${command}.`, isDone, isNewer, isOver(endedAtMs + 150)];
+      }),
+      outage.reachedAtMs > Number.NEGATIVE_INFINITY,
     ],
     [...care].map(([node, { command, nextAtMs, failures }]) => {
       return [node, command === null ? null : `#${command}.`, isOver(nextAtMs), Math.min(failures, 3)];
     }),
+    [...asking].map(([node, { command, nextAtMs }]) => [node, command === null, isOver(nextAtMs)]),
     duty && [[...duty.nodes], isOver(duty.untilMs)],
     [[...members].sort(), [...orphans].sort(), obstacles.map(({ kind }) => kind), machine.standing.kind],
     [group?.epoch.holdCause, group?.epoch.master, machine.isNewHistory, job.kind],

@@ -163,7 +163,8 @@ export class Checks implements Witness {
     const isAsked = proxy.asked > 0 || this.#time.nowMs - proxy.lastAskedMs < DUTY_MS;
     // A replica may be asked for its word at any time: that changes nothing.
     const isHarmless = command.kind === "acknowledge";
-    if (proxy.mode !== "self" && !isAsked && !isHarmless) this.violation(`${command.kind} although nobody asked`);
+    if (proxy.mode !== "self" && !isAsked && !isHarmless)
+      this.violation(`${command.kind} although nobody asked`);
     if (model === undefined) return;
     if (command.kind === "promote") this.#judgePromotion(proxy, model);
     this.onMoment(proxy, model, command.kind);
