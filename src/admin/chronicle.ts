@@ -69,6 +69,8 @@ export class Chronicle {
 
 /** A finished record as one line of the log. */
 export function lineOf(record: FailoverRecord): object {
-  const { atMs, finished, masterGoneAtMs, ...fields } = record;
-  return { at: new Date(atMs).toISOString(), ...fields };
+  const { atMs, epochNumber, from, to, reason, seenBy, detail } = record;
+  const { holdMs, sessionsHeld, uncertain, lostBytes } = record;
+  const cost = { holdMs, sessionsHeld, uncertain, lostBytes };
+  return { at: new Date(atMs).toISOString(), epochNumber, from, to, reason, seenBy, detail, ...cost };
 }

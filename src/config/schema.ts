@@ -393,9 +393,9 @@ const inFlight = group({
 
 const commands = group({
   topology: choice({
-    values: ["refuse", "pass"],
+    values: ["refuse", "switchover", "pass"],
     default: "refuse",
-    doc: "REPLICAOF, SLAVEOF, FAILOVER, SHUTDOWN of a client: refuse = an error; pass = on to the master.",
+    doc: "REPLICAOF, FAILOVER, SHUTDOWN of a client: error; FAILOVER as PROXY SWITCHOVER; on to the master.",
   }),
 });
 

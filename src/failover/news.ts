@@ -51,11 +51,20 @@ export function levelOf(what: Told): "info" | "warn" {
   }
 }
 
+/** What is tried again and again as long as it fails. */
+function isAttempt(what: Told): boolean {
+  return /^(?:promoting|promotion-failed|repointing|repointing-failed|switchover-refused)$/.test(what);
+}
+
+function isSuccess(what: Told): boolean {
+  return what === "promoted" || what === "repointed";
+}
+
 export class FailoverNews {
   private readonly log: NewsLog;
   private readonly tally: FailoverTally;
   private readonly nowMs: () => number;
-  /** When each of the words was a line, monotonic ms; the oldest first. */
+  /** When each of the words, the node before them, was a line, monotonic ms; the oldest first. */
   private readonly said = new Map<string, number>();
 
   constructor(log: NewsLog, tally: FailoverTally, nowMs: () => number) {
@@ -68,8 +77,9 @@ export class FailoverNews {
     if (what === "promoted") this.tally.promotions.done++;
     else if (what === "promotion-failed") this.tally.promotions.failed++;
     else if (what === "repointed") this.tally.repointed++;
-    const level = this.isRepeated(`${what} ${node} ${detail}`) ? "debug" : levelOf(what);
-    this.log[level]({ what, node, detail }, "failover");
+    const isRepeated = isAttempt(what) && this.isRepeated(`${node} ${what} ${detail}`);
+    this.log[isRepeated ? "debug" : levelOf(what)]({ what, node, detail }, "failover");
+    if (isSuccess(what)) this.forget(`${node} `);
   };
 
   readonly onAnswer = (answer: SwitchoverAnswer): void => {
@@ -79,6 +89,11 @@ export class FailoverNews {
     this.tally.switchoverStallSeconds += seconds;
     this.tally.switchoverStallSecondsMax = Math.max(this.tally.switchoverStallSecondsMax, seconds);
   };
+
+  /** What comes after a success is news. */
+  private forget(node: string): void {
+    for (const words of this.said.keys()) if (words.startsWith(node)) this.said.delete(words);
+  }
 
   private isRepeated(words: string): boolean {
     const nowMs = this.nowMs();

@@ -97,7 +97,8 @@ export class Promoters {
   }
 
   /**
-   * Looks anew at these nodes (the candidate and all that answer) and at all others that were seen last time.
+   * Looks anew at these nodes (the candidate and all that answer) and at all others that were seen last time,
+   * a master that hangs among them: those are waited for only as long as their looks are needed.
    * `done` is told once, within the time-out, never before this returns, and not after close(). "sole" holds
    * for what is sent in the same turn: send the promotion at once.
    */
@@ -105,24 +106,28 @@ export class Promoters {
     if (this.#state === "closed") throw new Error("confirm() after close()");
     const fresh = new Set<NodeId>();
     let told = false;
-    const finish = (): void => {
+    const finish = (isOver: boolean): void => {
       if (told || this.#state === "closed") return;
+      const standing = standingOf(freshOnly(this.#lease, fresh), nodes);
+      if (standing.kind === "refused" && !isOver) return;
       told = true;
       clearTimeout(timer);
-      const standing = standingOf(freshOnly(this.#lease, fresh), nodes);
       if (standing.kind === "sole") this.#lease = confirmed(this.#lease, this.#options.clock.nowMs());
       done(standing);
     };
-    const timer = setTimeout(finish, this.#options.timeoutMs);
+    const timer = setTimeout(() => finish(true), this.#options.timeoutMs);
     const asked = [...this.#posts].filter(
       ([node]) => nodes.includes(node) || this.#lease.looks.get(node)?.kind === "seen",
     );
-    const looks = asked.map(async ([node, post]) => {
+    const look = async ([node, post]: readonly [NodeId, Post]): Promise<void> => {
       await post.lookAnew();
       fresh.add(node);
-    });
+    };
+    const needed = Promise.all(asked.filter(([node]) => nodes.includes(node)).map(look));
+    const others = Promise.all(asked.filter(([node]) => !nodes.includes(node)).map(look));
     // A bug in `done` is not to be lost in a promise.
-    void Promise.all(looks).then(() => setImmediate(finish));
+    void needed.then(() => setImmediate(finish, false));
+    void Promise.all([needed, others]).then(() => setImmediate(finish, true));
   }
 
   /** There is nothing to finish, so this is destroy() for those who await. */

@@ -12,8 +12,8 @@ import { evalsha, functionCommand, rememberScript, script } from "./calls/script
 import { blocking, leave, wait, xread } from "./calls/waiting-commands.ts";
 import { client } from "./client/command.ts";
 import { NOT_PAUSED } from "./client/pause.ts";
-import { refuseReplication, refuseUnsafe, topology } from "./policy.ts";
-import { counting, inSubscriberMode, subscribe } from "./pubsub/subscribe.ts";
+import { refuseReplication, refuseReserved, refuseUnsafe, topology } from "./policy.ts";
+import { counting, inSubscriberMode, publishesReserved, subscribe } from "./pubsub/subscribe.ts";
 import type { Session } from "./session.ts";
 import { auth, hello, isAccepted, reset, select } from "./settings.ts";
 import {
@@ -208,6 +208,7 @@ function info(session: Session, frame: Frame): boolean {
 }
 
 function sendCounting(session: Session, frame: Frame): boolean {
+  if (publishesReserved(frame)) return refuseReserved(session, frame);
   const rewrite = counting(session, frame);
   if (rewrite === null) return sendPlain(session, frame, frame.command.plainKind);
   return sendRewritten(session, frame, rewrite);

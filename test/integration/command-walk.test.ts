@@ -59,13 +59,15 @@ interface Refused {
   readonly noMulti: boolean;
 }
 
-const NODE_ONLY = " (commands.topology: refuse): send it to the node itself, the proxy follows";
+const nodeOnly = (instead: string): string =>
+  ` (commands.topology: refuse): use PROXY ${instead}, or send it to the node itself, the proxy follows`;
+const NODE_ONLY = nodeOnly("SWITCHOVER");
 const REPLICATION = ": it would turn a connection that clients share into a replication link";
 
 /** They are only sent to the server with so many words that it refuses them itself. */
 const REFUSED: Readonly<Record<string, Refused>> = {
   shutdown: {
-    reason: NODE_ONLY,
+    reason: nodeOnly("RESTARTABLE"),
     calls: ["SHUTDOWN", "SHUTDOWN NOSAVE", "shutdown NOW FORCE"],
     noMulti: true,
   },

@@ -93,7 +93,9 @@ describe("one proxy", () => {
     expect(await one.confirm(...all.map(idOf))).toEqual({ kind: "sole" });
     await a.kill("SIGKILL");
     await b.kill("SIGSTOP");
+    const askedAtMs = performance.now();
     expect(await one.confirm(idOf(c))).toEqual({ kind: "sole" });
+    expect(performance.now() - askedAtMs, "it does not wait for a node that hangs").toBeLessThan(400);
     expect(await one.confirm(idOf(b), idOf(c))).toMatchObject({
       kind: "refused",
       reason: expect.stringContaining(`could not be asked on ${idOf(b)}`),

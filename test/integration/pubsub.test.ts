@@ -550,6 +550,34 @@ async function caughtUp(client: RawClient, word: string): Promise<void> {
   }
 }
 
+describe("the channels by which proxies see each other", () => {
+  beforeEach(() => open());
+
+  it("are not for clients: nobody can pass for a proxy that promotes", async () => {
+    const mine = "__holdfast__:promoter:000000000000001-me";
+    const client = await stage.client();
+    const refused = /^ERR proxy: \w+: channels that begin with __holdfast__: are the proxies' own$/;
+    for (const command of [
+      ["SUBSCRIBE", mine],
+      ["subscribe", "news", mine],
+      ["PSUBSCRIBE", "__holdfast__:*"],
+      ["SSUBSCRIBE", mine],
+      ["PUBLISH", mine, "m"],
+      ["SPUBLISH", mine, "m"],
+    ] as const) {
+      expect(errorText(await client.command(...command)), command.join(" ")).toMatch(refused);
+    }
+    expect(await stage.master.cli("PUBSUB", "CHANNELS")).toEqual([]);
+    const unit = await client.pipeline([["MULTI"], ["PUBLISH", mine, "m"], ["EXEC"]]);
+    expect(errorText(unit[1])).toMatch(refused);
+    expect(errorText(unit[2])).toMatch(/^EXECABORT /);
+    expect(await client.command("PUBLISH", "__holdfast:other", "m")).toBe(0);
+    expect(await client.command("SUBSCRIBE", "news")).toEqual(["subscribe", "news", 1]);
+    expect(errorText(await client.command("SUBSCRIBE", mine))).toMatch(refused);
+    expect(await client.command("UNSUBSCRIBE", mine)).toEqual(["unsubscribe", mine, 1]);
+  });
+});
+
 describe("bounds", () => {
   it("24: limits.subscriptionBytes refuses by its name, counts, and leaves what there is", async () => {
     await open({ config: { limits: { subscriptionBytes: "1kb" } } });

@@ -350,7 +350,8 @@ describe("the master is back before it was replaced", () => {
     await setUp({ config: { failover: { ...FAILOVER, crashGrace: "5s", downAfter: "10s" } } });
     await withLoad();
     await load?.stop();
-    await stage.master.cli("SHUTDOWN", "SAVE").catch(() => undefined);
+    // One that is seen shutting down is replaced at once, without crashGrace.
+    await stage.master.cli("SHUTDOWN", "SAVE", "NOW").catch(() => undefined);
     await until(() => !stage.master.running, { what: "the end of the master" });
     await stage.untilCause("connection-lost");
     await stage.master.restart();

@@ -221,6 +221,71 @@ describe("commands.topology: pass", () => {
   });
 });
 
+describe("commands.topology: switchover", () => {
+  let switching: Stage;
+
+  beforeEach(async () => {
+    switching = await Stage.open({ replicas: 2, config: { commands: { topology: "switchover" } } });
+  });
+  afterEach(() => switching.close());
+
+  it("FAILOVER of a client is a planned switch, answered OK when it is done; nobody notices (36)", async () => {
+    const client = await switching.client();
+    const other = await switching.client();
+    const [b, c] = [switching.replica(0), switching.replica(1)];
+    const to = ["FAILOVER", "TO", "127.0.0.1", String(b.port), "TIMEOUT", "1500"];
+    expect(await client.pipeline([["SET", "k", "1"], to, ["INCR", "k"]])).toEqual(["OK", "OK", 2]);
+    expect((await switching.epoch()).master).toBe(b.address);
+    expect(await other.command("INCR", "k")).toBe(3);
+    expect(await client.command("failover")).toBe("OK");
+    expect((await switching.epoch()).master).not.toBe(b.address);
+    expect(await switching.number("uncertain")).toBe(0);
+    expect(await switching.proxy.metric("holdfast_switchovers_total")).toBe(2);
+    await c.kill();
+    const why = async () => errorText(await client.command("FAILOVER", "TO", "127.0.0.1", String(c.port)));
+    expect(await why()).toMatch(/^ERR proxy: .*cannot take over: .*; nothing was changed/);
+    expect(errorText(await client.command("FAILOVER", "TIMEOUT", "0"))).toMatch(/^ERR proxy: TIMEOUT takes/);
+  });
+
+  it("the rest is refused, with what to use instead (36)", async () => {
+    const client = await switching.client();
+    const refused: readonly (readonly [instead: string, command: [string, ...string[]]])[] = [
+      ["PROXY SWITCHOVER", ["FAILOVER", "ABORT"]],
+      ["PROXY SWITCHOVER", ["FAILOVER", "TO", "127.0.0.1", "1", "FORCE", "TIMEOUT", "100"]],
+      ["PROXY SWITCHOVER", ["FAILOVER", "TO", "127.0.0.1"]],
+      ["PROXY SWITCHOVER", ["REPLICAOF", "NO", "ONE"]],
+      ["PROXY SWITCHOVER", ["SLAVEOF", "NO", "ONE"]],
+      ["PROXY RESTARTABLE", ["SHUTDOWN"]],
+    ];
+    for (const [instead, command] of refused) {
+      const text = errorText(await client.command(...command));
+      expect(text).toMatch(
+        new RegExp(`^ERR proxy: ${command[0]} .*\\(commands\\.topology: switchover\\): use ${instead}, or`),
+      );
+    }
+    const unit = await client.pipeline([["MULTI"], ["FAILOVER"], ["EXEC"]]);
+    expect(errorText(unit[1])).toMatch(/^ERR proxy: FAILOVER .*PROXY SWITCHOVER/);
+    expect(errorText(unit[2])).toMatch(/^EXECABORT /);
+    expect(await switching.number("switches")).toBe(0);
+  });
+
+  it("only for whom the server lets run FAILOVER (36)", async () => {
+    const client = await userOn(switching, "plain", "+@all", "-failover");
+    expect(errorText(await client.command("FAILOVER"))).toMatch(/^NOPERM .*failover/);
+    expect(await switching.number("switches")).toBe(0);
+    const admin = await userOn(switching, "boss", "-@all", "+failover", "+multi");
+    expect(await admin.command("FAILOVER")).toBe("OK");
+    expect(await switching.number("switches")).toBe(1);
+  });
+
+  it("without a master it is refused at once: it waits for nobody (36)", async () => {
+    const client = await switching.client();
+    await switching.master.kill();
+    await switching.untilCause("connection-lost");
+    expect(errorText(await client.command("FAILOVER"))).toMatch(/^ERR proxy: FAILOVER is not held/);
+  });
+});
+
 describe("commands about the server", () => {
   /** Each with the class of rights it needs; none of them may run anywhere but on the master. */
   const COMMANDS = [

@@ -3,9 +3,8 @@
  * server's ACL must allow: it is asked each time, as the user, with a form of the command that does nothing.
  */
 import { arityFits, MASTER_READ } from "../../commands/command.ts";
-import { MINUS } from "../../resp/bytes.ts";
 import { encodeText, encodeValue, OK } from "../../resp/encode.ts";
-import type { Answer } from "../../routing/router.ts";
+import { mayQueue, toldBy, verdict } from "../permission.ts";
 import type { Session } from "../session.ts";
 import { BAD_NAME, follow, isPrintable } from "../settings.ts";
 import { caching, getRedir, tracking, trackingInfo } from "../tracking/tracking.ts";
@@ -224,19 +223,10 @@ function pause(session: Session, words: readonly string[], frame: Frame): boolea
   return say(session, OK);
 }
 
-/** It has no form that does nothing: it is queued, which the server allows or not, and never run. */
+/** It has no form that does nothing. */
 function unpause(session: Session, _words: readonly string[], frame: Frame): boolean {
-  const { router, profile, context } = session;
-  const ask = (): void => {
-    const isAsked = router.askQueued(profile, ["CLIENT", "UNPAUSE"], (told) =>
-      session.answered("permission", verdict(told, null)),
-    );
-    if (isAsked) return;
-    const refusal = router.noPrivateRoom();
-    session.answered("permission", refusal === null ? { kind: "nobody" } : { kind: "no", error: refusal });
-  };
-  if (toldBy(session, frame, ask) === null) return isDone(session);
-  context.pause.end();
+  if (!mayQueue(session, frame, ["CLIENT", "UNPAUSE"])) return isDone(session);
+  session.context.pause.end();
   return say(session, OK);
 }
 
@@ -303,31 +293,4 @@ function allowed(
       session.answered("permission", verdict(told, fault)),
     ),
   );
-}
-
-/** @param ask leads to `session.answered`. */
-function toldBy(session: Session, frame: Frame, ask: () => void): Buffer | null {
-  const answer = session.takeAnswer("permission");
-  if (answer === null) {
-    if (!session.isDrained()) return null;
-    session.block("answer");
-    ask();
-    return null;
-  }
-  switch (answer.kind) {
-    case "yes":
-      return answer.reply ?? null;
-    case "no":
-      session.say(answer.error);
-      return null;
-    case "nobody":
-      session.waitToAsk(frame.start);
-      return null;
-  }
-}
-
-function verdict(told: Buffer | null, fault: string | null): Answer {
-  if (told === null) return { kind: "nobody" };
-  const isFault = fault !== null && told.toString("latin1") === `-${fault}\r\n`;
-  return told[0] === MINUS && !isFault ? { kind: "no", error: told } : { kind: "yes", reply: told };
 }

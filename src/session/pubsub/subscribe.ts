@@ -1,6 +1,7 @@
 /** (P|S)SUBSCRIBE and (P|S)UNSUBSCRIBE, and what a subscriber may say in RESP2. */
 import { encodeError, encodeValue } from "../../resp/encode.ts";
 import { ChangedReply, type Rewrite } from "../../upstream/request.ts";
+import { isReserved, refuseReserved } from "../policy.ts";
 import type { Session } from "../session.ts";
 import { commandProblem } from "../transaction/transaction.ts";
 import { type Frame, isDone, say } from "../ways.ts";
@@ -55,6 +56,7 @@ function add(session: Session, frame: Frame, family: Family, names: readonly str
     session.waitToAsk(frame.start);
     return isDone(session);
   }
+  if (isReserved(names)) return refuseReserved(session, frame);
   const subscriptions = session.subscriptions ?? new Subscriptions(session);
   const most = session.context.limits.subscriptionBytes;
   if (subscriptions.bytes + subscriptions.costOf(family, names) > most) {
@@ -104,6 +106,12 @@ export function inSubscriberMode(session: Session, frame: Frame): boolean {
     session,
     encodeError(isExec ? `EXECABORT Transaction discarded because of: ${why}` : `ERR ${why}`),
   );
+}
+
+/** PUBLISH or SPUBLISH to a channel that is not for clients. */
+export function publishesReserved({ command, args }: Frame): boolean {
+  const publishes = command.name === "publish" || command.name === "spublish";
+  return publishes && isReserved([args[1]?.toString("latin1") ?? ""]);
 }
 
 /** PUBLISH, SPUBLISH and PUBSUB: what they count are clients, of which the server sees only connections. */

@@ -9,7 +9,8 @@ import { MAX_GIVEN } from "../calls/scripts.ts";
 import { MARK } from "../calls/waiting.ts";
 import { mayReplicate } from "../client/pause.ts";
 import type { Sending } from "../flight.ts";
-import { nameOf, refuseReplication, refusesTopology, refuseUnsafe } from "../policy.ts";
+import { nameOf, refuseReplication, refuseReserved, refusesTopology, refuseUnsafe } from "../policy.ts";
+import { publishesReserved } from "../pubsub/subscribe.ts";
 import type { Session } from "../session.ts";
 import { reset } from "../settings.ts";
 import {
@@ -66,8 +67,13 @@ function queue(session: Session, transaction: Transaction, frame: Frame): boolea
     return say(session, refusal);
   }
   switch (command.handler) {
-    case "none":
     case "counting":
+      if (publishesReserved(frame)) {
+        transaction.spoilt = true;
+        return refuseReserved(session, frame);
+      }
+      break;
+    case "none":
     case "info":
     case "function":
     case "blocking":

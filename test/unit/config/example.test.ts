@@ -73,6 +73,16 @@ describe("conf/holdfast.yaml", () => {
   });
 });
 
+describe("the short examples", () => {
+  it.each(["self", "sentinel"] as const)("conf/%s.yaml is valid and says who promotes", (mode) => {
+    const short = readFileSync(new URL(`../../../conf/${mode}.yaml`, import.meta.url), "utf8");
+    const result = loadConfig({ file: { name: `${mode}.yaml`, text: short }, env: {}, flags: {} });
+    if (!result.ok) throw new Error(result.report);
+    expect(result.config.failover.promote).toBe(mode);
+    expect(result.config.failover.stateFile).toBeDefined();
+  });
+});
+
 /** The comment lines right above a key, as one text. */
 function commentAbove(path: string): string {
   const [group = "", key = ""] = path.split(".");

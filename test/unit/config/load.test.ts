@@ -239,7 +239,7 @@ describe("the report", () => {
     ["listen: [{ adress: x }]", 'unknown key "adress"'],
     ["failover: { promote: me }", "allowed: never, sentinel, self"],
     ["inFlight: { onUnknown: retry }", "allowed: error, retry-idempotent, retry-all"],
-    ["commands: { topology: allow }", "not one of the allowed values; allowed: refuse, pass"],
+    ["commands: { topology: allow }", "not one of the allowed values; allowed: refuse, switchover, pass"],
     ["limits: { maxClients: 0 }", "0 is too small"],
     ["limits: { maxClients: 1.5 }", "1.5 is not a whole number"],
     ["limits: { idleTimeout: 10ms }", "10ms is too small; allowed: 0 \\(never\\) or 1s"],

@@ -48,6 +48,20 @@ describe("the log of the failover machine", () => {
     expect(lines.at(-1)).toBe("warn promotion-failed");
   });
 
+  it("says everything of two switches and two promotions in the same words", () => {
+    const { one, lines } = news();
+    for (let round = 0; round < 2; round++) {
+      one.tell("promoting", at("b"), "the master is crashed");
+      one.tell("promoted", at("b"), "");
+      one.tell("repointing", at("c"), "to follow b");
+      one.tell("repointed", at("c"), "it follows b");
+      one.tell("switchover-begun", at("a"), "from b via failover");
+      one.tell("switchover-done", at("a"), "from b via failover");
+    }
+    expect(lines.filter((line) => line.startsWith("debug"))).toEqual([]);
+    expect(lines).toHaveLength(12);
+  });
+
   it("forgets old words, so that it stays small", () => {
     const { one, lines } = news();
     for (let i = 0; i < 300; i++) one.tell("repointing", at("b"), `${i}`);
