@@ -11,7 +11,7 @@ import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { Chronicle, lineOf } from "./admin/chronicle.ts";
 import { AdminCommand } from "./admin/command.ts";
-import { Failovers } from "./admin/failovers.ts";
+import { doubtOf, Failovers, type SwitchNews } from "./admin/failovers.ts";
 import { Overview } from "./admin/overview.ts";
 import { packageVersion, parseCli } from "./cli.ts";
 import { systemClock } from "./clock.ts";
@@ -235,12 +235,16 @@ class Holdfast {
   private onSwitch(facts: SwitchFacts): void {
     this.keeper.remember();
     if (facts.from !== null) this.failover.switched(facts.lostBytes);
-    this.chronicle.switched(facts);
+    this.chronicle.switched(this.newsOf(facts));
   }
 
   private onReturn(facts: SwitchFacts): void {
     this.keeper.remember();
-    this.chronicle.returned(facts);
+    this.chronicle.returned(this.newsOf(facts));
+  }
+
+  private newsOf({ keptUntilMs, ...facts }: SwitchFacts): SwitchNews {
+    return { ...facts, doubt: doubtOf(keptUntilMs, this.clients.writersSince(keptUntilMs)) };
   }
 
   private onFacts(facts: NodeFacts): void {

@@ -47,8 +47,9 @@ export class Chronicle {
   /** The same node is the master again, with a new history. */
   returned(facts: SwitchNews): void {
     this.countLoss(facts);
-    const { to: master, reason, detail, lostBytes } = facts;
-    this.log.warn({ master, reason, detail, lostBytes }, "the master is back with a new history");
+    const { to: master, reason, detail, lostBytes, doubt } = facts;
+    const cost = { lostBytes, doubtMs: doubt.ms, doubtClients: doubt.clients };
+    this.log.warn({ master, reason, detail, ...cost }, "the master is back with a new history");
   }
 
   problem(
@@ -70,7 +71,7 @@ export class Chronicle {
 /** A finished record as one line of the log. */
 export function lineOf(record: FailoverRecord): object {
   const { atMs, epochNumber, from, to, reason, seenBy, detail } = record;
-  const { holdMs, sessionsHeld, uncertain, lostBytes } = record;
-  const cost = { holdMs, sessionsHeld, uncertain, lostBytes };
+  const { holdMs, sessionsHeld, uncertain, lostBytes, doubt } = record;
+  const cost = { holdMs, sessionsHeld, uncertain, lostBytes, doubtMs: doubt.ms, doubtClients: doubt.clients };
   return { at: new Date(atMs).toISOString(), epochNumber, from, to, reason, seenBy, detail, ...cost };
 }

@@ -22,6 +22,28 @@ export interface SwitchNews {
    * time.
    */
   readonly masterGoneAtMs: number | null;
+  readonly doubt: Doubt;
+}
+
+/**
+ * Writes that were answered and of which nothing proves that the new master has them: those since the last
+ * look at the former master that it is known to contain. They need not be lost.
+ */
+export interface Doubt {
+  /** Clients with such a write. */
+  readonly clients: number;
+  /** The time in which they were answered, ms; null = as long as the proxy knows the group. */
+  readonly ms: number | null;
+}
+
+/** @param keptUntilMs every write answered before it is in the new history. @param writers those since then. */
+export function doubtOf(
+  keptUntilMs: number,
+  writers: { readonly clients: number; readonly lastMs: number },
+): Doubt {
+  const { clients, lastMs } = writers;
+  if (clients === 0) return { clients, ms: 0 };
+  return { clients, ms: Number.isFinite(keptUntilMs) ? Math.round(lastMs - keptUntilMs) : null };
 }
 
 export interface FailoverRecord extends Omit<SwitchNews, "lostBytes"> {

@@ -110,6 +110,8 @@ export class Overview {
         sessionsHeld: record.sessionsHeld,
         uncertain: record.uncertain,
         lostBytes: record.lostBytes,
+        doubtMs: record.doubt.ms,
+        doubtClients: record.doubt.clients,
       })),
       problems: this.from.problems(),
     };
@@ -247,6 +249,8 @@ export class Overview {
           sessions_held: record.sessionsHeld,
           uncertain: record.uncertain,
           lost_bytes: record.lostBytes,
+          doubt_ms: record.doubt.ms,
+          doubt_clients: record.doubt.clients,
         }),
       )
       .reverse();

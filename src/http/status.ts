@@ -79,4 +79,7 @@ export interface FailoverStatus {
   readonly uncertain: number;
   /** null when not known. */
   readonly lostBytes: number | null;
+  /** Writes answered in the last so many ms before the switch are not proven to be in the new history. */
+  readonly doubtMs: number | null;
+  readonly doubtClients: number;
 }

@@ -107,6 +107,21 @@ export class Clients {
     return readings;
   }
 
+  /**
+   * How many clients were answered a write at or after `sinceMs` (monotonic), and when the last of them was;
+   * -Infinity = none.
+   */
+  writersSince(sinceMs: number): { readonly clients: number; readonly lastMs: number } {
+    let clients = 0;
+    let lastMs = Number.NEGATIVE_INFINITY;
+    for (const { flight } of this.sessions.values()) {
+      if (flight.lastWriteMs < sinceMs || flight.lastWriteMs === Number.NEGATIVE_INFINITY) continue;
+      clients++;
+      lastMs = Math.max(lastMs, flight.lastWriteMs);
+    }
+    return { clients, lastMs };
+  }
+
   /** What CLIENT PAUSE has stopped; null = nothing. */
   paused(): ReturnType<ClientPause["state"]> {
     return this.pause.state();

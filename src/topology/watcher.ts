@@ -71,6 +71,8 @@ export interface SwitchFacts {
   readonly detail: string;
   /** Bytes of the former history that did not survive; null = unknown. */
   readonly lostBytes: number | null;
+  /** Monotonic ms: every write answered before it is in the new history; -Infinity = nothing is proven. */
+  readonly keptUntilMs: number;
   /** Since when there was no master that could be written, wall-clock ms; null when there was one. */
   readonly masterGoneAtMs: number | null;
 }
@@ -526,7 +528,7 @@ export class Watcher {
     this.#publish(change?.keptUntilMs ?? null);
     if (change !== null && this.#state !== "closed") {
       const atMs = this.#clock.wallMs();
-      const { kind, keptUntilMs: _, ...facts } = change;
+      const { kind, ...facts } = change;
       const goneSinceMs = this.#heldSinceMs ?? change.goneSinceMs;
       const masterGoneAtMs = goneSinceMs === null ? null : atMs - (nowMs - goneSinceMs);
       const told: SwitchFacts = { ...facts, atMs, epochNumber: epoch.number, masterGoneAtMs };

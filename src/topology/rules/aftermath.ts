@@ -1,7 +1,7 @@
 /**
  * PURE. What a former master that lives on still adds to the history that was left: it answers writes until
- * the switch, and a little beyond it those that were on their way. All of that is lost, and only its own later
- * reports tell how much it is.
+ * the switch, and a little beyond it those that were on their way. All of that is lost, and only its own
+ * later reports tell how much it is.
  */
 
 import type { NodeId } from "../epoch.ts";
