@@ -36,7 +36,10 @@ export interface Doubt {
   readonly ms: number | null;
 }
 
-/** @param keptUntilMs every write answered before it is in the new history. @param writers those since then. */
+/**
+ * @param keptUntilMs every write answered before it is in the new history.
+ * @param writers those since then.
+ */
 export function doubtOf(
   keptUntilMs: number,
   writers: { readonly clients: number; readonly lastMs: number },
