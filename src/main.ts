@@ -199,6 +199,7 @@ class Holdfast {
       sentinels: () => this.sentinels?.view() ?? [],
       failovers: () => this.failovers.records,
       paused: () => this.clients.paused(),
+      isPromoter: () => this.failover.isPromoter,
       isStopping: () => this.stopping,
       uptimeSeconds: () => (systemClock.nowMs() - this.startedAtMs) / 1000,
     });

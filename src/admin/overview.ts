@@ -20,6 +20,8 @@ export interface OverviewSources {
   uptimeSeconds(): number;
   /** What CLIENT PAUSE has stopped; null = nothing. */
   paused(): { readonly level: "write" | "all"; readonly leftMs: number; readonly waiting: number } | null;
+  /** This proxy may replace a master that is gone. */
+  isPromoter(): boolean;
   /** It was told to end and lets the clients have their replies. */
   isStopping(): boolean;
 }
@@ -160,6 +162,7 @@ export class Overview {
       resent_writes: view.counters.resentWrites ?? 0,
       resent_unknown: view.counters.resentUnknown ?? 0,
       switches: this.from.counters.switches,
+      promoter: this.from.isPromoter() ? 1 : 0,
       ...this.sentinelFields(),
       problems: view.problems,
     });

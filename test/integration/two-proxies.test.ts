@@ -133,6 +133,7 @@ describe("two proxies that may promote", () => {
     );
     expect((await second.proxy.http("/readyz")).status).toBe(200);
     expect((await status(second)).writable).toBe(1);
+    expect([(await status(first)).promoter, (await status(second)).promoter]).toEqual([1, 0]);
     expect(await first.proxy.metric("holdfast_promoter")).toBe(1);
     expect(await second.proxy.metric("holdfast_promoter")).toBe(0);
 
