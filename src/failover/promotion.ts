@@ -66,7 +66,9 @@ function considerPromotion(draft: Draft, outage: Outage): void {
   if (draft.nowMs < atMs) {
     draft.wake(isAbsent && draft.nowMs < atMs - ASK_BEFORE_MS ? atMs - ASK_BEFORE_MS : atMs);
     const isHeard = isAbsent && hearsayAtMs(group, outage) > outage.noticedAtMs;
-    return report(draft, isHeard ? heardElsewhere(outage.master) : null);
+    // At the first look a replica may only be late.
+    const isAlone = isAbsent && outage.aloneAtMs === draft.nowMs && outage.noticedAtMs < draft.nowMs;
+    return report(draft, isHeard ? heardElsewhere(outage.master) : isAlone ? NOBODY_ANSWERS : null);
   }
   if (isAsking) return;
   const choice = chooseNow(draft, outage);
@@ -204,6 +206,10 @@ function lastingRefusal(draft: Draft): Obstacle | null {
   draft.wake(atMs);
   return null;
 }
+
+const NOBODY_ANSWERS: Obstacle = {
+  ...{ kind: "no-candidate", node: null, detail: "no other node answers either" },
+};
 
 function heardElsewhere(master: NodeId): Obstacle {
   const detail = "it is silent here, but a replica hears from it: it is not replaced";

@@ -119,6 +119,20 @@ describe("a master that crashed", () => {
     expect([play.confirmed(1_285).allRuns, play.phase]).toEqual([[], "none"]);
   });
 
+  it("is not replaced by the word of a proxy that reaches nobody, which is said", () => {
+    const play = crash();
+    const nobody = (nowMs: number) => crashed(nowMs).map((one) => lost(one, "unreachable"));
+    for (let nowMs = 1_300; nowMs < 9_000; nowMs += 100) play.see(nowMs, nobody(nowMs - 5), HELD);
+    expect([play.allRuns, play.obstacles]).toEqual([[], ["no-candidate"]]);
+    // Back among the others: from now on the time counts.
+    play.see(
+      9_000,
+      crashed(8_995).map((one, index) => (index === 0 ? lost(one, "silent") : one)),
+      HELD,
+    );
+    expect(play.allRuns).toEqual([]);
+  });
+
   it("is waited for when the most advanced one is lost at the last moment; then the other one is taken", () => {
     const play = crash().see(1_280, crashed(1_275), HELD);
     const see = (nowMs: number): void => {
