@@ -384,7 +384,7 @@ export class Flight implements RequestOwner {
       const reply = isUnknown ? this.uncertain() : Buffer.from(buf.subarray(start, end));
       if (request.kind === WRITE) {
         this.wrote(nowMs);
-        this.passOver(request.order);
+        if (!isRefusal(buf, start, end)) this.passOver(request.order);
       }
       this.answerWith(request, request.rewrite === null ? reply : request.rewrite.replyFor(reply));
       this.host.onProgress();

@@ -136,6 +136,21 @@ describe("NOREPLICAS of a new master (10)", () => {
     expect(node.received("SET").map((args) => args[1])).toEqual(["first", "second"]);
   });
 
+  it("waits where what stands behind it was refused, too, for another reason", async () => {
+    let refusals = 2;
+    node.handler = ({ name, args }) => {
+      if (name !== "SET") return undefined;
+      if (args[1] === "second") return resp.error("OOM command not allowed when used memory > 'maxmemory'.");
+      return refusals-- > 0 ? resp.error(NOREPLICAS) : undefined;
+    };
+    const [first, second] = await client.pipeline([
+      ["SET", "first", "1"],
+      ["SET", "second", "2"],
+    ]);
+    expect([first, errorText(second as Reply)]).toEqual(["OK", expect.stringMatching(/^OOM /)]);
+    expect(node.received("SET").map((args) => args[1])).toEqual(["first", "second", "first", "first"]);
+  });
+
   it("waits where nothing ran behind it, and keeps what follows in order", async () => {
     let refusals = 3;
     node.handler = ({ name }) => (name === "SET" && refusals-- > 0 ? resp.error(NOREPLICAS) : undefined);
