@@ -76,6 +76,55 @@ function areIdempotent(name: string, args: readonly Buffer[]): boolean {
   }
 }
 
+interface Words {
+  readonly command: { readonly name: string; readonly idempotence: Idempotence };
+  readonly args: readonly Buffer[];
+}
+
+/**
+ * Whether writes leave the same behind when all of them run, and then all of them once more. Each of them
+ * alone must, and what one of them looks at must not be written by one behind it: EXPIRE k 10, HSET k f v
+ * gives a new hash no time to live the first time.
+ */
+export function areIdempotentTogether(writes: Iterable<Words>): boolean {
+  const seen = new Set<string>();
+  for (const { command, args } of writes) {
+    if (!isIdempotent(command, () => args)) return false;
+    // All words count as what it writes: one too many is no harm.
+    if (seen.size > 0 && args.some((arg, i) => i > 0 && seen.has(arg.toString("latin1", 0, MAX_KEY)))) {
+      return false;
+    }
+    for (const key of lookedAt(command.name, args)) {
+      if (key.length > MAX_KEY) return false;
+      seen.add(key.toString("latin1"));
+    }
+  }
+  return true;
+}
+
+/** Longest key that is remembered, bytes. */
+const MAX_KEY = 1024;
+
+/** Words among which are all the keys whose content decides what a command does. */
+function lookedAt(name: string, args: readonly Buffer[]): readonly Buffer[] {
+  if (STORES.has(name)) return args.slice(2);
+  switch (name) {
+    case "expire":
+    case "pexpire":
+    case "expireat":
+    case "pexpireat":
+    case "lset":
+    case "ltrim":
+      return args.slice(1, 2);
+    case "pfmerge":
+      return args.slice(2);
+    case "bitop":
+      return args.slice(3);
+    default:
+      return [];
+  }
+}
+
 /** Options that come before the scores. */
 const SET_OPTIONS: ReadonlySet<string> = new Set(["NX", "XX", "GT", "LT", "CH", "INCR"]);
 

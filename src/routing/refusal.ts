@@ -48,6 +48,26 @@ export function notRunCause(buf: Buffer, start: number, end: number): NotRunCaus
   return null;
 }
 
+/**
+ * First words of the errors that a server gives before it runs anything (server.c, processCommand; eval.c for
+ * the last): they say nothing of a run before.
+ */
+const REFUSALS: ReadonlySet<string> = new Set([
+  ...["READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS", "MISCONF", "OOM", "BUSY", "NOAUTH", "NOPERM"],
+  ...["EXECABORT", "NOSCRIPT"],
+]);
+
+const LONGEST_WORD = 12;
+
+/** Whether an error reply says that this time nothing ran; a script's own may claim it, too. */
+export function isRefusal(buf: Buffer, start: number, end: number): boolean {
+  if (buf[start] !== MINUS) return false;
+  const [word = ""] = buf
+    .toString("latin1", start + 1, Math.min(end, start + LONGEST_WORD))
+    .split(/[ \r]/, 1);
+  return REFUSALS.has(word);
+}
+
 /** EXEC's own check wraps the error: "EXECABORT Transaction discarded because of: READONLY …" (multi.c). */
 function execAbortCause(text: string): NotRunCause | null {
   const wrapped = text.slice(EXECABORT.length);

@@ -174,7 +174,8 @@ export class Router implements LaneKeeper {
     const before = this.epoch;
     if (keptUntilMs !== null) this.doubts.add(keptUntilMs, this.nowMs());
     this.epoch = epoch;
-    if (epoch.master !== before.master || epoch.history?.replid !== before.history?.replid) {
+    const isOther = epoch.master !== before.master || epoch.history?.replid !== before.history?.replid;
+    if (isOther) {
       this.severed.clear();
       const { failover, hold } = this.config;
       this.settledAtMs = this.nowMs() + Math.min(failover.settleTime, hold.maxTime);
@@ -182,7 +183,8 @@ export class Router implements LaneKeeper {
     this.writable = epoch.holdCause === null && epoch.master !== null;
     this.noteStop(before, epoch);
     const gone = this.updateTargets(before, epoch);
-    if (epoch.number !== before.number) this.leaveMaster(before);
+    // Also the same node with another history: a connection is known by the history that it was opened for.
+    if (isOther || epoch.number !== before.number) this.leaveMaster(before);
     else if (epoch.holdCause !== before.holdCause && epoch.master !== null && isStuck(epoch)) {
       gone.push(epoch.master);
     }

@@ -18,7 +18,7 @@ import {
   type RequestClass,
   type RequestEvent,
 } from "../routing/outcome.ts";
-import { isOwnError, isRefusedTooOften, notRunCause, refusalCause } from "../routing/refusal.ts";
+import { isOwnError, isRefusal, isRefusedTooOften, notRunCause, refusalCause } from "../routing/refusal.ts";
 import type { Router } from "../routing/router.ts";
 import { Chunk, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
@@ -378,11 +378,13 @@ export class Flight implements RequestOwner {
       if (first !== undefined && first.order < request.order && request.kind !== WRITE)
         return this.keep(request);
       if (buf[start] === MINUS) request.undo?.();
-      const isUnknown = cause !== null && this.outcomeOf(request, "refused-too-often") === "uncertain";
+      // What is refused now may have run the first time.
+      const isRefused = cause !== null || (request.mayHaveRun && isRefusal(buf, start, end));
+      const isUnknown = isRefused && this.outcomeOf(request, "refused-too-often") === "uncertain";
       const reply = isUnknown ? this.uncertain() : Buffer.from(buf.subarray(start, end));
       if (request.kind === WRITE) {
         this.wrote(nowMs);
-        this.passOver(request.order);
+        if (!isRefusal(buf, start, end)) this.passOver(request.order);
       }
       this.answerWith(request, request.rewrite === null ? reply : request.rewrite.replyFor(reply));
       this.host.onProgress();

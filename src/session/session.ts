@@ -526,6 +526,8 @@ export class Session
       if (this.privateLane === null)
         return this.restoreTimer === null && tracking === null ? "no-room" : "no-master";
     }
+    // Nor is a master that is not to be written, or that is to be drained, given more through this one.
+    if (!this.router.writable) return "no-master";
     // What is read before the server tracks nobody would tell to forget.
     if (tracking !== null && tracking.lane !== this.privateLane) return "no-master";
     return this.mayUse(this.privateLane) ? this.privateLane : "blocked";

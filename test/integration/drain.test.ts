@@ -98,6 +98,27 @@ it("who waits on the server, listens or does nothing is not waited for (P)", asy
   expect(await pop).toEqual(["queue", "x"]);
 });
 
+it("who has a connection of his own gets nothing more through it while writes are held (P, 11, 28)", async () => {
+  const [watching, popping] = [await connected(), await connected()];
+  const tracking = await plane.client(3);
+  await master.cli("RPUSH", "queue", "x");
+  await watching.command("WATCH", "w");
+  await tracking.command("CLIENT", "TRACKING", "ON");
+  await popping.command("WATCH", "w");
+  hold();
+  const writes = [watching, tracking].map((client) => client.command("INCR", "n"));
+  const exec = watching.pipeline([["MULTI"], ["INCR", "n"], ["EXEC"]]);
+  const pop = popping.command("BLPOP", "queue", "0");
+  await within(drained(), 1_000, "being drained");
+  await notYet(Promise.race([...writes, exec, pop]));
+  expect(await master.cli("GET", "n")).toBeNull();
+  plane.publish(master.address, null, 1, replid);
+  await Promise.all(writes);
+  expect((await exec)[2], "the keys are watched still, and nobody touched them").toHaveLength(1);
+  expect(await pop).toEqual(["queue", "x"]);
+  expect(await master.cli("GET", "n"), "each of them has run once").toBe("3");
+});
+
 it("it is told at once where there is nothing, but not before the call returns, and not once taken back (P)", async () => {
   const calls: string[] = [];
   plane.router.whenMasterDrained(() => calls.push("kept"));

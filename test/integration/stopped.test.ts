@@ -81,6 +81,40 @@ describe("a write that the master was sent and did not answer before it ended (5
   });
 });
 
+it.each([
+  NOREPLICAS,
+  "OOM command not allowed when used memory > 'maxmemory'.",
+  "NOPERM this user has no permissions to run the 'incr' command",
+])(
+  "a write that was lost and sent again is UNCERTAIN when the new master refuses it: %s (14)",
+  async (error) => {
+    const own = new DataPlane({ inFlight: { onUnknown: "retry-all" }, failover: { settleTime: 0 } });
+    const next = await startFakeNode(({ name }) => (name === "INCR" ? resp.error(error) : undefined));
+    try {
+      await own.start();
+      own.publish(node.address);
+      const writer = await own.client();
+      node.handler = ({ name, connection }) => {
+        if (name !== "INCR") return undefined;
+        own.publish(node.address, "connection-lost");
+        connection.socket.end();
+        return SILENT;
+      };
+      const reply = writer.command("INCR", "n");
+      await until(() => own.evidence.length > 0, { what: "the end being seen" });
+      next.info.set("master_replid", "b".repeat(40));
+      own.publish(next.address, null, 2, "b".repeat(40));
+      expect(errorText(await within(reply, 1_000, "its answer"))).toMatch(UNCERTAIN);
+      expect(errorText(await writer.command("INCR", "n")), "what was not lost gets the error").toBe(error);
+      expect(own.counters).toMatchObject({ uncertain: 1, resentUnknown: 1 });
+      expect(own.faults).toEqual([]);
+    } finally {
+      own.close();
+      await next.close();
+    }
+  },
+);
+
 describe("NOREPLICAS of a new master (10)", () => {
   it("is the answer where a later write of the pipeline ran: nothing runs behind it", async () => {
     node.handler = ({ name, args }) => {
@@ -100,6 +134,21 @@ describe("NOREPLICAS of a new master (10)", () => {
       "x",
     ]);
     expect(node.received("SET").map((args) => args[1])).toEqual(["first", "second"]);
+  });
+
+  it("waits where what stands behind it was refused, too, for another reason", async () => {
+    let refusals = 2;
+    node.handler = ({ name, args }) => {
+      if (name !== "SET") return undefined;
+      if (args[1] === "second") return resp.error("OOM command not allowed when used memory > 'maxmemory'.");
+      return refusals-- > 0 ? resp.error(NOREPLICAS) : undefined;
+    };
+    const [first, second] = await client.pipeline([
+      ["SET", "first", "1"],
+      ["SET", "second", "2"],
+    ]);
+    expect([first, errorText(second as Reply)]).toEqual(["OK", expect.stringMatching(/^OOM /)]);
+    expect(node.received("SET").map((args) => args[1])).toEqual(["first", "second", "first", "first"]);
   });
 
   it("waits where nothing ran behind it, and keeps what follows in order", async () => {

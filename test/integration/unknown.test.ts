@@ -210,6 +210,23 @@ describe("a write held back in a lost connection to a master that lives on (12, 
     expect(await stage.number("epoch")).toBe(1);
   });
 
+  it("nor when the master has changed its replication id since the connection was opened", async () => {
+    const client = await behindLink({}, { redis: { args: ["--enable-debug-command", "yes"] } });
+    const before = (await stage.epoch()).replid;
+    expect(await stage.master.cli("DEBUG", "CHANGE-REPL-ID")).toBe("OK");
+    const isKnown = async () => {
+      const { replid, hold_cause } = await stage.epoch();
+      return replid !== before && hold_cause === null;
+    };
+    await until(isKnown, { what: "the new id being known" });
+    expect(await client.command("SET", "k", "through it")).toBe("OK");
+    link?.stallNewest();
+    expect(short(await client.command("SET", "k", "held back"))).toBe(UNCERTAIN);
+    expect(await client.command("SET", "k", "next")).toBe("OK");
+    await letThrough();
+    expect(await stage.master.cli("GET", "k")).toBe("next");
+  });
+
   it("runs late where the user may not end connections: so the test above can fail", async () => {
     const client = await behindLink();
     await stage.master.cli("ACL", "SETUSER", "default", "-client|kill");

@@ -111,7 +111,7 @@ export function inSubscriberMode(session: Session, frame: Frame): boolean {
 /** PUBLISH or SPUBLISH to a channel that is not for clients. */
 export function publishesReserved({ command, args }: Frame): boolean {
   const publishes = command.name === "publish" || command.name === "spublish";
-  return publishes && isReserved([args[1]?.toString("latin1") ?? ""]);
+  return publishes && isReserved([args[1]?.toString("latin1", 0, 16) ?? ""]);
 }
 
 /** PUBLISH, SPUBLISH and PUBSUB: what they count are clients, of which the server sees only connections. */

@@ -1,5 +1,5 @@
 import { arityFits, type Command, isRepeatable } from "../../commands/command.ts";
-import { isIdempotent } from "../../commands/idempotence.ts";
+import { areIdempotentTogether } from "../../commands/idempotence.ts";
 import { requestArgs } from "../../resp/args.ts";
 import { encodeError, encodeRequest } from "../../resp/encode.ts";
 import { type Step, StepsCall } from "./steps.ts";
@@ -40,11 +40,16 @@ export class Transaction {
   /** Whether all it does leaves the same behind when it is done twice. */
   get isIdempotent(): boolean {
     if (this.steps !== null || this.before.length > 0) return false;
-    return this.frames.every((frame, i) => {
+    return areIdempotentTogether(this.writes());
+  }
+
+  private *writes(): Iterable<{ command: Command; args: readonly Buffer[] }> {
+    for (const [i, frame] of this.frames.entries()) {
       const command = this.commands[i];
-      if (command === undefined) return false;
-      return isRepeatable(command.plainKind) || isIdempotent(command, () => requestArgs(frame, 0));
-    });
+      if (command !== undefined && !isRepeatable(command.plainKind)) {
+        yield { command, args: requestArgs(frame, 0) };
+      }
+    }
   }
 
   /** Commands queued. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { isIdempotent } from "../../../src/commands/idempotence.ts";
+import { areIdempotentTogether, isIdempotent } from "../../../src/commands/idempotence.ts";
 import { CommandTable } from "../../../src/commands/table.ts";
 
 const table = new CommandTable();
@@ -45,4 +45,37 @@ describe("a write that may not", () => {
   ])("%s", (text) => {
     expect(ask(text)).toBe(false);
   });
+});
+
+describe("writes that run as one unit, and once more as one (14, 19)", () => {
+  const together = (text: string): boolean =>
+    areIdempotentTogether(
+      text.split("; ").map((line) => {
+        const args = line.split(" ").map((word) => Buffer.from(word));
+        const name = args[0] ?? Buffer.alloc(0);
+        return { command: table.lookup(name, 0, name.length), args };
+      }),
+    );
+
+  it.each([
+    ...["SET a 1; HSET h f v", "HSET k f v; EXPIRE k 10", "HSET a f v; EXPIRE a 9; HSET b f v; EXPIRE b 9"],
+    ...[
+      "DEL k; SADD k a b",
+      "SADD s x; SUNIONSTORE d s t; EXPIRE d 10",
+      "ZADD z 1 a; ZREMRANGEBYSCORE z 0 1",
+    ],
+    ...["BITOP OR d a b; SET c 1", "PFADD q x; PFMERGE p q"],
+  ])("leave the same behind: %s", (text) => expect(together(text)).toBe(true));
+
+  it.each([
+    // A key that was not there gets a time to live the second time.
+    "EXPIRE k 10; HSET k f v",
+    "SUNIONSTORE d s t; SADD s x",
+    "BITOP OR d a b; MSET c 1 b 2",
+    "PFMERGE p q; PFADD q x",
+    "LSET l 0 a; LTRIM l -2 -1",
+    "EXPIRE k 10; UNLINK a k",
+    `EXPIRE ${"k".repeat(1025)} 10; SET a 1`,
+    "SET a 1; INCR n",
+  ])("may not: %s", (text) => expect(together(text)).toBe(false));
 });

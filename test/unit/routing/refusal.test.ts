@@ -4,6 +4,7 @@ import { CommandTable } from "../../../src/commands/table.ts";
 import {
   isOwnError,
   isPreviousErrors,
+  isRefusal,
   isRefusedTooOften,
   notRunCause,
   refusalCause,
@@ -52,6 +53,21 @@ const TEXTS: readonly (readonly [NotRunCause, string])[] = [
 
 const EXECABORT = "-EXECABORT Transaction discarded because of";
 const PREVIOUS = `${EXECABORT} previous errors.\r\n`;
+
+describe("an error by which a server refuses a command before it runs anything (14)", () => {
+  const asked = (text: string): boolean => isRefusal(Buffer.from(`+OK\r\n${text}`), 5, 5 + text.length);
+
+  it.each([
+    ...["-NOREPLICAS Not enough good replicas to write.\r\n", "-NOAUTH Authentication required.\r\n"],
+    ...["-OOM command not allowed when used memory > 'maxmemory'.\r\n", "-MISCONF x\r\n", "-NOPERM x\r\n"],
+    ...["-BUSY x\r\n", "-EXECABORT x\r\n", "-NOSCRIPT No matching script.\r\n", "-READONLY\r\n"],
+  ])("%j", (text) => expect(asked(text)).toBe(true));
+
+  it.each([
+    ...["-WRONGTYPE Operation against a key\r\n", "-ERR x\r\n", "+OOM x\r\n", "-BUSYGROUP x\r\n", "-\r\n"],
+    ...["-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n", "-BUSYKEY Target key name already exists.\r\n"],
+  ])("not %j", (text) => expect(asked(text)).toBe(false));
+});
 
 describe("an error reply that says the request did not run", () => {
   it.each(TEXTS)("is read as %s: %s", (expected, text) => {
