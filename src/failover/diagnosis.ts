@@ -111,14 +111,16 @@ function isLinkless(group: GroupSight, outage: Outage | null): boolean {
 
 /**
  * Replicas that answer and name the epoch's master as theirs; those of our history, too, that name an address
- * which is none of the known ones: it may be the master's, behind a translation of addresses.
+ * at which we never met anybody: it may be the master's, behind a translation of addresses.
  */
 export function followersOf(group: GroupSight): readonly { readonly report: NodeReport }[] {
   const { master, nodes } = group;
   return nodes.flatMap(({ contact, report }) => {
     if (contact !== "answering" || report === null || report.role !== "replica") return [];
     const followed = followedBy(group, report);
-    const isUnknown = !nodes.some(({ id }) => id === followed) && report.replid === master?.replid;
+    // The address itself is among the nodes: what a member names is watched.
+    const isMet = nodes.some((node) => node.id === followed && node.report !== null);
+    const isUnknown = !isMet && report.replid === master?.replid;
     return followed === master?.id || isUnknown ? [{ report }] : [];
   });
 }

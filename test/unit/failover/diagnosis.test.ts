@@ -47,6 +47,17 @@ describe("what is wrong with a master", () => {
     ["it loads (as an error)", [gone("loading"), linkDown("b")], "loading", "absent"],
     ["it loads (by its word)", [masterAt("a", 5_100, { loading: true })], "loading", "absent"],
     ["it refuses and nobody has a link", [gone("unreachable"), linkDown("b")], "connection-lost", "crashed"],
+    [
+      "it refuses, and a replica has a link to an address where we never met anybody",
+      [
+        gone("unreachable"),
+        linkDown("b"),
+        replicaAt("c", 5_100, { of: "z" }),
+        unanswered("z", "unreachable"),
+      ],
+      "connection-lost",
+      "absent",
+    ],
     ["it refuses and nobody else can be asked", [gone("unreachable")], "connection-lost", "absent"],
     [
       "it refuses and one of two has a link",
@@ -149,6 +160,17 @@ describe("when a master counts as gone", () => {
     [
       "what a replica of our history hears counts, also under an address that is not known",
       [gone("silent"), replicaAt("b", 6_000, { of: "z", heardSecondsAgo: 0 })],
+      "silent",
+      {},
+      8_000,
+    ],
+    [
+      "what a replica of our history hears counts, also under one that is watched and was never met",
+      [
+        gone("silent"),
+        unanswered("z", "unreachable"),
+        replicaAt("b", 6_000, { of: "z", heardSecondsAgo: 0 }),
+      ],
       "silent",
       {},
       8_000,
