@@ -63,6 +63,8 @@ export function diagnose(group: GroupSight, outage: Outage | null): Condition {
   if (epoch.holdCause === null) return "well";
   // Several claim to be master: one more would not help.
   if (epoch.holdCause === "no-common-truth") return "unclear";
+  // Its address leads elsewhere now (a name, a moved IP): it lives, and takes what others write to it.
+  if (isElsewhere(group)) return "unclear";
   const view = group.nodes.find(({ id }) => id === master.id);
   if (view === undefined) return "absent";
   switch (view.contact) {
@@ -81,6 +83,18 @@ export function diagnose(group: GroupSight, outage: Outage | null): Condition {
     case "answering":
       return conditionOf(view, group);
   }
+}
+
+/** The very process of the master answers, as a master, at another address. */
+function isElsewhere({ master, nodes }: GroupSight): boolean {
+  return nodes.some(
+    ({ id, contact, report }) =>
+      id !== master?.id &&
+      contact === "answering" &&
+      report?.role === "master" &&
+      report.runId === master?.runId &&
+      report.replid === master.replid,
+  );
 }
 
 /** It answers, and still it is not the master that may be written. */

@@ -43,6 +43,12 @@ describe("what is wrong with a master", () => {
     ["its connection was cut, dialling tells more", [gone("closed"), linkDown("b")], "silent", "unclear"],
     ["it does not let us in", [gone("no-access"), linkDown("b")], "silent", "unclear"],
     ["it talks nonsense", [gone("nonsense"), linkDown("b")], "silent", "unclear"],
+    [
+      "its address leads to a replica now, and it answers at another one",
+      [replicaAt("a", 5_100, { run: "b", of: "z" }), masterAt("z", 5_100, { run: "a" })],
+      "role-changed",
+      "unclear",
+    ],
     ["it is silent", [gone("silent"), linkDown("b")], "silent", "absent"],
     ["it loads (as an error)", [gone("loading"), linkDown("b")], "loading", "absent"],
     ["it loads (by its word)", [masterAt("a", 5_100, { loading: true })], "loading", "absent"],
