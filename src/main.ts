@@ -144,10 +144,13 @@ class Holdfast {
   }
 
   private buildFailover(): FailoverControl {
-    const { failover, listen, probe, upstream } = this.config;
+    const { failover, listen, probe, sentinel, upstream } = this.config;
+    // What FAILOVER did behind Sentinel's back, Sentinel would take for an outage and fail over once more.
+    const isSentinels = failover.promote === "never" && sentinel.nodes.length > 0;
     const news = new FailoverNews(this.log, this.counters, systemClock.nowMs);
     return new FailoverControl({
-      ...{ mode: failover.promote, downAfterMs: failover.downAfter, crashGraceMs: failover.crashGrace },
+      mode: isSentinels ? "sentinel" : failover.promote,
+      ...{ downAfterMs: failover.downAfter, crashGraceMs: failover.crashGrace },
       ...{ commandTimeoutMs: probe.timeout, username: upstream.username, password: upstream.password },
       clock: systemClock,
       watcher: this.watcher,
