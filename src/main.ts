@@ -19,6 +19,7 @@ import { CommandTable } from "./commands/table.ts";
 import { addressOf } from "./config/address.ts";
 import type { NamedFiles } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
+import { tolerableMs } from "./failover/candidate.ts";
 import { FailoverControl } from "./failover/control.ts";
 import { Keeper } from "./failover/keeper.ts";
 import type { CommandResult } from "./failover/model.ts";
@@ -114,12 +115,13 @@ class Holdfast {
   }
 
   private buildWatcher(): Watcher {
-    const { nodes, probe, reads, upstream } = this.config;
+    const { failover, nodes, probe, reads, upstream } = this.config;
     const options = {
       seeds: nodes,
       intervalMs: probe.interval,
       timeoutMs: probe.timeout,
       maxLagMs: reads.maxLag,
+      rememberMs: 2 * tolerableMs(failover.downAfter),
       belief: this.keeper.belief,
     };
     const callbacks = {
@@ -142,10 +144,13 @@ class Holdfast {
   }
 
   private buildFailover(): FailoverControl {
-    const { failover, listen, probe, upstream } = this.config;
+    const { failover, listen, probe, sentinel, upstream } = this.config;
+    // What FAILOVER did behind Sentinel's back, Sentinel would take for an outage and fail over once more.
+    const isSentinels = failover.promote === "never" && sentinel.nodes.length > 0;
     const news = new FailoverNews(this.log, this.counters, systemClock.nowMs);
     return new FailoverControl({
-      ...{ mode: failover.promote, downAfterMs: failover.downAfter, crashGraceMs: failover.crashGrace },
+      mode: isSentinels ? "sentinel" : failover.promote,
+      ...{ downAfterMs: failover.downAfter, crashGraceMs: failover.crashGrace },
       ...{ commandTimeoutMs: probe.timeout, username: upstream.username, password: upstream.password },
       clock: systemClock,
       watcher: this.watcher,

@@ -29,6 +29,7 @@ export function crossCheck(config: Config): Finding[] {
     ...nodesAreNotOurselves(config),
     ...sentinelIsWhole(config),
     ...sentinelCanPromote(config),
+    ...onlyOnePromotes(config),
     ...sentinelLogsIn(config),
     ...sentinelsDiffer(config),
   ];
@@ -169,6 +170,13 @@ function sentinelCanPromote({ failover, sentinel }: Config): Finding[] {
       problem: "sentinel needs sentinel.name and sentinel.nodes",
     },
   ];
+}
+
+/** Each would promote another node, and make the other's follow it. */
+function onlyOnePromotes({ failover, sentinel }: Config): Finding[] {
+  if (failover.promote !== "self" || sentinel.nodes.length === 0) return [];
+  const problem = "self and Sentinel would both promote: sentinel, or no sentinel.nodes";
+  return [{ settings: ["failover.promote", "sentinel.nodes"], problem }];
 }
 
 function sentinelLogsIn({ sentinel }: Config): Finding[] {

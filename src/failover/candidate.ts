@@ -10,6 +10,7 @@
 import type { NodeId } from "../topology/epoch.ts";
 import type { NodeReport } from "../topology/report.ts";
 import type { MasterBelief, NodeView } from "../topology/rules/model.ts";
+import { behindForMs } from "../topology/rules/samples.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 
 export type Unfit =
@@ -20,6 +21,23 @@ export type Unfit =
   | "loading"
   | "syncing"
   | "never-promote"; // its priority is 0
+
+/** How far behind a replica may be: what one beyond it lacks is worth a person's look. */
+export interface Bounds {
+  /** It may have lacked something for so long before the master went, ms. */
+  readonly behindMs: number;
+  /** Monotonic ms until which the master is known to have been well; null = we never met it. */
+  readonly wellUntilMs: number | null;
+}
+
+const NO_BOUNDS: Bounds = { behindMs: Number.POSITIVE_INFINITY, wellUntilMs: null };
+
+/** As Sentinel has it (sentinel.c, sentinelSelectSlave): ten times the patience; at least so long, ms. */
+const BEHIND_LEAST_MS = 10_000;
+
+export function tolerableMs(downAfterMs: number): number {
+  return Math.max(10 * downAfterMs, BEHIND_LEAST_MS);
+}
 
 /** Why a node may not become the master; null = it may. */
 export function unfitness(view: NodeView, master: MasterBelief): Unfit | null {
@@ -42,6 +60,7 @@ export type Choice =
  * The replica to promote for a master that is gone.
  * @param since reports sent before this monotonic time, ms, say nothing of how far a replica got.
  * @param excluded nodes that are not to be tried (now).
+ * @param bounds what a replica may lack.
  * @param mayWait false = it took long enough: who has not reported is left out, who has not applied counts
  *   with what it has applied.
  */
@@ -50,6 +69,7 @@ export function chooseCandidate(
   since: number,
   excluded: ReadonlySet<NodeId>,
   mayWait = true,
+  bounds: Bounds = NO_BOUNDS,
 ): Choice {
   const { master } = group;
   if (master === null) return { kind: "nobody", reasons: "no master has been found yet" };
@@ -60,8 +80,9 @@ export function chooseCandidate(
     const why = unfitness(view, master);
     if (why !== null) reasons.push(`${view.id}: ${why}`);
     else if (excluded.has(view.id)) reasons.push(`${view.id}: could not be promoted`);
-    else if (view.report !== null && view.report.sentAtMs >= since) fit.push(view.report);
-    else isWaiting = true;
+    else if (view.report === null || view.report.sentAtMs < since) isWaiting = true;
+    else if (isLeftBehind(view.report, master, bounds)) reasons.push(`${view.id}: too far behind`);
+    else fit.push(view.report);
   }
   const [best] = fit.sort(mayWait ? byFitness : byApplied);
   if (isWaiting && (mayWait || best === undefined)) return { kind: "wait" };
@@ -71,6 +92,21 @@ export function chooseCandidate(
   return mayWait && best.appliedOffset < best.receivedOffset
     ? { kind: "wait" }
     : { kind: "take", node: best.node };
+}
+
+/**
+ * It lacks what others were told long before the master went: its link was down, or it was restarted from an
+ * old file. The master's own data, should it come back, is worth more than being quick.
+ */
+function isLeftBehind(report: NodeReport, master: MasterBelief, { behindMs, wellUntilMs }: Bounds): boolean {
+  // One that began a full synchronisation has forgotten what it received, not what it has; but that may be
+  // gone, too (replication.c, readSyncBulkPayload).
+  if (report.receivedOffset <= 1 && report.keys === 0 && master.keys > 0) return true;
+  const offset = Math.max(report.receivedOffset, report.masterReplOffset);
+  if (offset >= master.lastSeenOffset) return false;
+  if (behindForMs(master.samples, offset) > behindMs) return true;
+  if (report.linkDownForMs === null || wellUntilMs === null) return false;
+  return report.receivedAtMs - report.linkDownForMs < wellUntilMs - behindMs;
 }
 
 /** It cannot be reached now, and had more than the best of those that can: it may be back in a moment. */

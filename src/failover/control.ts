@@ -19,6 +19,7 @@ import { createNodeCommander, type NodeCommander } from "./nodes.ts";
 import type { Planned } from "./plan.ts";
 import { Promoters } from "./promoters.ts";
 import type { Settings } from "./state.ts";
+import { addressFor } from "./whereabouts.ts";
 
 /** The watcher, as far as it is needed here. */
 export interface Watching {
@@ -62,7 +63,11 @@ export class FailoverControl {
     const { clock, watcher, whenDrained, tell, username, password, members } = options;
     this.commander = createNodeCommander({
       ...{ username, password, timeoutMs: options.commandTimeoutMs },
-      isSame: (one, other) => (watcher.group().aliases.get(other) ?? other) === one,
+      isSame: (one, other) => {
+        const { aliases } = watcher.group();
+        return (aliases.get(one) ?? one) === (aliases.get(other) ?? other);
+      },
+      addressFor: (node, master) => addressFor(watcher.group(), node, master),
     });
     const parts = {
       clock,

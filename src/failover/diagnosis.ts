@@ -63,6 +63,8 @@ export function diagnose(group: GroupSight, outage: Outage | null): Condition {
   if (epoch.holdCause === null) return "well";
   // Several claim to be master: one more would not help.
   if (epoch.holdCause === "no-common-truth") return "unclear";
+  // Its address leads elsewhere now (a name, a moved IP): it lives, and takes what others write to it.
+  if (isElsewhere(group)) return "unclear";
   const view = group.nodes.find(({ id }) => id === master.id);
   if (view === undefined) return "absent";
   switch (view.contact) {
@@ -81,6 +83,18 @@ export function diagnose(group: GroupSight, outage: Outage | null): Condition {
     case "answering":
       return conditionOf(view, group);
   }
+}
+
+/** The very process of the master answers, as a master, at another address. */
+function isElsewhere({ master, nodes }: GroupSight): boolean {
+  return nodes.some(
+    ({ id, contact, report }) =>
+      id !== master?.id &&
+      contact === "answering" &&
+      report?.role === "master" &&
+      report.runId === master?.runId &&
+      report.replid === master.replid,
+  );
 }
 
 /** It answers, and still it is not the master that may be written. */
@@ -111,14 +125,16 @@ function isLinkless(group: GroupSight, outage: Outage | null): boolean {
 
 /**
  * Replicas that answer and name the epoch's master as theirs; those of our history, too, that name an address
- * which is none of the known ones: it may be the master's, behind a translation of addresses.
+ * at which we never met anybody: it may be the master's, behind a translation of addresses.
  */
 export function followersOf(group: GroupSight): readonly { readonly report: NodeReport }[] {
   const { master, nodes } = group;
   return nodes.flatMap(({ contact, report }) => {
     if (contact !== "answering" || report === null || report.role !== "replica") return [];
     const followed = followedBy(group, report);
-    const isUnknown = !nodes.some(({ id }) => id === followed) && report.replid === master?.replid;
+    // The address itself is among the nodes: what a member names is watched.
+    const isMet = nodes.some((node) => node.id === followed && node.report !== null);
+    const isUnknown = !isMet && report.replid === master?.replid;
     return followed === master?.id || isUnknown ? [{ report }] : [];
   });
 }

@@ -142,7 +142,11 @@ export class FailoverDriver {
     if (master === null || holdCause !== null) {
       return no(`the group has no master that can be written: ${holdCause ?? "none was found"}`);
     }
-    if (master !== id) return { kind: "yes", movedTo: null, stallMs: 0 };
+    if (master !== id) {
+      // It may be about to become the master.
+      const isSettled = this.state.job.kind === "none";
+      return isSettled ? { kind: "yes", movedTo: null, stallMs: 0 } : no("a switch is under way");
+    }
     const answer = await this.switchover({ to: null, timeoutMs });
     if (answer.kind !== "done") return no(answer.reason);
     const { stallMs } = answer.report;

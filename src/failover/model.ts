@@ -15,7 +15,7 @@ export type PromoteMode = "never" | "sentinel" | "self";
 export type NodeCommand =
   /** REPLICAOF NO ONE, then CONFIG REWRITE where it is possible. */
   | { readonly kind: "promote" }
-  /** REPLICAOF `master`, then CONFIG REWRITE where it is possible. */
+  /** REPLICAOF `master`, by an address that is good for the node; then CONFIG REWRITE where possible. */
   | { readonly kind: "follow"; readonly master: NodeId }
   /** FAILOVER TO `to` TIMEOUT `timeoutMs`: answered at once, carried out afterwards. */
   | { readonly kind: "failover"; readonly to: NodeId; readonly timeoutMs: number }

@@ -5,7 +5,7 @@
  */
 
 import type { Redis } from "ioredis";
-import { addressOf } from "../config/address.ts";
+import { type Address, addressOf } from "../config/address.ts";
 import { announcedAddress } from "../topology/address.ts";
 import { dial, greeting, hangUp, type Login, messageOf, refusedLogin } from "../topology/dial.ts";
 import type { NodeId } from "../topology/epoch.ts";
@@ -30,6 +30,11 @@ export interface NodeCommanderOptions extends Login {
    * announce, which need not be those we know them by. Default: only when they are equal.
    */
   readonly isSame?: (one: NodeId, other: NodeId) => boolean;
+  /**
+   * Under which address a node reaches the master that it is to follow; null = none is known. Default: the
+   * one we know that master by.
+   */
+  readonly addressFor?: (node: NodeId, master: NodeId) => Address | null;
 }
 
 /** In CLIENT LIST of the nodes. */
@@ -145,10 +150,8 @@ class Errand {
     switch (command.kind) {
       case "promote":
         return await this.#replicaOf("NO", "ONE");
-      case "follow": {
-        const { host, port } = addressOf(command.master);
-        return await this.#replicaOf(host, `${port}`);
-      }
+      case "follow":
+        return await this.#follow(command.master);
       case "failover": {
         const { host, port } = await this.#asListed(command.to);
         await this.#ask("failover", "TO", host, `${port}`, "TIMEOUT", `${command.timeoutMs}`);
@@ -189,6 +192,15 @@ class Errand {
       case "keep-role":
         return;
     }
+  }
+
+  async #follow(master: NodeId): Promise<void> {
+    const { addressFor = (_: NodeId, known: NodeId) => addressOf(known) } = this.#options;
+    const address = addressFor(this.#node, master);
+    if (address === null) {
+      throw new Refusal(`no address is known under which ${this.#node} can reach ${master}`);
+    }
+    return await this.#replicaOf(address.host, `${address.port}`);
   }
 
   /** REPLICAOF, which servers before Redis 5 call SLAVEOF. */

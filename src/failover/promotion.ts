@@ -10,7 +10,7 @@
 
 import type { NodeId } from "../topology/epoch.ts";
 import { isLive } from "../topology/rules/scene.ts";
-import { type Choice, chooseCandidate } from "./candidate.ts";
+import { type Bounds, type Choice, chooseCandidate, tolerableMs } from "./candidate.ts";
 import { diagnose, followOutage, goneAtMs, hearsayAtMs, type Outage } from "./diagnosis.ts";
 import { ASK_BEFORE_MS, askReplicas } from "./hearsay.ts";
 import type { CommandResult, Obstacle, Standing } from "./model.ts";
@@ -100,7 +100,12 @@ function chooseNow(draft: Draft, outage: Outage): Choice {
   const excluded = new Set<NodeId>();
   for (const [node, untilMs] of outage.failed) if (untilMs > draft.nowMs) excluded.add(node);
   const mayWait = draft.nowMs < goneAtMs(group, outage, draft.settings) + APPLY_MS;
-  return chooseCandidate(group, outage.noticedAtMs, excluded, mayWait);
+  const isMet = group.nodes.some(({ id, report }) => id === outage.master && report !== null);
+  const bounds: Bounds = {
+    behindMs: tolerableMs(draft.settings.downAfterMs),
+    wellUntilMs: isMet ? outage.wellUntilMs : null,
+  };
+  return chooseCandidate(group, outage.noticedAtMs, excluded, mayWait, bounds);
 }
 
 /** The leases were looked at; everything is judged once more, because that took time. */

@@ -22,6 +22,11 @@ export function parseNodeId(text: string): NodeId | null {
   return parsed.ok ? toNodeId(parsed.value.host, parsed.value.port) : null;
 }
 
+/** Whether it means the machine of whoever says or dials it. */
+export function isLoopback(host: string): boolean {
+  return LOOPBACK.test(host);
+}
+
 /**
  * The address to dial for one that a node announced. A node that says "127.0.0.1" means its own machine, so
  * when we reached it under another host, that host is meant; dialling our own loopback could reach a
@@ -29,6 +34,6 @@ export function parseNodeId(text: string): NodeId | null {
  */
 export function announcedAddress(announcedBy: NodeId, address: Address): NodeId | null {
   const own = addressOf(announcedBy).host;
-  const host = LOOPBACK.test(address.host) && !LOOPBACK.test(own) ? own : address.host;
+  const host = isLoopback(address.host) && !isLoopback(own) ? own : address.host;
   return toNodeId(host, address.port);
 }

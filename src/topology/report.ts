@@ -62,6 +62,8 @@ export interface NodeReport extends ReportBase {
   readonly masterAddress: Address | null;
   /** Replicas: master_link_status is up, which it is only after the synchronisation. False for masters. */
   readonly linkUp: boolean;
+  /** Replicas: how long ago the link went down, ms; null while it is up, and when it never was. */
+  readonly linkDownForMs: number | null;
   readonly syncInProgress: boolean;
   readonly readOnly: boolean;
   /** 0 = never promote. */
@@ -161,6 +163,7 @@ function readReplication(fields: Fields): Replication {
     heardSecondsAgo: isReplica ? readHeard(fields) : null,
     masterAddress: isReplica ? readMasterAddress(fields) : null,
     linkUp: isReplica && need(fields, "master_link_status") === "up",
+    linkDownForMs: isReplica ? readLinkDown(fields) : null,
     syncInProgress: isReplica && flag(fields, "master_sync_in_progress"),
     readOnly: !fields.has("slave_read_only") || flag(fields, "slave_read_only"),
     priority: fields.has("slave_priority")
@@ -184,6 +187,13 @@ function readHeard(fields: Fields): number | null {
   const text = fields.get("master_last_io_seconds_ago");
   const seconds = text === undefined ? -1 : integer(text, "master_last_io_seconds_ago", -1);
   return seconds < 0 ? null : seconds;
+}
+
+/** Whole seconds; -1 stands for "it never was up". */
+function readLinkDown(fields: Fields): number | null {
+  const text = fields.get("master_link_down_since_seconds");
+  const seconds = text === undefined ? -1 : integer(text, "master_link_down_since_seconds", -1);
+  return seconds < 0 ? null : seconds * 1_000;
 }
 
 function readRole(text: string): Role {

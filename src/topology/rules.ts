@@ -35,6 +35,8 @@ export interface Moment {
   readonly nowMs: number;
   /** A replica further behind is not fit. */
   readonly maxLagMs: number;
+  /** How far back the master's offsets are remembered at least; default twice that. */
+  readonly rememberMs?: number;
   /** What the Sentinels say together; none by default. */
   readonly sentinels?: SentinelWord;
 }
@@ -159,8 +161,7 @@ function observe(
     } else if (id === master.id && report.runId === master.runId) {
       ({ keys } = report);
       const sample = { atMs: report.sentAtMs, offset: report.masterReplOffset };
-      // Twice the bound, so that a lag beyond it still has a number.
-      samples = addSample(samples, sample, 2 * moment.maxLagMs);
+      samples = addSample(samples, sample, Math.max(2 * moment.maxLagMs, moment.rememberMs ?? 0));
     } else {
       continue;
     }

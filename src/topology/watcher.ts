@@ -52,6 +52,8 @@ export interface WatcherOptions {
   readonly timeoutMs: number;
   /** A replica further behind is not fit, in ms. */
   readonly maxLagMs: number;
+  /** How far back the master's offsets are remembered at least, in ms; default twice that. */
+  readonly rememberMs?: number;
   /** Addresses watched at most, aliases included; default 64. */
   readonly maxNodes?: number;
   /** A discovered node that nobody mentions and that does not answer is forgotten after so long, in ms. */
@@ -306,8 +308,8 @@ export class Watcher {
   }
 
   #moment() {
-    const { maxLagMs } = this.#options;
-    return { nowMs: this.#clock.nowMs(), maxLagMs, sentinels: this.#sentinels };
+    const { maxLagMs, rememberMs = 0 } = this.#options;
+    return { nowMs: this.#clock.nowMs(), maxLagMs, rememberMs, sentinels: this.#sentinels };
   }
 
   get #maxNodes(): number {

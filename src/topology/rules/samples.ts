@@ -49,6 +49,13 @@ export function provenAt(samples: readonly OffsetSample[], appliedOffset: number
   return samples[newestContained(samples, appliedOffset)]?.atMs ?? Number.NEGATIVE_INFINITY;
 }
 
+/** How long, at least, the master had had more than `receivedOffset` when it was last heard, ms. */
+export function behindForMs(samples: readonly OffsetSample[], receivedOffset: number): number {
+  const missed = samples[newestContained(samples, receivedOffset) + 1];
+  const newest = samples.at(-1);
+  return missed === undefined || newest === undefined ? 0 : newest.atMs - missed.atMs;
+}
+
 /**
  * How far behind the newest sample `appliedOffset` is, in ms; null when it is behind all of them. Measured
  * against the newest sample and not against now: while the master is gone no replica falls further behind.

@@ -329,6 +329,10 @@ describe("the settings of Sentinel", () => {
     ["sentinel: { nodes: s:1 }", "sentinel.name: the name of the group in Sentinel is missing"],
     ["failover: { promote: sentinel }", "failover.promote: sentinel needs sentinel.name and sentinel.nodes"],
     [
+      "failover: { promote: self }\nsentinel: { name: m, nodes: [s:26379] }",
+      "failover.promote: self and Sentinel would both promote: sentinel, or no sentinel.nodes",
+    ],
+    [
       "sentinel: { name: m, nodes: s:1, username: u }",
       "sentinel.username: a user name needs sentinel.password",
     ],

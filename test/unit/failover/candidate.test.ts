@@ -38,6 +38,43 @@ describe("who may become the master", () => {
   });
 });
 
+describe("a replica that is left behind", () => {
+  const bounds = { behindMs: 1_500, wellUntilMs: 4_900 };
+  const one = (word = {}, limits = bounds) =>
+    chooseCandidate(sight([MASTER, left("b", word)]), SINCE, NOBODY, true, limits).kind;
+  // The master was at 50 at 0, at 90 at 1000 and at 100 at 3000.
+  const rows: [title: string, word: object, expected: string][] = [
+    ["is taken when it has all", { appliedOffset: 100 }, "take"],
+    ["is taken when it lacks only what is new", { appliedOffset: 95 }, "take"],
+    ["is not taken when it lacks what is older", { appliedOffset: 60 }, "nobody"],
+    ["is not taken when it was restarted from an old file", { appliedOffset: 10 }, "nobody"],
+    ["is taken when its link went with the master", { appliedOffset: 95, linkDownForMs: 1_000 }, "take"],
+    ["is not taken when its link went before", { appliedOffset: 95, linkDownForMs: 2_000 }, "nobody"],
+    [
+      "is taken when it lacks nothing, whatever its link",
+      { appliedOffset: 100, linkDownForMs: 9_000 },
+      "take",
+    ],
+    [
+      "is taken when a full synchronisation was begun and it has its data",
+      { appliedOffset: 1, receivedOffset: 1, masterReplOffset: 100 },
+      "take",
+    ],
+    [
+      "is not taken when a full synchronisation has emptied it",
+      { appliedOffset: 1, receivedOffset: 1, masterReplOffset: 100, keys: 0 },
+      "nobody",
+    ],
+  ];
+  it.each(rows)("%s", (_, word, expected) => expect(one(word)).toBe(expected));
+
+  it("is judged by its link only where it is known how long the master was well", () => {
+    const word = { appliedOffset: 95, linkDownForMs: 60_000 };
+    expect(one(word, { ...bounds, wellUntilMs: 4_900 })).toBe("nobody");
+    expect(chooseCandidate(sight([MASTER, left("b", word)]), SINCE, NOBODY).kind).toBe("take");
+  });
+});
+
 describe("the best replica", () => {
   it("is the most advanced one", () => {
     const views = [left("b", { appliedOffset: 120 }), left("c", { appliedOffset: 130 })];

@@ -43,10 +43,27 @@ describe("what is wrong with a master", () => {
     ["its connection was cut, dialling tells more", [gone("closed"), linkDown("b")], "silent", "unclear"],
     ["it does not let us in", [gone("no-access"), linkDown("b")], "silent", "unclear"],
     ["it talks nonsense", [gone("nonsense"), linkDown("b")], "silent", "unclear"],
+    [
+      "its address leads to a replica now, and it answers at another one",
+      [replicaAt("a", 5_100, { run: "b", of: "z" }), masterAt("z", 5_100, { run: "a" })],
+      "role-changed",
+      "unclear",
+    ],
     ["it is silent", [gone("silent"), linkDown("b")], "silent", "absent"],
     ["it loads (as an error)", [gone("loading"), linkDown("b")], "loading", "absent"],
     ["it loads (by its word)", [masterAt("a", 5_100, { loading: true })], "loading", "absent"],
     ["it refuses and nobody has a link", [gone("unreachable"), linkDown("b")], "connection-lost", "crashed"],
+    [
+      "it refuses, and a replica has a link to an address where we never met anybody",
+      [
+        gone("unreachable"),
+        linkDown("b"),
+        replicaAt("c", 5_100, { of: "z" }),
+        unanswered("z", "unreachable"),
+      ],
+      "connection-lost",
+      "absent",
+    ],
     ["it refuses and nobody else can be asked", [gone("unreachable")], "connection-lost", "absent"],
     [
       "it refuses and one of two has a link",
@@ -149,6 +166,17 @@ describe("when a master counts as gone", () => {
     [
       "what a replica of our history hears counts, also under an address that is not known",
       [gone("silent"), replicaAt("b", 6_000, { of: "z", heardSecondsAgo: 0 })],
+      "silent",
+      {},
+      8_000,
+    ],
+    [
+      "what a replica of our history hears counts, also under one that is watched and was never met",
+      [
+        gone("silent"),
+        unanswered("z", "unreachable"),
+        replicaAt("b", 6_000, { of: "z", heardSecondsAgo: 0 }),
+      ],
       "silent",
       {},
       8_000,

@@ -46,6 +46,7 @@ export function report(name: string, sentAtMs: number, word: Word = {}): NodeRep
     heardSecondsAgo: null,
     masterAddress: null,
     linkUp: false,
+    linkDownForMs: null,
     syncInProgress: false,
     readOnly: true,
     priority: 100,

@@ -57,6 +57,19 @@ function replace(lines: readonly string[], field: string, value: string): string
   return lines.map((line) => (line.startsWith(`${field}:`) ? `${field}:${value}` : line));
 }
 
+describe("how long a link has been down", () => {
+  const down = replace(REPLICA_TEXT, "master_link_status", "down");
+  const rows: [text: string, lines: readonly string[], expected: number | null][] = [
+    ["in seconds", [...down, "master_link_down_since_seconds:7"], 7_000],
+    ["-1 when it never was up", [...down, "master_link_down_since_seconds:-1"], null],
+    ["not at all while it is up", REPLICA_TEXT, null],
+  ];
+  it.each(rows)("is told %s", (_, lines, expected) => {
+    const result = parse([...BASE_TEXT, ...lines]);
+    expect(result.ok && result.report.linkDownForMs).toBe(expected);
+  });
+});
+
 describe("a report", () => {
   it("of a master has its history, the one it continues, its replicas and all keys", () => {
     const result = parse([...BASE_TEXT, ...MASTER_TEXT]);
@@ -79,6 +92,7 @@ describe("a report", () => {
         heardSecondsAgo: null,
         masterAddress: null,
         linkUp: false,
+        linkDownForMs: null,
         syncInProgress: false,
         readOnly: true,
         priority: 100,

@@ -210,7 +210,14 @@ export class Model {
       ...{ replid: node.replid, replid2: node.replid2, secondReplOffset: node.replid2 && node.fork + 1 },
       ...{ aof: false, shutdownInMs: null },
       ...{ masterReplOffset: offset, appliedOffset: offset, receivedOffset: offset },
-      ...{ heardSecondsAgo: null, linkUp: node.link, syncInProgress: false, readOnly: true, replicas: [] },
+      ...{
+        heardSecondsAgo: null,
+        linkUp: node.link,
+        linkDownForMs: null,
+        syncInProgress: false,
+        readOnly: true,
+        replicas: [],
+      },
       masterAddress: isReplica ? { host: IDS[node.of]!.slice(0, 1), port: 6379 } : null,
       priority: this.setup.lastNever === true && index === world.nodes.length - 1 ? 0 : 100,
       failoverState:

@@ -535,6 +535,7 @@ export class ModelNode {
       heardSecondsAgo: this.link === "up" ? Math.floor((time.nowMs - this.lastIoMs) / 1_000) : null,
       masterAddress: this.master === null ? null : { host: this.master, port: 6379 },
       linkUp: isReplica && this.link === "up",
+      linkDownForMs: null,
       syncInProgress: this.link === "syncing",
       readOnly: true,
       priority: this.priority,
