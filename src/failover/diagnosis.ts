@@ -36,7 +36,7 @@ export interface Outage {
   readonly aloneAtMs: number;
   /** Candidates that could not be promoted, with the monotonic ms from which they may be tried again. */
   readonly failed: ReadonlyMap<NodeId, number>;
-  /** What became of asking replicas whether they reach it: see hearsay.ts. */
+  /** What became of asking replicas whether they reach it: see hearsay.ts. At most one for each replica. */
   readonly questions: ReadonlyMap<NodeId, Question>;
   /** Monotonic ms at which a replica was seen to have reached it when asked; -Infinity = none. */
   readonly reachedAtMs: number;
@@ -49,6 +49,8 @@ export interface Question {
   readonly endedAtMs: number;
   /** It did so. */
   readonly isDone: boolean;
+  /** Another replica has answered meanwhile: its end tells nothing, and then it may be asked anew. */
+  readonly isLeft: boolean;
 }
 
 export interface Patience {
@@ -165,7 +167,13 @@ export function followOutage(group: GroupSight, before: Outage | null, nowMs: nu
   const aloneAtMs = hasCompany(group) ? outage.aloneAtMs : nowMs;
   const reachedAtMs = reachedSince(group, outage);
   if (reachedAtMs === null) return { ...outage, crashedSinceMs, aloneAtMs };
-  return { ...outage, crashedSinceMs, aloneAtMs, reachedAtMs, questions: new Map() };
+  return { ...outage, crashedSinceMs, aloneAtMs, reachedAtMs, questions: underWay(outage.questions) };
+}
+
+/** Whoever is being asked is not asked again before that has ended: it may hang, and they would pile up. */
+function underWay(questions: ReadonlyMap<NodeId, Question>): ReadonlyMap<NodeId, Question> {
+  const left = [...questions].filter(([, { command }]) => command !== null);
+  return new Map(left.map(([node, question]) => [node, { ...question, isLeft: true }]));
 }
 
 /** Any other node answers. */

@@ -38,7 +38,8 @@ export function askReplicas(draft: Draft, group: GroupSight, outage: Outage): bo
       open.push(report.node);
     if (question !== undefined || !report.linkUp) continue;
     const command = draft.run(report.node, { kind: "relink" });
-    questions.set(report.node, { command, endedAtMs: Number.POSITIVE_INFINITY, isDone: false });
+    const endedAtMs = Number.POSITIVE_INFINITY;
+    questions.set(report.node, { command, endedAtMs, isDone: false, isLeft: false });
   }
   if (questions.size !== outage.questions.size) draft.set({ outage: { ...outage, questions } });
   if (open.length === 0) return false;
@@ -59,8 +60,11 @@ export function onRelinkEnded(draft: Draft, id: number, result: CommandResult): 
   const { outage } = draft.state;
   for (const [node, question] of outage?.questions ?? []) {
     if (outage === null || question.command !== id) continue;
-    const ended: Question = { command: null, endedAtMs: draft.nowMs, isDone: result.kind === "done" };
-    draft.set({ outage: { ...outage, questions: new Map(outage.questions).set(node, ended) } });
+    const isDone = result.kind === "done";
+    const questions = new Map(outage.questions);
+    if (question.isLeft) questions.delete(node);
+    else questions.set(node, { command: null, endedAtMs: draft.nowMs, isDone, isLeft: false });
+    draft.set({ outage: { ...outage, questions } });
     draft.look(node);
   }
 }

@@ -24,7 +24,7 @@ const WORLDS: readonly (readonly [what: string, setup: Setup, least: number])[] 
   ["the proxy promotes, two nodes, two faults", { ...PLAIN, faults: 2 }, 10_000],
   ["the proxy promotes, three nodes", { ...PLAIN, nodes: 3 }, 3_000],
   ["the proxy promotes, one of three never", { ...PLAIN, nodes: 3, lastNever: true }, 3_000],
-  ["planned by FAILOVER, a write", { ...PLAIN, mode: "never", asks: true, faults: 0, writes: 1 }, 3_000],
+  ["planned by FAILOVER, a write", { ...PLAIN, mode: "never", asks: true, faults: 0, writes: 1 }, 2_500],
   ["planned by FAILOVER, a fault", { ...PLAIN, mode: "never", asks: true }, 5_000],
   ["planned by promotion, a fault", { ...PLAIN, mode: "never", asks: true, version: OLD }, 500],
   ["planned by Sentinel, a fault", { ...PLAIN, mode: "sentinel", asks: true }, 500],

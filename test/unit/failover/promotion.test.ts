@@ -244,6 +244,15 @@ describe("a master that hangs", () => {
     expect([play.phase, play.obstacles]).toEqual(["none", ["master-heard-elsewhere a"]]);
   });
 
+  it("asks no replica again before the question to it has ended, and then it counts anew", () => {
+    const play = hang().see(4_000, silent(3_995), SILENT);
+    const [b = 0, c = 0] = play.effects.flatMap((one) => (one.kind === "run" ? [one.id] : []));
+    play.do(4_005, { kind: "ended", id: b, result: DONE }).see(4_010, silent(4_008), SILENT);
+    expect(play.obstacles).toEqual(["master-heard-elsewhere a"]);
+    expect(play.see(7_000, silent(6_995), SILENT).runs).toEqual(["b: relink"]);
+    expect(play.do(7_001, { kind: "ended", id: c, result: DONE }).runs).toEqual(["c: relink"]);
+  });
+
   it.each(["6.0.16", "5.0.14"])("waits longer for servers that try once a second: %s", (version) => {
     const play = hang().see(4_000, silent(3_995, { version }), SILENT).relinked(4_005);
     play.see(5_304, silent(5_303, { ...alone, version }), SILENT);

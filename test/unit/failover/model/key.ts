@@ -14,10 +14,7 @@ export function keyOf(model: Model, world: World): string {
     machineOf(model, world),
     [Number.isFinite(world.wakeAtMs), world.isHolding, world.isDrainAwaited, world.isConfirming],
     [world.sentinel && [`#${world.sentinel.id}.`, world.sentinel.stage]],
-    world.sent.map(({ id, node, stage, result, command }) => {
-      const about = "master" in command ? command.master : "to" in command ? command.to : "";
-      return [`#${id}.`, node, stage, result.kind, command.kind, about];
-    }),
+    sentOf(world),
     [world.writes, world.faults, world.isDisturbed, world.isMeddledWith, world.asked, world.promoted],
   ];
   const names = new Map<string, string>();
@@ -29,6 +26,29 @@ export function keyOf(model: Model, world: World): string {
     }
     return short;
   });
+}
+
+/** What is under way is in no order: each of it may end next. */
+function sentOf({ sent }: World): unknown {
+  const all = sent.map(({ id, node, stage, result, command }) => {
+    const about = "master" in command ? command.master : "to" in command ? command.to : "";
+    return { id, about: [node, stage, result.kind, command.kind, about] };
+  });
+  all.sort((a, b) => (`${a.about}` < `${b.about}` ? -1 : `${a.about}` > `${b.about}` ? 1 : a.id - b.id));
+  return all.map(({ id, about }) => [`#${id}.`, ...about]);
+}
+
+/** Processes and claims that can still be met: a run id never comes back, nor does an id of a history. */
+function metAgain(world: World): { readonly instances: unknown; readonly claims: unknown } {
+  const { belief, nodes, views } = world;
+  const runIds = new Set(nodes.map(({ life }, index) => `${index}.${life}`));
+  for (const { report } of views) if (report !== null) runIds.add(report.runId);
+  const claims = nodes.map(({ life, replid }, index) => `${index}.${life}:${replid}`);
+  for (const { report } of views) if (report !== null) claims.push(`${report.runId}:${report.replid}`);
+  return {
+    instances: [...belief.instances].filter((one) => runIds.has(one)).sort(),
+    claims: claims.map((one) => belief.refusedClaims.has(one)),
+  };
 }
 
 function viewsOf(world: World): unknown {
@@ -48,7 +68,9 @@ function viewsOf(world: World): unknown {
   });
 }
 
-function beliefOf({ belief, views }: World): unknown {
+function beliefOf(world: World): unknown {
+  const { belief, views } = world;
+  const { instances, claims } = metAgain(world);
   const { epoch, master } = belief;
   const lags = views.map(({ report }) => {
     const lag = master === null || report === null ? null : lagMs(master.samples, report.appliedOffset);
@@ -56,14 +78,15 @@ function beliefOf({ belief, views }: World): unknown {
   });
   return [
     ...[
-      epoch.number,
+      // Compared with that of the question only, and never going back.
+      world.asked === "no" || epoch.number === world.askedIn,
       epoch.master,
       epoch.history?.replid,
       epoch.holdCause,
       epoch.readable.map(({ id }) => id),
     ],
     ...[master?.runId, master?.replid, master?.lastSeenOffset, master?.keys, lags],
-    ...[[...belief.instances].sort(), [...belief.refusedClaims].sort(), belief.gone !== null],
+    ...[instances, claims, belief.gone !== null],
     belief.suspicions.map(({ node, kind }) => [node, kind]),
   ];
 }
@@ -77,19 +100,26 @@ function machineOf(model: Model, world: World): unknown {
     outage && [
       ...[outage.master, outage.crashedSinceMs !== null],
       isOver(goneAtMs(model.sight(world), outage, model.settings)),
-      [...outage.failed].map(([node, untilMs]) => [node, isOver(untilMs)]),
-      [...outage.questions].map(([node, { command, isDone, endedAtMs }]) => {
+      [...outage.failed].sort().map(([node, untilMs]) => [node, isOver(untilMs)]),
+      [...outage.questions].sort().map(([node, { command, isDone, isLeft, endedAtMs }]) => {
         const report = world.views.find(({ id }) => id === node)?.report;
         const isNewer = report !== undefined && report !== null && report.sentAtMs > endedAtMs;
-        return [node, command === null ? null : `#${command}.`, isDone, isNewer, isOver(endedAtMs + 150)];
+        return [
+          node,
+          command === null ? null : `#${command}.`,
+          isDone,
+          isLeft,
+          isNewer,
+          isOver(endedAtMs + 150),
+        ];
       }),
       outage.reachedAtMs > Number.NEGATIVE_INFINITY,
     ],
-    [...care].map(([node, { command, nextAtMs, failures }]) => {
+    [...care].sort().map(([node, { command, nextAtMs, failures }]) => {
       return [node, command === null ? null : `#${command}.`, isOver(nextAtMs), Math.min(failures, 3)];
     }),
-    [...asking].map(([node, { command, nextAtMs }]) => [node, command === null, isOver(nextAtMs)]),
-    duty && [[...duty.nodes], isOver(duty.untilMs)],
+    [...asking].sort().map(([node, { command, nextAtMs }]) => [node, command === null, isOver(nextAtMs)]),
+    duty && [[...duty.nodes].sort(), isOver(duty.untilMs)],
     [[...members].sort(), [...orphans].sort(), obstacles.map(({ kind }) => kind), machine.standing.kind],
     [group?.epoch.holdCause, group?.epoch.master, machine.isNewHistory, job.kind],
   ];

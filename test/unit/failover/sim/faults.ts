@@ -68,7 +68,7 @@ const FAULTS: readonly (readonly [weight: number, name: string, fault: Fault])[]
   [2, "cut between nodes", cutNodes],
   [2, "slow network", slow],
   [3, "stall", stall],
-  [1, "lost connections", loseConnections],
+  [3, "lost connections", loseConnections],
   [2, "failover by others", failoverByOthers],
   [1, "pause by others", (world) => void victim(world).pause(world.time.between(50, 2_000))],
   [
@@ -185,8 +185,21 @@ function stall(world: World): void {
   if (time.chance(0.4)) time.after(time.between(0, 500), () => crash(world, victim(world)));
 }
 
+/** In the middle of traffic: replies on their way are lost, or the server itself closes after them. */
 function loseConnections(world: World): void {
-  for (const connection of [...victim(world).connections]) connection.serverGone();
+  const { time, network } = world;
+  const node = victim(world);
+  const isSnapped = time.chance(0.7);
+  network.leastMs = 5;
+  network.mostMs = 20;
+  time.after(time.between(20, 60), () => {
+    network.leastMs = 0.1;
+    network.mostMs = 1;
+    for (const connection of [...node.connections]) {
+      if (isSnapped) connection.snap();
+      else connection.serverGone();
+    }
+  });
 }
 
 function failoverByOthers(world: World): void {

@@ -109,6 +109,21 @@ export class Connection {
     this.#reset();
   }
 
+  /** Something on the way ends it, at once for us: what was sent may have been done, its replies are lost. */
+  snap(): void {
+    const { network, from } = this;
+    network.time.at(
+      0,
+      () => {
+        if (this.isOver) return;
+        this.isOver = true;
+        this.node.connections.delete(this);
+        this.#onLost();
+      },
+      from,
+    );
+  }
+
   #reset(): void {
     this.#back(() => {
       this.isOver = true;
