@@ -197,6 +197,8 @@ function command(model: Model, world: World, one: Sent, add: Add, fault: Add): v
   };
   const isAside = one.command.kind === "acknowledge" || one.command.kind === "unpause";
   if (isAside) return add(name, ended(aside(model, { ...world, sent: others }, one), DONE));
+  // Done and answered at one moment, or never: a reply that is lost is to the machine like one that is late,
+  // which a replica that is cut off or hangs gives; and a link that is dropped late is one that was dropped.
   if (one.command.kind === "relink") {
     const result = node.state === "up" && !node.cut ? DONE : OVERDUE;
     return add(name, ended(aside(model, { ...world, sent: others }, one), result));

@@ -194,30 +194,30 @@ export class Model {
   #report(world: World, node: MNode, index: number): NodeReport {
     const isReplica = node.of >= 0;
     const offset = node.log.length;
+    // One literal: this is built for every look in every state.
     return {
-      ...{
-        node: IDS[index]!,
-        sentAtMs: world.nowMs,
-        receivedAtMs: world.nowMs,
-        runId: `${index}.${node.life}`,
-      },
-      ...{
-        version: this.setup.version,
-        loading: false,
-        keys: offset,
-        role: isReplica ? "replica" : "master",
-      },
-      ...{ replid: node.replid, replid2: node.replid2, secondReplOffset: node.replid2 && node.fork + 1 },
-      ...{ aof: false, shutdownInMs: null },
-      ...{ masterReplOffset: offset, appliedOffset: offset, receivedOffset: offset },
-      ...{
-        heardSecondsAgo: null,
-        linkUp: node.link,
-        linkDownForMs: null,
-        syncInProgress: false,
-        readOnly: true,
-        replicas: [],
-      },
+      node: IDS[index]!,
+      sentAtMs: world.nowMs,
+      receivedAtMs: world.nowMs,
+      runId: `${index}.${node.life}`,
+      version: this.setup.version,
+      loading: false,
+      keys: offset,
+      role: isReplica ? "replica" : "master",
+      replid: node.replid,
+      replid2: node.replid2,
+      secondReplOffset: node.replid2 === null ? null : node.fork + 1,
+      aof: false,
+      shutdownInMs: null,
+      masterReplOffset: offset,
+      appliedOffset: offset,
+      receivedOffset: offset,
+      heardSecondsAgo: null,
+      linkUp: node.link,
+      linkDownForMs: null,
+      syncInProgress: false,
+      readOnly: true,
+      replicas: [],
       masterAddress: isReplica ? { host: IDS[node.of]!.slice(0, 1), port: 6379 } : null,
       priority: this.setup.lastNever === true && index === world.nodes.length - 1 ? 0 : 100,
       failoverState:
@@ -226,7 +226,7 @@ export class Model {
           : node.handover.state === "waiting"
             ? "waiting-for-sync"
             : "failover-in-progress",
-    } as NodeReport;
+    };
   }
 
   #apply(before: World, { belief, change }: Decision): World {
