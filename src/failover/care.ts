@@ -4,7 +4,8 @@
  * planned switch of its own.
  *
  * Only members of the group are touched, at addresses that were seen to hold our history. A replica that
- * somebody has given another master outside of the group is left to them.
+ * somebody has given another master outside of the group is left to them, and so is a master that nothing but
+ * an address which was once discovered makes one of ours: addresses are given to others.
  */
 
 import type { NodeId } from "../topology/epoch.ts";
@@ -72,18 +73,29 @@ export function strays(group: GroupSight, past: Past): NodeId[] {
     .map(({ id }) => id);
 }
 
-function isStray({ id, report }: LiveView, group: GroupSight, past: Past): boolean {
+function isStray(view: LiveView, group: GroupSight, past: Past): boolean {
+  const { id, report } = view;
   const { master } = group;
   // REPLICAOF is refused during FAILOVER, and a node that loads has not said yet what it is.
   if (master === null || report.loading || report.failoverState !== "no-failover") return false;
   // It may continue the very history that the master was accepted with: the next look tells.
-  if (report.role === "master") return !past.isNewHistory;
+  if (report.role === "master") return !past.isNewHistory && isOurs(view, group);
   const followed = followedBy(group, report);
   if (followed === master.id) return false;
   // A replica of a replica gets everything, too: it is left where it was put.
   if (report.linkUp && report.replid === master.replid) return past.orphans.has(id);
   if (followed === null) return !report.linkUp;
   return past.members.has(followed) || (!report.linkUp && isDeserted(group, followed));
+}
+
+/** What it has may be thrown away: it is configured as one of ours, or has been one by its history. */
+function isOurs({ seed, report }: LiveView, { instances, master }: GroupSight): boolean {
+  const ours = [master?.replid, master?.forkedFrom?.replid];
+  return (
+    seed ||
+    instances.has(report.runId) ||
+    [report.replid, report.replid2 ?? ""].some((id) => ours.includes(id))
+  );
 }
 
 /** Nobody is there. As long as that is not known, a replica without a link may be about to get it. */

@@ -38,6 +38,16 @@ describe("who is made to follow the master", () => {
     ],
     ["a member that claims to be master", [masterAt("b", 1, { replid: "X" })], ["b"]],
     ["a member that claims to be master of an older history", [masterAt("b", 1, { replid: "H0" })], ["b"]],
+    [
+      "another master at a member's address that was only discovered is left alone",
+      [{ ...masterAt("b", 1, { replid: "X" }), seed: false }],
+      [],
+    ],
+    [
+      "a former member that was only discovered and continues our history",
+      [{ ...masterAt("b", 1, { replid: "X", replid2: "H1" }), seed: false }],
+      ["b"],
+    ],
     ["a member that follows a lost member", [replicaAt("b", 1, { of: "d", ...down })], ["b"]],
     [
       "a member that follows a member of another history",
