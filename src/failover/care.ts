@@ -88,7 +88,7 @@ function isStray(view: LiveView, group: GroupSight, past: Past): boolean {
   return past.members.has(followed) || (!report.linkUp && isDeserted(group, followed));
 }
 
-/** What it has may be thrown away: it is configured as a node of the group, or was one by its history. */
+/** What it has may be thrown away: it is configured as one of ours, or has been one by its history. */
 function isOurs({ seed, report }: LiveView, { instances, master }: GroupSight): boolean {
   const ours = [master?.replid, master?.forkedFrom?.replid];
   return (
