@@ -99,6 +99,8 @@ export class Router implements LaneKeeper {
   private readonly waiting = new Set<WaitsForMaster>();
   /** What is known of a master that has stopped writing in order to end; also once there is another. */
   private stopped: (Pick<LaneTarget, "node" | "replid"> & { readonly atMs: number }) | null = null;
+  /** Since it was last known to be well the master has not answered for a while, whatever came after that. */
+  private hasBeenSilent = false;
   private readonly severed = new SeveredConnections();
   /** When a new master's replicas must have found it, monotonic ms. */
   private settledAtMs = Number.NEGATIVE_INFINITY;
@@ -188,6 +190,7 @@ export class Router implements LaneKeeper {
     else if (epoch.holdCause !== before.holdCause && epoch.master !== null && isStuck(epoch)) {
       gone.push(epoch.master);
     }
+    this.hasBeenSilent = epoch.holdCause === "silent" || (this.hasBeenSilent && epoch.holdCause !== null);
     for (const node of gone) this.pool.giveBack(node, isMovable);
     for (const observer of this.observers) observer.onRouting();
     this.hold.retryAll();
@@ -266,7 +269,7 @@ export class Router implements LaneKeeper {
   private leaveMaster(before: Epoch): void {
     if (before.master === null) return;
     this.pool.giveBack(before.master, isMovable);
-    this.pool.retireMasters(before.holdCause === "silent");
+    this.pool.retireMasters(this.hasBeenSilent);
   }
 
   /** @returns the nodes that are no longer fit to be read. */

@@ -81,6 +81,22 @@ describe("a write that the master was sent and did not answer before it ended (5
   });
 });
 
+it("a write to a master that was silent, then unreachable, is UNCERTAIN at the switch: nobody waits for it (12, 40)", async () => {
+  const next = await startFakeNode();
+  try {
+    next.info.set("master_replid", "b".repeat(40));
+    expect(await client.command("SET", "k", "v")).toBe("OK");
+    node.handler = ({ name }) => (name === "INCR" ? SILENT : undefined);
+    const reply = client.command("INCR", "n");
+    await until(() => node.received("INCR").length > 0, { what: "INCR being sent" });
+    for (const cause of ["silent", "connection-lost"] as const) plane.publish(node.address, cause);
+    plane.publish(next.address, null, 2, "b".repeat(40));
+    expect(errorText(await within(reply, 500, "its answer"))).toMatch(UNCERTAIN);
+  } finally {
+    await next.close();
+  }
+});
+
 it.each([
   NOREPLICAS,
   "OOM command not allowed when used memory > 'maxmemory'.",
