@@ -144,7 +144,7 @@ export class Request {
   unit: UnitFacts | null = null;
   /** Connections that were lost while it was unanswered. */
   losses = 0;
-  /** Since when it waits to be sent again, and when a way was found for that last, monotonic ms; 0 = never. */
+  /** Since when it waits to be sent again, and when a way was last found for that, monotonic ms; 0 = not. */
   waitsSinceMs = 0;
   wayFoundAtMs = 0;
   /** Times it was refused as not run; and for want of replicas, which passes. */
