@@ -67,6 +67,9 @@ export class Hold {
     this.counters.held++;
     this.counters.heldNow++;
     this.timer ??= setInterval(() => this.checkDeadlines(), CHECK_MS);
+    // It was let go too often for nothing, each time before its deadline was looked at.
+    if (session.heldSinceMs <= this.nowMs() - this.settings.maxTimeMs)
+      setImmediate(() => this.checkDeadlines());
     return true;
   }
 

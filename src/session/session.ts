@@ -114,6 +114,9 @@ export interface SessionReadings {
 /** From this size on a request goes through a lane of its own kind: nobody waits behind it. */
 const BULK_BYTES = 1024 * 1024;
 
+/** A connection that is lost so soon after a request was given to it was no way for it, ms. */
+const NO_WAY_MS = 1_000;
+
 /** How long after a question that nobody answered it is asked again, ms. */
 const ASK_AGAIN_MS = 50;
 
@@ -689,6 +692,7 @@ export class Session
 
   wayFor(request: Request): Lane | null {
     const lane = this.laneAgain(request);
+    if (lane !== null) request.wayFoundAtMs = this.router.nowMs();
     const isBarrier = request.rewrite?.isBarrier === true;
     // What follows a call that waits, or that changes its connection, waits for it, as it did before.
     const isAlone = request.bond === "blocking" || request.bond === "change";
@@ -712,8 +716,16 @@ export class Session
       const lane = this.route(request.kind);
       if (lane !== null) return lane;
     }
-    if (this.blocked === "no" && !this.draining) this.hold(this.router.nowMs());
+    if (this.blocked === "no" && !this.draining) this.hold(this.waitsSince(request));
     return null;
+  }
+
+  /** A way that was none does not begin the wait anew: else it would have no end. */
+  private waitsSince(request: Request): number {
+    const nowMs = this.router.nowMs();
+    const isNew = request.waitsSinceMs === 0 || nowMs - request.wayFoundAtMs > NO_WAY_MS;
+    if (this.heldSinceMs === 0 && isNew) request.waitsSinceMs = nowMs;
+    return request.waitsSinceMs;
   }
 
   onSpecialDone(request: Request, failed: boolean): void {

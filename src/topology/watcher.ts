@@ -139,6 +139,10 @@ const DENSE_AFTER_MS = 2_000;
 const ALIAS_EVERY_MS = 1_000;
 /** Between two rounds while a promotion is expected, in ms: at least this, at most twice. */
 const DENSEST_MS = 10;
+/** A node suspected again so soon after a probe cleared it, ms, is in a quarrel; so often it is none yet. */
+const QUARREL_AGAIN_MS = 1_000;
+const FREE_QUARRELS = 3;
+const QUARREL_MOST_MS = 500;
 const DEFAULT_MAX_NODES = 64;
 const DEFAULT_FORGET_AFTER_MS = 60_000;
 const DEFAULT_STALL_MS = 100;
@@ -158,6 +162,10 @@ interface Entry {
   /** Monotonic ms: it answered, or another node mentioned it. */
   wantedAtMs: number;
   lastProblem: NodeStatus["lastProblem"];
+  /** Times that traffic contradicted its probes in a row; when last, monotonic ms; how long that counts. */
+  quarrels: number;
+  quarrelledAtMs: number;
+  quarrelMs: number;
 }
 
 export class Watcher {
@@ -272,10 +280,27 @@ export class Watcher {
   evidence(evidence: Evidence): void {
     const entry = this.#entries.get(evidence.node);
     if (this.#state !== "running" || entry === undefined) return;
-    this.#belief = suspect(this.#belief, evidence, true, this.#clock.nowMs());
+    const nowMs = this.#clock.nowMs();
+    this.#belief = suspect(this.#belief, evidence, true, nowMs, this.#quarrelMs(entry, evidence, nowMs));
     this.#lookSoon(entry);
     this.#publish(null);
     this.#roundSoon();
+  }
+
+  /**
+   * A node that answers probes and lets no other connection live (maxclients, a firewall) would be believed
+   * and suspected by turns, as fast as it can be dialled: it is suspected longer and longer.
+   */
+  #quarrelMs(entry: Entry, { node, kind }: Evidence, nowMs: number): number {
+    if (kind !== "connect-failed" && kind !== "connection-lost") return 0;
+    const isAgain = nowMs - entry.quarrelledAtMs < QUARREL_AGAIN_MS;
+    const isOpen = this.#belief.suspicions.some((open) => open.node === node);
+    if (isOpen) return isAgain ? entry.quarrelMs : 0;
+    entry.quarrels = isAgain ? entry.quarrels + 1 : 0;
+    const growing = Math.min(QUARREL_MOST_MS, ROUND_GAP_MS * 2 ** entry.quarrels);
+    entry.quarrelMs = entry.quarrels < FREE_QUARRELS ? 0 : growing;
+    entry.quarrelledAtMs = nowMs + entry.quarrelMs;
+    return entry.quarrelMs;
   }
 
   hint(nodes: readonly NodeId[], denseMs = 0): void {
@@ -340,6 +365,7 @@ export class Watcher {
       failures: 0,
       wantedAtMs: this.#clock.nowMs(),
       lastProblem: null,
+      ...{ quarrels: 0, quarrelledAtMs: Number.NEGATIVE_INFINITY, quarrelMs: 0 },
     });
   }
 

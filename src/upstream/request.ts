@@ -144,6 +144,9 @@ export class Request {
   unit: UnitFacts | null = null;
   /** Connections that were lost while it was unanswered. */
   losses = 0;
+  /** Since when it waits to be sent again, and when a way was found last, monotonic ms; 0 = never. */
+  waitsSinceMs = 0;
+  wayFoundAtMs = 0;
   /** Times it was refused as not run; and for want of replicas, which passes. */
   refusals = 0;
   settlings = 0;

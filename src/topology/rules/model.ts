@@ -58,7 +58,7 @@ export interface MasterBelief {
 export interface Suspicion {
   readonly node: NodeId;
   readonly kind: EvidenceKind;
-  /** Monotonic ms. */
+  /** Monotonic ms: a probe sent after it can say otherwise. */
   readonly sinceMs: number;
 }
 
