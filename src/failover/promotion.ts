@@ -66,7 +66,7 @@ function considerPromotion(draft: Draft, outage: Outage): void {
   if (draft.nowMs < atMs) {
     draft.wake(isAbsent && draft.nowMs < atMs - ASK_BEFORE_MS ? atMs - ASK_BEFORE_MS : atMs);
     const isHeard = isAbsent && hearsayAtMs(group, outage) > outage.noticedAtMs;
-    return report(draft, isHeard ? heardElsewhere(outage.master) : null);
+    return report(draft, isHeard ? heardElsewhere(outage.master) : aloneFor(draft, outage));
   }
   if (isAsking) return;
   const choice = chooseNow(draft, outage);
@@ -208,6 +208,12 @@ function lastingRefusal(draft: Draft): Obstacle | null {
   if (draft.nowMs >= atMs) return anotherPromoter(standing.reason);
   draft.wake(atMs);
   return null;
+}
+
+/** Nobody answers: that says nothing of the master, and still people should know why nothing happens. */
+function aloneFor(draft: Draft, { aloneAtMs, noticedAtMs }: Outage): Obstacle | null {
+  if (aloneAtMs !== draft.nowMs || draft.nowMs < noticedAtMs + draft.settings.downAfterMs) return null;
+  return { kind: "no-candidate", node: null, detail: "no node of the group answers" };
 }
 
 function heardElsewhere(master: NodeId): Obstacle {

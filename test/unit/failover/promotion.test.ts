@@ -71,6 +71,15 @@ describe("a master that crashed", () => {
     expect([play.phase, play.allRuns, play.obstacles]).toEqual(["none", [], []]);
   });
 
+  it("is not replaced while no node answers at all, which is said after a while", () => {
+    const nobody = (seenMs: number) => crashed(seenMs).map((node) => lost(node, "unreachable"));
+    const play = crash();
+    for (let atMs = 1_100; atMs <= 3_900; atMs += 100) play.see(atMs, nobody(1_050), HELD);
+    expect([play.phase, play.obstacles]).toEqual(["none", []]);
+    play.see(4_200, nobody(1_050), HELD);
+    expect([play.phase, play.allRuns, play.obstacles]).toEqual(["none", [], ["no-candidate"]]);
+  });
+
   it("that is back within the grace is left alone", () => {
     const play = crash().see(1_200, [masterAt("a", 1_195), left("b", 1_195), left("c", 1_195)]);
     expect(play.told).toEqual(["master-recovered"]);
