@@ -56,7 +56,7 @@ export async function play(scenarioName: ScenarioName, systemName: SystemName): 
     const endAtMs = performance.now();
     const ownPauseMs = times.pauses?.longestMs ?? 0;
     await load.stop();
-    const trace = load.trace(await countersOn(master));
+    const trace = load.trace(await countersOn(await lastMaster(master, group)));
     const marks = { ...times.marks(), endAtMs };
     const figures = figuresOf(trace, marks, scenario.gapFrom);
     return { scenario: scenarioName, system: systemName, figures, trace, marks, ownPauseMs };
@@ -148,6 +148,22 @@ async function settle(load: Load): Promise<void> {
   const options = { deadlineMs: RECOVER_MS_MOST, what: "all clients writing again" };
   await until(() => load.hasWritten(sinceMs), options).catch(() => undefined);
   await sleep(SETTLE_MS);
+}
+
+/**
+ * Sentinels promote a second time now and then, two seconds after the first: the master at the end is whoever
+ * continues the history of the one that was promoted, and so on.
+ */
+async function lastMaster(promoted: RedisServer, group: Stage["group"]): Promise<RedisServer> {
+  let last = promoted;
+  for (const node of group.all.filter((one) => one !== promoted && one.running)) {
+    const [own, other] = [await last.info(), await node.info().catch(() => null)];
+    const isNewer =
+      other?.get("role") === "master" && other.get("master_replid2") === own.get("master_replid");
+    const isFollowed = own.get("role") === "slave" && own.get("master_port") === `${node.port}`;
+    if (isNewer || isFollowed) last = node;
+  }
+  return last;
 }
 
 async function countersOn(master: RedisServer): Promise<number[]> {
