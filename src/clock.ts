@@ -10,3 +10,11 @@ export const systemClock: Clock = {
   nowMs: () => performance.now(),
   wallMs: () => Date.now(),
 };
+
+/** Runs `run` once after `delayMs`; the result cancels it. */
+export type SetTimer = (run: () => void, delayMs: number) => () => void;
+
+export const systemTimer: SetTimer = (run, delayMs) => {
+  const timer = setTimeout(run, delayMs);
+  return () => clearTimeout(timer);
+};

@@ -3,7 +3,7 @@
  * outside it is one object with a life.
  */
 
-import type { Clock } from "../clock.ts";
+import { type Clock, systemTimer } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
@@ -150,9 +150,4 @@ export class FailoverControl {
     this.promoters?.destroy();
     this.commander.close();
   }
-}
-
-function systemTimer(run: () => void, delayMs: number): () => void {
-  const timer = setTimeout(run, delayMs);
-  return () => clearTimeout(timer);
 }

@@ -9,10 +9,10 @@
  *   close(), destroy()     nothing is begun any more; writes are not held any longer
  */
 
-import type { Clock } from "../clock.ts";
+import type { Clock, SetTimer } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import { isLive } from "../topology/rules/scene.ts";
-import type { GroupSight, SetTimer } from "../topology/watcher.ts";
+import type { GroupSight } from "../topology/watcher.ts";
 import { step } from "./machine.ts";
 import type {
   CommandResult,

@@ -17,7 +17,7 @@
  *   close(), destroy()       stop probing; nothing is called back afterwards
  */
 
-import type { Clock } from "../clock.ts";
+import { type Clock, type SetTimer, systemTimer } from "../clock.ts";
 import { discover, mentioned } from "./discovery.ts";
 import type { Epoch, Evidence, NodeId } from "./epoch.ts";
 import type { NodeFacts, NodeProbe, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
@@ -112,9 +112,6 @@ export interface GroupSight {
   /** Monotonic ms: our own process has run without standing still since then. */
   readonly awakeSinceMs: number;
 }
-
-/** Runs `run` once after `delayMs`; the result cancels it. */
-export type SetTimer = (run: () => void, delayMs: number) => () => void;
 
 export interface WatcherParts {
   readonly clock: Clock;
@@ -656,9 +653,4 @@ function problemOf(contact: Contact): ProblemKind | null {
     case "nonsense":
       return "node-nonsense";
   }
-}
-
-function systemTimer(run: () => void, delayMs: number): () => void {
-  const timer = setTimeout(run, delayMs);
-  return () => clearTimeout(timer);
 }

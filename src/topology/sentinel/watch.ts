@@ -9,7 +9,7 @@
  *   word(), view()     what they say together; each of them, for people and metrics
  */
 
-import type { Clock } from "../../clock.ts";
+import { type Clock, type SetTimer, systemTimer } from "../../clock.ts";
 import type { NodeId } from "../epoch.ts";
 import {
   combine,
@@ -21,7 +21,6 @@ import {
   votersOf,
 } from "../rules/sentinel.ts";
 import type { SentinelStatus } from "../status.ts";
-import type { SetTimer } from "../watcher.ts";
 import {
   type Instance,
   readAddress,
@@ -424,9 +423,4 @@ function isRefusal(answer: Answer): boolean {
 
 function complaintOf(quorum: Answer): string | null {
   return !quorum.ok && quorum.error.startsWith("NOQUORUM") ? quorum.error : null;
-}
-
-function systemTimer(run: () => void, delayMs: number): () => void {
-  const timer = setTimeout(run, delayMs);
-  return () => clearTimeout(timer);
 }
