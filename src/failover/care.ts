@@ -15,7 +15,7 @@ import { isLive } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { followedBy } from "./diagnosis.ts";
 import type { CommandResult, Obstacle } from "./model.ts";
-import type { Care, Draft, State } from "./state.ts";
+import { type Care, type Draft, isSwitching, type State } from "./state.ts";
 
 /** Between two attempts at one node, ms; doubled after each failure up to the second value. */
 const PAUSE_MS = 1_000;
@@ -106,8 +106,7 @@ function isDeserted(group: GroupSight, address: NodeId): boolean {
 
 export function takeCare(draft: Draft): void {
   const { group, duty, job } = draft.state;
-  if (group === null || (job.kind !== "none" && !(job.kind === "switchover" && job.phase === "settling")))
-    return;
+  if (group === null || job.kind === "confirming" || job.kind === "promoting" || isSwitching(job)) return;
   if (duty !== null && draft.nowMs >= duty.untilMs) draft.set({ duty: null });
   const mayTouch = (id: NodeId) => draft.settings.mode === "self" || draft.state.duty?.nodes.has(id) === true;
   const wanted = strays(group, draft.state).filter(mayTouch);

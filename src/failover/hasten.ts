@@ -10,7 +10,7 @@ import { isLive, type LiveView } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { followedBy } from "./diagnosis.ts";
 import type { CommandResult } from "./model.ts";
-import type { Draft } from "./state.ts";
+import { type Draft, isSwitching } from "./state.ts";
 
 /** Between two questions to one replica, ms; and after one that was refused or lost. */
 const PAUSE_MS = 20;
@@ -27,7 +27,7 @@ export interface Asking {
 export function hasten(draft: Draft): void {
   const { group, job } = draft.state;
   // A planned switch of our own asks by itself.
-  if (group === null || (job.kind === "switchover" && job.phase !== "settling")) return;
+  if (group === null || isSwitching(job)) return;
   for (const node of awaited(group)) ask(draft, node);
 }
 

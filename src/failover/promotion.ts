@@ -14,7 +14,7 @@ import { type Bounds, type Choice, chooseCandidate, tolerableMs } from "./candid
 import { diagnose, followOutage, goneAtMs, hearsayAtMs, type Outage } from "./diagnosis.ts";
 import { ASK_BEFORE_MS, askReplicas } from "./hearsay.ts";
 import type { CommandResult, Obstacle, Standing } from "./model.ts";
-import type { Draft, Job } from "./state.ts";
+import { type Draft, isSwitching, type Job } from "./state.ts";
 import { endSettling } from "./switchover.ts";
 
 /** How soon to look again for something that must show within moments, ms. */
@@ -38,7 +38,7 @@ export function followPromotion(draft: Draft): void {
   const { group, job } = draft.state;
   if (draft.settings.mode !== "self" || group === null) return;
   if (job.kind === "promoting") return watchPromotion(draft, job);
-  if (job.kind === "switchover" && job.phase !== "settling") return;
+  if (isSwitching(job)) return;
   const before = draft.state.outage;
   const outage = followOutage(group, before, draft.nowMs);
   draft.set({ outage });

@@ -68,6 +68,11 @@ export interface SwitchoverJob {
   readonly repointed: readonly NodeId[];
 }
 
+/** A planned switch is under way that has no new master yet. */
+export function isSwitching(job: Job): boolean {
+  return job.kind === "switchover" && job.phase !== "settling";
+}
+
 /** How far the machine got with making a node follow the master. */
 export interface Care {
   /** The command under way; null = none. */
