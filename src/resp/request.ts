@@ -38,6 +38,9 @@ export class RequestFramer {
   /** After FRAME: where the command's name lies. */
   nameStart = 0;
   nameEnd = 0;
+  /** After FRAME: where the first argument behind the name lies; senseless when there is none. */
+  keyStart = 0;
+  keyEnd = 0;
   /** After FRAME: arguments including the name, at least 1. */
   argc = 0;
   /** After INLINE: the end of the command without its line end. */
@@ -100,6 +103,9 @@ export class RequestFramer {
       if (left === this.argc) {
         this.nameStart = bodyStart - pos;
         this.nameEnd = bodyStart - pos + length;
+      } else if (left === this.argc - 1) {
+        this.keyStart = bodyStart - pos;
+        this.keyEnd = bodyStart - pos + length;
       }
       if (next > end) return this.stopped(pos, p, left, next);
       if (buf[next - 2] !== CR || buf[next - 1] !== LF) {
@@ -112,6 +118,8 @@ export class RequestFramer {
     this.argsLeft = 0;
     this.nameStart += pos;
     this.nameEnd += pos;
+    this.keyStart += pos;
+    this.keyEnd += pos;
     this.end = p;
     return FRAME;
   }

@@ -15,10 +15,11 @@ import { ChunkPool } from "../upstream/chunk.ts";
 import type { Lane, LaneKeeper, LaneLoss, LaneRole, LaneTarget } from "../upstream/lane.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
-import { NOBODY, type NotRunCause, type Request, type RequestOwner } from "../upstream/request.ts";
+import { EVERYTHING, NOBODY, type NotRunCause, type Request, type RequestOwner } from "../upstream/request.ts";
 import { SeveredConnections } from "../upstream/severed.ts";
 import { Doubts } from "./doubts.ts";
 import { Hold } from "./hold.ts";
+import { Freshness } from "./freshness.ts";
 import type { RequestEvent } from "./outcome.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
@@ -53,6 +54,8 @@ export interface RouterOptions {
   readonly addressOf: (node: NodeId) => Address;
   /** Tells the control plane; it may publish a new epoch before it returns. */
   readonly onEvidence: (evidence: Evidence) => void;
+  /** Reads wait for a replica to prove more; said again and again while that is so. */
+  readonly onProofWanted?: () => void;
   readonly onFault: (error: unknown) => void;
 }
 
@@ -79,6 +82,7 @@ export class Router implements LaneKeeper {
   readonly turn: Turn;
   readonly hold: Hold;
   readonly doubts = new Doubts();
+  readonly freshness = new Freshness();
   readonly profiles = new Profiles();
   readonly nowMs: () => number;
   readonly pool: LanePool;
@@ -101,9 +105,10 @@ export class Router implements LaneKeeper {
   private stopped: (Pick<LaneTarget, "node" | "replid"> & { readonly atMs: number }) | null = null;
   /** Since it was last known to be well the master has not answered for a while, whatever came after that. */
   private hasBeenSilent = false;
-  private readonly severed = new SeveredConnections();
+  private readonly severed = new SeveredConnections(() => this.freshness.need(EVERYTHING, this.nowMs()));
   /** When a new master's replicas must have found it, monotonic ms. */
   private settledAtMs = Number.NEGATIVE_INFINITY;
+  private soughtProofMs = Number.NEGATIVE_INFINITY;
   private questions = 0;
   private ticker: NodeJS.Timeout | null = null;
   private readonly options: RouterOptions;
@@ -147,6 +152,7 @@ export class Router implements LaneKeeper {
         turn,
         keeper: this,
         severed: this.severed,
+        writes: this.freshness,
         nowMs,
       },
     });
@@ -311,6 +317,15 @@ export class Router implements LaneKeeper {
   /** Another connection to the master, for a request that would make others wait behind it. */
   bulkLane(profile: Profile): Lane | null {
     return this.pool.master(profile, this.epoch, "bulk");
+  }
+
+  /** Reads have to go to the master because no replica has proven enough: it is worth to look sooner. */
+  seekProof(): void {
+    this.counters.freshnessReads++;
+    const nowMs = this.nowMs();
+    if (nowMs - this.soughtProofMs < SEEK_PROOF_EVERY_MS) return;
+    this.soughtProofMs = nowMs;
+    this.options.onProofWanted?.();
   }
 
   /** The replica a session reads from as long as it stays fit; null when there is none. */
@@ -521,6 +536,9 @@ function isBeyondLogin(error: Buffer, question: readonly string[]): boolean {
 
 /** How often a master that owes answers is looked at while somebody waits for that, ms. */
 const DRAIN_CHECK_MS = 1;
+
+/** How often at most it is said that reads wait for proof, ms. */
+const SEEK_PROOF_EVERY_MS = 5;
 
 /** How old `coarseMs` may be, ms. */
 const TICK_MS = 20;

@@ -24,11 +24,13 @@ import { Chunk, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
 import {
   type Bond,
+  EVERYTHING,
   type NotRunCause,
   type PlainKind,
   Request,
   type RequestOwner,
   type Rewrite,
+  type Slots,
   type UnitFacts,
 } from "../upstream/request.ts";
 import { isNoScript } from "./calls/scripts.ts";
@@ -73,13 +75,19 @@ export interface Sending {
   readonly repair?: () => Buffer | null;
   /** Of a transaction. */
   readonly unit?: UnitFacts;
+  /** What it may change, or show; EVERYTHING if absent. */
+  readonly slots?: Slots;
 }
 
 export class Flight implements RequestOwner {
   /** Requests on the way. */
   count = 0;
-  /** When the last write was answered, monotonic ms; a node that is read must have proven to be newer. */
+  /** When the last write was answered, monotonic ms. */
   lastWriteMs = Number.NEGATIVE_INFINITY;
+  /** When the last read was answered, by whomever, monotonic ms. */
+  lastReadMs = Number.NEGATIVE_INFINITY;
+  /** The session reads from a replica: what the master shows it in between, that must have too. */
+  readsReplica = false;
   /** The newest of those times at which a former master answered a write; NaN as long as none did. */
   lateWriteMs = Number.NaN;
   /** The connection they are on, if there are any. */
@@ -134,8 +142,16 @@ export class Flight implements RequestOwner {
   // Sending
 
   /** A request whose bytes lie, or will lie, in the lane's chunk. The hot path. */
-  launch(command: Command, kind: PlainKind, lane: Lane, chunk: Chunk, start: number, end: number): void {
-    const request = new Request(this, command, kind, chunk, start, end, 1);
+  launch(
+    command: Command,
+    slots: Slots,
+    lane: Lane,
+    chunk: Chunk,
+    start: number,
+    end: number,
+  ): void {
+    const request = new Request(this, command, command.kind as PlainKind, chunk, start, end, 1);
+    request.slots = slots;
     lane.push(request);
     this.sent(request, lane);
   }
@@ -150,6 +166,7 @@ export class Flight implements RequestOwner {
     request.rewrite = what.rewrite ?? null;
     request.repair = what.repair ?? null;
     request.unit = what.unit ?? null;
+    request.slots = what.slots ?? EVERYTHING;
     const { buf, start, end, owned } = frame;
     if (owned && end - start > LARGE_BYTES) lane.pushWhole(request, buf, start, end);
     else lane.pushCopy(request, buf, start, end);
@@ -164,6 +181,7 @@ export class Flight implements RequestOwner {
     const request = new Request(this, command, kind, chunk, 0, bytes.length, replies ?? 1);
     request.bond = bond ?? "none";
     request.rewrite = rewrite ?? null;
+    request.slots = what.slots ?? EVERYTHING;
     request.order = this.nextOrder++;
     this.keep(request);
   }
@@ -328,14 +346,22 @@ export class Flight implements RequestOwner {
 
   settled(request: Request, nowMs: number): void {
     this.left(request);
-    if (request.kind === WRITE) this.wrote(nowMs);
+    this.answered(request, nowMs);
     if (request.command.handler !== "none") this.host.onSpecialDone(request, false);
     this.host.onProgress();
   }
 
-  private wrote(nowMs: number): void {
-    this.lastWriteMs = nowMs;
-    if (this.lane?.isRetiring === true) this.lateWriteMs = nowMs;
+  private answered(request: Request, nowMs: number): void {
+    const { lane } = this;
+    if (request.kind === WRITE) {
+      this.lastWriteMs = nowMs;
+      if (lane?.isRetiring === true) this.lateWriteMs = nowMs;
+      return;
+    }
+    this.lastReadMs = nowMs;
+    if (this.readsReplica && request.slots !== EVERYTHING && lane?.target.role === "master") {
+      this.router.freshness.need(request.slots, nowMs);
+    }
   }
 
   /** A request is not on the way any more. */
@@ -382,10 +408,8 @@ export class Flight implements RequestOwner {
       const isRefused = cause !== null || (request.mayHaveRun && isRefusal(buf, start, end));
       const isUnknown = isRefused && this.outcomeOf(request, "refused-too-often") === "uncertain";
       const reply = isUnknown ? this.uncertain() : Buffer.from(buf.subarray(start, end));
-      if (request.kind === WRITE) {
-        this.wrote(nowMs);
-        if (!isRefusal(buf, start, end)) this.passOver(request.order);
-      }
+      this.answered(request, nowMs);
+      if (request.kind === WRITE && !isRefusal(buf, start, end)) this.passOver(request.order);
       this.answerWith(request, request.rewrite === null ? reply : request.rewrite.replyFor(reply));
       this.host.onProgress();
       return false;
@@ -396,7 +420,10 @@ export class Flight implements RequestOwner {
     // A former master's refusal may come late: it says nothing of the master of now.
     request.refusedInEpoch = lane?.target.epoch ?? -1;
     // A node that refuses a "read" as a write knows better.
-    if (cause === "not-master" && request.kind === READ) request.kind = WRITE;
+    if (cause === "not-master" && request.kind === READ) {
+      request.kind = WRITE;
+      request.slots = EVERYTHING;
+    }
     if (lane !== null) this.router.refusedBy(lane, cause);
     if (request.bond === "blocking" || request.bond === "change") this.host.onBlockingRefused();
     return this.settle(request, cause, request.refusal);
@@ -606,10 +633,11 @@ const UNCERTAIN = encodeError(
 function withScript(request: Request): Request | null {
   const bytes = request.repair?.() ?? null;
   if (bytes === null) return null;
-  const { owner, command, kind, bond, order, trailer, mayHaveRun } = request;
+  const { owner, command, kind, bond, order, trailer, mayHaveRun, slots } = request;
   const replies = request.rewrite?.replies ?? 2;
   const repaired = new Request(owner, command, kind, new Chunk(bytes, false), 0, bytes.length, replies);
   repaired.bond = bond;
+  repaired.slots = slots;
   repaired.order = order;
   repaired.trailer = trailer;
   repaired.mayHaveRun = mayHaveRun;

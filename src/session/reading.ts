@@ -2,13 +2,26 @@
 import type { ReadTarget, Router } from "../routing/router.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
+import type { Slots } from "../upstream/request.ts";
 import type { Flight } from "./flight.ts";
 
+/**
+ * What a read sees. session: all that this process has written to its keys, and of each key nothing older than the
+ * session has seen; eventual: whatever a fit replica has; strong: what the master has.
+ */
+export type Consistency = "session" | "eventual" | "strong";
+
 export class Reading {
-  private target: ReadTarget | null = null;
+  consistency: Consistency;
+  /** The replica it reads from as long as that is fit; null = there is none. */
+  private home: ReadTarget | null = null;
   private version = -1;
-  /** When it chose another node, monotonic ms: that node must have proven to be newer. */
-  private movedMs = Number.NEGATIVE_INFINITY;
+  /** Its home is not fit, and there is no other that it could read from. */
+  private isAway = false;
+  /** It has another home, and what it has seen before is not yet known whole. */
+  private hasMoved = false;
+  /** Its home must have proven this much: all that the session has seen before it was its home. */
+  private seenMs = Number.NEGATIVE_INFINITY;
   private readonly router: Router;
   private readonly flight: Flight;
   private readonly sessionId: number;
@@ -17,36 +30,73 @@ export class Reading {
     this.router = router;
     this.flight = flight;
     this.sessionId = sessionId;
+    this.consistency = router.config.reads.consistency;
   }
 
-  /** The lane for a read; null = the master must be asked. */
-  lane(profile: Profile): Lane | null {
+  /** From now on; what it has seen until now counts. */
+  setConsistency(consistency: Consistency): void {
+    this.consistency = consistency;
+    this.hasMoved = true;
+    this.noteMaster();
+  }
+
+  /** Whether it matters which keys a read is of. */
+  get isByKey(): boolean {
+    const { home } = this;
+    if (home === null || this.consistency !== "session") return false;
+    const isEarly = this.hasMoved || this.seenMs > home.provenAtMs || this.version !== this.router.version;
+    return isEarly || !this.router.freshness.isQuietAt(home.provenAtMs);
+  }
+
+  /** The lane for a read of these slots; null = the master must be asked. */
+  lane(profile: Profile, slots: Slots): Lane | null {
     const { router } = this;
-    if (this.version !== router.version) this.choose();
-    const { target } = this;
-    const { consistency } = router.config.reads;
-    if (target === null || consistency === "strong") return null;
-    const { provenAtMs } = target;
-    if (consistency === "session" && (this.flight.lastWriteMs > provenAtMs || this.movedMs > provenAtMs)) {
-      router.counters.freshnessReads++;
-      return null;
+    if (this.version !== router.version || this.isAway) this.choose();
+    const { home } = this;
+    if (home === null || this.isAway || this.consistency === "strong") return null;
+    const lane = router.readLane(profile, home);
+    if (this.consistency === "eventual" || this.hasSeenLess(home, lane, slots)) return lane;
+    router.seekProof();
+    return null;
+  }
+
+  /** Whether the home has all that the session has seen, and all that was written to these slots. */
+  private hasSeenLess(home: ReadTarget, lane: Lane | null, slots: Slots): boolean {
+    const { flight } = this;
+    if (this.hasMoved) {
+      // What is on the way from elsewhere may show it more: first its replies.
+      if (flight.count > 0 && flight.lane !== lane) return true;
+      this.hasMoved = false;
+      this.seenMs = flight.lastReadMs;
     }
-    return router.readLane(profile, target);
+    return this.seenMs <= home.provenAtMs && this.router.freshness.mayServe(slots, home.provenAtMs);
   }
 
   /**
    * A session stays on its node as long as that is fit, so that what it reads does not go back in time. On
-   * another one it must see what it has seen: everything up to now counts as its own write, as far as there
-   * is a master that can serve in between.
+   * another one it must see what it has seen: until that has proven to be as new the master serves. Without a
+   * master it waits for its node to be back, or for one that has.
    */
   private choose(): void {
-    const { router, target: before } = this;
+    const { router, home: before, flight } = this;
     const home = router.readTarget(this.sessionId);
     const isFit = before !== null && router.isReadable(before);
-    const canMove = home !== null && home.provenAtMs >= 0 && router.writable;
-    if (isFit && home !== before && !canMove) return;
+    if (isFit && home !== before && !(router.writable && home !== null && home.provenAtMs >= 0)) {
+      this.isAway = false;
+      return;
+    }
     this.version = router.version;
-    this.target = home;
-    if (before !== null && home !== before && router.writable) this.movedMs = router.nowMs();
+    const isProven = home !== null && home.provenAtMs >= flight.lastReadMs;
+    this.isAway = !isFit && !isProven && !router.writable;
+    if (this.isAway || home === before) return;
+    this.home = home;
+    this.hasMoved = home !== null;
+    this.noteMaster();
+  }
+
+  /** The master's replies count only where the replica that is read otherwise could show less. */
+  private noteMaster(): void {
+    const { home, flight } = this;
+    flight.readsReplica = this.consistency === "session" && home !== null && home.provenAtMs < Number.POSITIVE_INFINITY;
   }
 }

@@ -12,7 +12,7 @@ import { type Command, MASTER_READ, OWN_REQUEST, PREFER_MASTER, READ, SPECIAL } 
 import type { CommandTable } from "../commands/table.ts";
 import type { CloseReason, HoldOutcome } from "../metrics.ts";
 import type { StreamHandler } from "../net.ts";
-import { splitInline } from "../resp/args.ts";
+import { requestArgs, splitInline } from "../resp/args.ts";
 import { GREATER } from "../resp/bytes.ts";
 import { encodeError, encodeRequest, PONG, type Protocol } from "../resp/encode.ts";
 import {
@@ -30,7 +30,7 @@ import type { Wakeable } from "../turn.ts";
 import { type Chunk, copyBytes, NO_CHUNK } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane, type LaneWaiter } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
-import { NOBODY, type PlainKind, Request } from "../upstream/request.ts";
+import { EVERYTHING, NOBODY, NOTHING, type PlainKind, Request, type Slots } from "../upstream/request.ts";
 import { Attempts } from "./attempts.ts";
 import type { Scripts } from "./calls/scripts.ts";
 import { type ClientPause, isStopped, NOT_PAUSED, type Pausable } from "./client/pause.ts";
@@ -41,6 +41,7 @@ import type { Subscriber } from "./pubsub/fanout.ts";
 import type { Hubs } from "./pubsub/hubs.ts";
 import { isMonitorLine, type Subscriptions } from "./pubsub/subscriptions.ts";
 import { Reading } from "./reading.ts";
+import { slotsOf } from "./slots.ts";
 import { special } from "./special.ts";
 import { Invalidations, type InvalidationTarget } from "./tracking/invalidations.ts";
 import type { Tracking } from "./tracking/tracking.ts";
@@ -358,7 +359,9 @@ export class Session
       if (status === FRAME) {
         const frameEnd = framer.end;
         const command = table.lookup(buf, framer.nameStart, framer.nameEnd);
-        const lane = this.isPlain(command) ? this.route(command.kind) : null;
+        const isPlain = this.isPlain(command);
+        const slots = isPlain ? this.slotsOf(command, buf, pos) : EVERYTHING;
+        const lane = isPlain ? this.route(command.kind, slots) : null;
         if (lane !== null && frameEnd - pos <= LARGE_BYTES) {
           if (lane !== run || base + frameEnd - runStart > chunk!.buffer.length) {
             if (chunk !== null) copyBytes(buf, runStart, pos, chunk.buffer, base);
@@ -368,7 +371,7 @@ export class Session
             base = chunk.used;
           }
           const at = base - runStart;
-          flight.launch(command, command.kind as PlainKind, lane, chunk!, at + pos, at + frameEnd);
+          flight.launch(command, slots, lane, chunk!, at + pos, at + frameEnd);
           last = command;
           pos = frameEnd;
           continue;
@@ -392,6 +395,14 @@ export class Session
     if (last !== null) this.lastCommand = last.name;
     run?.checkCongestion();
     return pos;
+  }
+
+  /** What the plain request that the framer has found touches of the data. */
+  private slotsOf(command: Command, buf: Buffer, start: number): Slots {
+    const { framer, router } = this;
+    if (command.kind === READ && !this.reading.isByKey) return EVERYTHING;
+    if (!command.isOfOneKey) return slotsOf(router, command, command.kind as PlainKind, requestArgs(buf, start));
+    return framer.argc > 1 ? router.freshness.slotOf(buf, framer.keyStart, framer.keyEnd) : NOTHING;
   }
 
   /** Whether a command goes straight to a lane that is shared. */
@@ -427,9 +438,12 @@ export class Session
   send(what: Sending, lane: Lane, frame: { buf: Buffer; start: number; end: number; owned: boolean }): void {
     // The lane may take the input's buffer over: it must not be moved or overwritten from now on.
     if (frame.owned && frame.end - frame.start > LARGE_BYTES) this.input.lend(frame.buf);
+    const slots =
+      what.slots ?? slotsOf(this.router, what.command, what.kind, requestArgs(frame.buf, frame.start));
+    const sending = { ...what, slots };
     const caching = this.tracking === null ? null : this.tracking.caching;
-    if (caching === null) this.flight.send(what, lane, frame);
-    else this.sendWith(caching, what, lane, frame.buf.subarray(frame.start, frame.end));
+    if (caching === null) this.flight.send(sending, lane, frame);
+    else this.sendWith(caching, sending, lane, frame.buf.subarray(frame.start, frame.end));
   }
 
   /** Sends a request in one unit with the CLIENT CACHING that is about it. */
@@ -458,7 +472,10 @@ export class Session
     const framer = new RequestFramer(this.context.limits);
     if (framer.next(frame, 0, frame.length) !== FRAME) return this.refuseStream(framer.problem);
     const command = this.context.table.lookup(frame, framer.nameStart, framer.nameEnd);
-    const lane = this.isPlain(command) ? this.route(command.kind) : null;
+    const kind = command.kind as PlainKind;
+    const lane = this.isPlain(command)
+      ? this.route(kind, slotsOf(this.router, command, kind, args))
+      : null;
     const taken = this.takeFrame(command, lane, frame, 0, frame.length, true);
     this.framer.end = end;
     return taken;
@@ -474,11 +491,11 @@ export class Session
   // Ways
 
   /** The lane for a request; null when it has to wait (`blocked` says for what) or there is none. */
-  route(kind: Command["kind"]): Lane | null {
+  route(kind: Command["kind"], slots: Slots): Lane | null {
     const { router } = this;
     let lane: Lane | null = null;
     if (kind === READ ? this.flight.writes === 0 : kind === PREFER_MASTER && !router.writable) {
-      lane = this.reading.lane(this.profile);
+      lane = this.reading.lane(this.profile, slots);
     }
     if (lane === null) {
       // Others wait for the same master: nobody overtakes them while they are let go one by one.
@@ -715,11 +732,19 @@ export class Session
         return lane;
       }
     } else {
-      const lane = this.route(request.kind);
+      const lane = this.route(request.kind, this.slotsAgain(request));
       if (lane !== null) return lane;
     }
     if (this.blocked === "no" && !this.draining) this.hold(this.waitsSince(request));
     return null;
+  }
+
+  /** What a read shows was of no interest as long as nothing was written. */
+  private slotsAgain(request: Request): Slots {
+    const { command, kind, chunk, start, end, slots, rewrite } = request;
+    if (kind !== READ || slots !== EVERYTHING || rewrite !== null) return slots;
+    request.slots = slotsOf(this.router, command, kind, requestArgs(chunk.buffer.subarray(start, end), 0));
+    return request.slots;
   }
 
   /** A way that was none does not begin the wait anew: else it would have no end. */

@@ -2,8 +2,9 @@
 import type { Command } from "../commands/command.ts";
 import { OK, type Protocol } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
-import type { Bond, PlainKind, Rewrite } from "../upstream/request.ts";
+import type { Bond, PlainKind, Rewrite, Slots } from "../upstream/request.ts";
 import type { Session } from "./session.ts";
+import { slotsOf } from "./slots.ts";
 
 /** One command as it lies in a buffer. */
 export interface Frame {
@@ -26,15 +27,16 @@ export function wholeOf(buf: Buffer) {
 export function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
   if (session.privateLane !== null) session.releasePrivate();
   if (session.privateLane !== null || session.hasStream) return onPrivate(session, frame, kind);
-  const lane = session.route(kind);
+  const slots = slotsOf(session.router, frame.command, kind, frame.args);
+  const lane = session.route(kind, slots);
   if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
-  session.send({ command: frame.command, kind }, lane, frame);
+  session.send({ command: frame.command, kind, slots }, lane, frame);
   return true;
 }
 
 /** Where a command goes that is plain but for what becomes of its reply; null = it has no way now. */
-export function laneFor(session: Session, kind: PlainKind): Lane | null {
-  if (session.privateLane === null && !session.hasStream) return session.route(kind);
+export function laneFor(session: Session, kind: PlainKind, slots: Slots): Lane | null {
+  if (session.privateLane === null && !session.hasStream) return session.route(kind, slots);
   const lane = session.openPrivate();
   return typeof lane === "string" ? null : lane;
 }
@@ -42,10 +44,11 @@ export function laneFor(session: Session, kind: PlainKind): Lane | null {
 /** Sends a command that is plain but for its rewrite. */
 export function sendRewritten(session: Session, frame: Frame, rewrite: Rewrite): boolean {
   const { command } = frame;
-  const lane = laneFor(session, command.plainKind);
+  const slots = slotsOf(session.router, command, command.plainKind, frame.args);
+  const lane = laneFor(session, command.plainKind, slots);
   if (lane === null) return session.noWay(command, frame.buf, frame.start);
   const buf = rewrite.requestFor(lane.target.replid ?? "");
-  session.send({ command, kind: command.plainKind, rewrite }, lane, wholeOf(buf));
+  session.send({ command, kind: command.plainKind, rewrite, slots }, lane, wholeOf(buf));
   return true;
 }
 

@@ -11,7 +11,7 @@ import { Chunk, type ChunkPool, copyBytes } from "./chunk.ts";
 import { Handshake } from "./handshake.ts";
 import { PartialReply } from "./partial.ts";
 import type { Profile } from "./profile.ts";
-import { NOBODY, Request, type RequestOwner } from "./request.ts";
+import { NOBODY, Request, type RequestOwner, type WriteLog } from "./request.ts";
 import { killRequests, type Severed, type SeveredConnections } from "./severed.ts";
 
 /**
@@ -71,6 +71,7 @@ export interface LaneContext {
   readonly turn: Turn;
   readonly keeper: LaneKeeper;
   readonly severed: SeveredConnections;
+  readonly writes: WriteLog;
   nowMs(): number;
 }
 
@@ -234,6 +235,7 @@ export class Lane implements Flushable, StreamHandler {
     else this.last.next = request;
     this.last = request;
     if (this.firstUnsent === null) this.firstUnsent = request;
+    if (request.kind === WRITE) this.context.writes.sent(request.slots);
     this.inFlight++;
     this.taken++;
   }
@@ -467,6 +469,7 @@ export class Lane implements Flushable, StreamHandler {
     this.first = request.next;
     if (this.first === null) this.last = null;
     request.next = null;
+    if (request.kind === WRITE) this.context.writes.done(request.slots, this.lastHeardMs);
     this.inFlight--;
   }
 
@@ -591,6 +594,7 @@ export class Lane implements Flushable, StreamHandler {
   /** Closes the socket; returns the requests that were unanswered. */
   private end(): Request | null {
     const request = this.first;
+    this.settleWrites(request);
     this.state = "closed";
     this.first = null;
     this.last = null;
@@ -601,6 +605,14 @@ export class Lane implements Flushable, StreamHandler {
     for (const one of this.ending.splice(0)) this.context.severed.settle(one, null);
     this.owner?.connectionGone(this);
     return request;
+  }
+
+  /** What is not answered through this connection counts as written now. */
+  private settleWrites(first: Request | null): void {
+    const nowMs = this.context.nowMs();
+    for (let one = first; one !== null; one = one.next) {
+      if (one.kind === WRITE) this.context.writes.done(one.slots, nowMs);
+    }
   }
 
   /**
@@ -648,6 +660,7 @@ export class Lane implements Flushable, StreamHandler {
       one.next = null;
       this.last = one;
     }
+    this.settleWrites(unsent);
     for (let one: Request | null = unsent; one !== null; ) {
       const next: Request | null = one.next;
       this.inFlight--;

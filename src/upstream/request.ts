@@ -9,6 +9,24 @@ import type { Severed } from "./severed.ts";
  */
 export type PlainKind = Exclude<Kind, typeof SPECIAL>;
 
+/**
+ * Which slots of the table of writes (see `WriteLog`) a request touches: one, several, or one of the two
+ * below.
+ */
+export type Slots = number | readonly number[];
+/** Any key: which ones is not known. */
+export const EVERYTHING = -1;
+/** No key. */
+export const NOTHING = -2;
+
+/** Keeps account of the writes that are on the way to a master, and of when they were answered. */
+export interface WriteLog {
+  /** A write was given to a connection. */
+  sent(slots: Slots): void;
+  /** It was answered, or given back, or lost. @param nowMs monotonic ms, not before that. */
+  done(slots: Slots, nowMs: number): void;
+}
+
 /** What an error reply that says "did not run" says about the node. */
 export type NotRunCause = "not-master" | "loading" | "link-down" | "no-replicas";
 
@@ -120,6 +138,8 @@ export class Request {
   chunk: Chunk;
   start: number;
   end: number;
+  /** What it may change; of a read, what the master shows of the data. */
+  slots: Slots = EVERYTHING;
   /** Replies it gets; all but the last are not the client's (a transaction is one request). */
   replyCount: number;
   /** Replies still to come. */

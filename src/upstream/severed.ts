@@ -33,6 +33,12 @@ const GONE = "-ERR No such client";
 export class SeveredConnections {
   private list: Severed[] = [];
   private waiting: (() => void)[] = [];
+  private readonly onEnded: () => void;
+
+  /** @param onEnded what a connection had left behind at the server may have run there, until now. */
+  constructor(onEnded: () => void) {
+    this.onEnded = onEnded;
+  }
 
   add(target: { node: NodeId; replid: string | null }, serverId: number | null): Severed {
     const { node, replid } = target;
@@ -68,6 +74,7 @@ export class SeveredConnections {
   /** @param reply the server's; null = it could not be asked. */
   settle(one: Severed, reply: Buffer | null): void {
     if (one.state !== "ended") one.state = reply === null ? "open" : isEnd(reply) ? "ended" : "spared";
+    if (one.state === "ended") this.onEnded();
     this.list = this.list.filter(({ state }) => state !== "ended");
     const { waiting } = this;
     this.waiting = [];

@@ -3,6 +3,7 @@ import { MASTER_READ, WRITE } from "../../commands/command.ts";
 import type { PlainKind } from "../../upstream/request.ts";
 import { unsupported } from "../policy.ts";
 import type { Session } from "../session.ts";
+import { slotsOf } from "../slots.ts";
 import type { Transaction } from "../transaction/transaction.ts";
 import { type Frame, laneFor, sendPlain, sendPrivate, subcommandOf, takeCaching, wholeOf } from "../ways.ts";
 import { ScriptCall } from "./scripts.ts";
@@ -35,7 +36,8 @@ export function evalsha(session: Session, frame: Frame): boolean {
 /** Sends a request that names scripts, with those that the server may not have. */
 function sendNaming(session: Session, frame: Frame, kind: PlainKind, names: readonly Buffer[]): boolean {
   const { command } = frame;
-  const lane = laneFor(session, kind);
+  const slots = slotsOf(session.router, command, kind, frame.args);
+  const lane = laneFor(session, kind, slots);
   if (lane === null) return session.noWay(command, frame.buf, frame.start);
   const load = (name: string): Buffer | null => session.context.scripts.loadRequest(name);
   const bytes = frame.buf.subarray(frame.start, frame.end);
@@ -44,7 +46,7 @@ function sendNaming(session: Session, frame: Frame, kind: PlainKind, names: read
   const buf = rewrite.firstFor(lane.scripts);
   const { replies } = rewrite;
   const repair = (): Buffer | null => rewrite.repaired();
-  session.send({ command, kind, replies, rewrite, repair }, lane, wholeOf(buf));
+  session.send({ command, kind, replies, rewrite, repair, slots }, lane, wholeOf(buf));
   return true;
 }
 

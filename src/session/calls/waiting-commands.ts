@@ -1,7 +1,8 @@
 /** Commands that the server lets wait: BLPOP and its kin, XREAD with BLOCK, WAIT and WAITAOF. */
 import { type Command, MASTER_READ } from "../../commands/command.ts";
-import type { PlainKind, Rewrite } from "../../upstream/request.ts";
+import { NOTHING, type PlainKind, type Rewrite, type Slots } from "../../upstream/request.ts";
 import type { Session } from "../session.ts";
+import { slotsOf } from "../slots.ts";
 import { type Frame, isDone, refusePrivate, say, sendPlain, wholeOf } from "../ways.ts";
 import { BlockingCall, blockIndex, dollarIds, lastIdOf } from "./blocking.ts";
 import { WAIT_CHANNEL, WaitCall } from "./waiting.ts";
@@ -12,12 +13,9 @@ export function blocking(session: Session, frame: Frame): boolean {
   const { command } = frame;
   const args = command.name === "xread" ? withPinnedIds(session, frame) : frame.args;
   if (args === null) return isDone(session);
-  return issue(
-    session,
-    command,
-    command.plainKind,
-    new BlockingCall(command.name, args, session.router.nowMs),
-  );
+  const slots = slotsOf(session.router, command, command.plainKind, frame.args);
+  const call = new BlockingCall(command.name, args, session.router.nowMs);
+  return issue(session, { command, kind: command.plainKind, slots }, call);
 }
 
 /** Without BLOCK it does not wait. */
@@ -27,7 +25,11 @@ export function xread(session: Session, frame: Frame): boolean {
 }
 
 /** Sends a call that the server may let wait, in its place among all such calls, or as soon as it can. */
-function issue(session: Session, command: Command, kind: PlainKind, rewrite: Rewrite): boolean {
+function issue(
+  session: Session,
+  call: { command: Command; kind: PlainKind; slots: Slots },
+  rewrite: Rewrite,
+): boolean {
   const lane = session.openPrivate();
   if (lane === "blocked") return false;
   session.lastIds = null;
@@ -35,7 +37,7 @@ function issue(session: Session, command: Command, kind: PlainKind, rewrite: Rew
   const { convoy } = session.router.pool;
   session.callPlace = convoy.takePlace();
   const buf = rewrite.requestFor("");
-  const what = { command, kind, bond: "blocking", replies: rewrite.replies, rewrite } as const;
+  const what = { ...call, bond: "blocking", replies: rewrite.replies, rewrite } as const;
   session.inBlockingCall = true;
   if (lane === "no-master") session.flight.defer(what, buf);
   else {
@@ -57,7 +59,7 @@ export function wait(session: Session, frame: Frame): boolean {
     refuseMark: () => session.refusal(`ERR proxy: ${MARK_NEEDED}`),
   });
   const known = call.knownReply();
-  return known !== null ? say(session, known) : issue(session, command, MASTER_READ, call);
+  return known !== null ? say(session, known) : issue(session, { command, kind: MASTER_READ, slots: NOTHING }, call);
 }
 
 const MARK_NEEDED = `WAIT and WAITAOF behind a write need the right to PUBLISH to the channel ${WAIT_CHANNEL}`;

@@ -2,7 +2,7 @@
 import { arityFits, type Command, MASTER_READ, WRITE } from "../../commands/command.ts";
 import { encodeError, encodeNullArray, OK, QUEUED } from "../../resp/encode.ts";
 import type { Lane } from "../../upstream/lane.ts";
-import type { Bond, PlainKind } from "../../upstream/request.ts";
+import { type Bond, EVERYTHING, NOTHING, type PlainKind, type Slots } from "../../upstream/request.ts";
 import { ScanCall } from "../calls/scan.ts";
 import { needScripts, noteScriptCommand, rememberScript } from "../calls/script-commands.ts";
 import { MAX_GIVEN } from "../calls/scripts.ts";
@@ -13,6 +13,7 @@ import { nameOf, refuseReplication, refuseReserved, refusesTopology, refuseUnsaf
 import { publishesReserved } from "../pubsub/subscribe.ts";
 import type { Session } from "../session.ts";
 import { reset } from "../settings.ts";
+import { slotsOf } from "../slots.ts";
 import {
   type Frame,
   forbidden,
@@ -180,13 +181,26 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
     isIdempotent: onUnknown === "retry-idempotent" && transaction.isIdempotent,
     mayReplicate: transaction.mayReplicate,
   };
-  const what: Sending = { command: frame.command, kind, replies, bond, unit };
+  const slots = slotsOfUnit(session, transaction);
+  const what: Sending = { command: frame.command, kind, replies, bond, unit, slots };
   session.transaction = null;
   session.router.counters.requests.transaction++;
   session.send(rewrite === null ? what : { ...what, rewrite }, lane, wholeOf(buf));
   // What follows may see the session as the transaction leaves it.
   if (session.privateLane !== null || rewrite?.isBarrier === true) session.block("drain");
   return true;
+}
+
+/** What any of its commands may change, or show. */
+function slotsOfUnit(session: Session, transaction: Transaction): Slots {
+  const all: number[] = [];
+  for (const { command, args } of transaction.queued()) {
+    const slots = slotsOf(session.router, command, command.plainKind, args);
+    if (slots === EVERYTHING && command.plainKind === WRITE) return EVERYTHING;
+    if (typeof slots !== "number") all.push(...slots);
+    else if (slots >= 0) all.push(slots);
+  }
+  return all.length === 0 ? NOTHING : all;
 }
 
 function bondOf(session: Session, transaction: Transaction): Bond {
@@ -201,7 +215,7 @@ function laneForUnit(
   kind: PlainKind,
 ): Lane | "wait" | "answered" {
   if (!transaction.changesConnection) {
-    const lane = laneFor(session, kind);
+    const lane = laneFor(session, kind, EVERYTHING);
     if (lane !== null) return lane;
     return session.noWay(frame.command, frame.buf, frame.start) ? "answered" : "wait";
   }

@@ -43,12 +43,15 @@ export class Transaction {
     return areIdempotentTogether(this.writes());
   }
 
-  private *writes(): Iterable<{ command: Command; args: readonly Buffer[] }> {
+  private *writes(): Iterable<Queued> {
+    for (const one of this.queued()) if (!isRepeatable(one.command.plainKind)) yield one;
+  }
+
+  /** What the server runs of it. */
+  *queued(): Iterable<Queued> {
     for (const [i, frame] of this.frames.entries()) {
       const command = this.commands[i];
-      if (command !== undefined && !isRepeatable(command.plainKind)) {
-        yield { command, args: requestArgs(frame, 0) };
-      }
+      if (command !== undefined) yield { command, args: requestArgs(frame, 0) };
     }
   }
 
@@ -129,6 +132,11 @@ export class Transaction {
   unit(): Buffer {
     return Buffer.concat([...this.before, MULTI, ...this.frames, EXEC]);
   }
+}
+
+interface Queued {
+  readonly command: Command;
+  readonly args: readonly Buffer[];
 }
 
 const MULTI = encodeRequest(["MULTI"]);

@@ -8,7 +8,7 @@ const REPLID = "r".repeat(40);
 
 let severed: SeveredConnections;
 beforeEach(() => {
-  severed = new SeveredConnections();
+  severed = new SeveredConnections(() => {});
 });
 
 function add(serverId: number | null, node = NODE, replid = REPLID): Severed {
