@@ -9,6 +9,7 @@ import {
   WRITE,
 } from "./command.ts";
 import { idempotenceOf } from "./idempotence.ts";
+import { type Changes, hasSingleKey, type KeyPlan } from "./keys.ts";
 
 /** What a server's COMMAND says of a command, as far as it matters here. */
 export interface CommandFacts {
@@ -18,6 +19,8 @@ export interface CommandFacts {
   readonly writes: boolean;
   readonly readsOnly: boolean;
   readonly blocks: boolean;
+  /** A command of Redis 7.0, or the proxy's own. */
+  readonly builtin: boolean;
   /** Not a command of Redis 7.0, and flagged as those are that do something to their connection. */
   readonly unsafe: boolean;
   /** May not stand inside MULTI. */
@@ -28,6 +31,7 @@ export interface CommandFacts {
   readonly replicating: ReadonlySet<string> | null;
   /** Sub-commands and their arity; null where there are none. */
   readonly subcommands: ReadonlyMap<string, number> | null;
+  readonly keys: KeyPlan;
 }
 
 /** Commands that change the connection they run on, or whose connection cannot be shared while they run. */
@@ -104,6 +108,7 @@ const MAY_REPLICATE = new Set(["eval", "evalsha", "fcall", "publish", "spublish"
 export function classify(facts: CommandFacts): Command {
   const handler = HANDLERS.get(facts.name) ?? handlerByFlags(facts);
   const plainKind = plainKindOf(facts);
+  const keyed = { keys: facts.keys, changes: changesOf(facts), script: SCRIPTS.has(facts.name) };
   return {
     name: facts.name,
     kind: handler === "none" ? plainKind : SPECIAL,
@@ -113,7 +118,8 @@ export function classify(facts: CommandFacts): Command {
     subcommands: facts.subcommands,
     mayReplicate: facts.mayReplicate || MAY_REPLICATE.has(facts.name),
     replicating: facts.replicating,
-    script: SCRIPTS.has(facts.name),
+    ...keyed,
+    singleKey: hasSingleKey(keyed),
     idempotence: idempotenceOf(facts.name),
     noMulti: facts.noMulti,
     known: true,
@@ -130,4 +136,24 @@ function plainKindOf(facts: CommandFacts): Exclude<Kind, typeof SPECIAL> {
   if (MASTER_READS.has(facts.name)) return MASTER_READ;
   if (PLAIN_READS.has(facts.name)) return READ;
   return facts.readsOnly && !facts.writes ? READ : WRITE;
+}
+
+/** They may change data in ways of their own, or bring other data in. */
+const CHANGING_EVERYTHING = new Set(["debug", "replicaof", "slaveof", "failover"]);
+
+/** They are passed on to replicas, and change no data. */
+const MESSAGES = new Set(["publish", "spublish"]);
+
+/** PFCOUNT, which keeps the result it counted within the value, is taken for the read that it is. */
+function changesOf(facts: CommandFacts): Changes {
+  const { name, readsOnly, writes, builtin, mayReplicate, replicating } = facts;
+  if (name === "function") return "functions";
+  if (CHANGING_EVERYTHING.has(name)) return "everything";
+  if (MESSAGES.has(name) || (readsOnly && !writes)) return "nothing";
+  if (SCRIPTS.has(name)) return "script";
+  if (builtin && !mayReplicate && replicating === null) return "nothing";
+  // Of a module's command that is no write by its flags nobody knows what it does.
+  if (!writes && !mayReplicate) return "everything";
+  const isKeyless = facts.keys.kind === "none" || facts.keys.kind === "unknown";
+  return isKeyless ? "everything" : "keys";
 }

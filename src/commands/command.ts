@@ -3,6 +3,7 @@
  * requests; the hot path compares `kind` only.
  */
 import type { Idempotence } from "./idempotence.ts";
+import type { Changes, KeyPlan } from "./keys.ts";
 
 /** Where a command may run and what repeating it does. */
 export const READ = 0; // no effect; any node fit to be read, else the master
@@ -69,6 +70,11 @@ export interface Command {
   readonly script: boolean;
   /** Whether a run more changes nothing, for a write of which nobody knows whether it ran. */
   readonly idempotence: Idempotence;
+  /** Where its keys are, for `keysOf` and `touchedByWrite`. */
+  readonly keys: KeyPlan;
+  /** It has exactly one key, its first argument, and changes no other data: no need to ask `keysOf`. */
+  readonly singleKey: boolean;
+  readonly changes: Changes;
   /** Redis does not queue it inside MULTI. */
   readonly noMulti: boolean;
   /** False for the objects that stand for every name the table does not have. */
@@ -87,6 +93,9 @@ export const OWN_REQUEST: Command = {
   replicating: null,
   script: false,
   idempotence: "never",
+  keys: { kind: "none" },
+  singleKey: false,
+  changes: "nothing",
   noMulti: false,
   known: true,
 };

@@ -1,6 +1,8 @@
 import { BUILTIN_COMMANDS } from "./builtin.ts";
 import { type CommandFacts, classify } from "./classify.ts";
 import { type Command, SPECIAL, WRITE } from "./command.ts";
+import { hasSpecs, NONE, planOf, specsOfRow, specsOfText, UNKNOWN_KEYS } from "./key-plans.ts";
+import type { KeyPlan } from "./keys.ts";
 
 /** A name the table does not have goes to the master, which knows what it is or says that it does not. */
 const UNKNOWN: Command = {
@@ -14,6 +16,9 @@ const UNKNOWN: Command = {
   replicating: null,
   script: false,
   idempotence: "never",
+  keys: UNKNOWN_KEYS,
+  singleKey: false,
+  changes: "everything",
   noMulti: false,
   known: false,
 };
@@ -100,14 +105,15 @@ const OWN_COMMANDS: readonly CommandFacts[] = [
   withoutFlags("proxy", -2),
 ];
 
-const BUILTIN_NAMES: ReadonlySet<string> = new Set(builtinFacts().map(({ name }) => name));
+const BUILTIN: ReadonlyMap<string, CommandFacts> = new Map(builtinFacts().map((fact) => [fact.name, fact]));
 
 /** Known as soon as a server lists it (Redis 7.2); until then the server is asked all the same. */
 const WAITAOF: Command = { ...classify(withoutFlags("waitaof", -1)), known: false };
 
 function withoutFlags(name: string, arity: number): CommandFacts {
   const flags = { writes: false, readsOnly: false, blocks: false, mayReplicate: false };
-  return { name, arity, ...flags, noMulti: false, unsafe: false, replicating: null, subcommands: null };
+  const none = { noMulti: false, unsafe: false, replicating: null, subcommands: null };
+  return { name, arity, ...flags, ...none, builtin: true, keys: NONE };
 }
 
 function hashBytes(buf: Uint8Array, start: number, end: number): number {
@@ -129,7 +135,8 @@ function sameName(name: string, buf: Uint8Array, start: number, end: number): bo
 
 function builtinFacts(): CommandFacts[] {
   return BUILTIN_COMMANDS.split(",").map((row) => {
-    const [name = "", arity = "", flags = ""] = row.trim().split(" ");
+    const [name = "", arity = "", flags = "", keys = ""] = row.trim().split(" ");
+    const onData = /[rw]/.test(flags);
     return {
       name,
       arity: Number(arity),
@@ -137,18 +144,19 @@ function builtinFacts(): CommandFacts[] {
       readsOnly: flags.includes("r"),
       blocks: flags.includes("b"),
       noMulti: flags.includes("m"),
+      builtin: true,
       unsafe: false,
       mayReplicate: flags.includes("w"),
       replicating: null,
       subcommands: null,
+      keys: planOf({ name, onData, builtin: true }, specsOfText(keys)),
     };
   });
 }
 
 /**
  * Reads COMMAND's reply: [name, arity, flags, …], sub-commands in the tenth element since Redis 7.0. Rows
- * that
- * make no sense are left out.
+ * that make no sense are left out.
  */
 function factsOfReply(reply: unknown): CommandFacts[] {
   if (!Array.isArray(reply) || reply.length > MAX_COMMANDS) return [];
@@ -167,17 +175,47 @@ function factsOfReply(reply: unknown): CommandFacts[] {
       readsOnly: words.has("readonly"),
       blocks: words.has("blocking"),
       noMulti: words.has("no_multi"),
-      unsafe: !isBuiltin(name) && touchesConnection(words),
+      builtin: BUILTIN.has(name.toLowerCase()),
+      unsafe: !BUILTIN.has(name.toLowerCase()) && touchesConnection(words),
       mayReplicate: mayReplicate(words),
       replicating: replicatingSubcommands(subcommands),
       subcommands: subcommandArities(subcommands),
+      keys: keysOfRow(name.toLowerCase(), row as unknown[], words),
     });
   }
   return facts;
 }
 
-function isBuiltin(name: string): boolean {
-  return BUILTIN_NAMES.has(name.toLowerCase());
+/** @param flags of the row. */
+function keysOfRow(name: string, row: readonly unknown[], flags: ReadonlySet<string>): KeyPlan {
+  const builtin = BUILTIN.get(name);
+  // Servers before Redis 7.0 tell less than is known here.
+  if (builtin !== undefined && !hasSpecs(row)) return builtin.keys;
+  const subcommands = row[9];
+  if (Array.isArray(subcommands) && subcommands.length > 0) {
+    return { kind: "container", plans: keysOfSubcommands(name, subcommands) };
+  }
+  return planOfRow(name, row, flags, builtin !== undefined);
+}
+
+function keysOfSubcommands(container: string, rows: readonly unknown[]): ReadonlyMap<string, KeyPlan> {
+  const plans = new Map<string, KeyPlan>();
+  for (const row of rows) {
+    if (!Array.isArray(row) || typeof row[0] !== "string") continue;
+    const name = shortName(row[0]);
+    plans.set(name, planOfRow(`${container}|${name}`, row, flagWords(row[2]), BUILTIN.has(container)));
+  }
+  return plans;
+}
+
+function planOfRow(
+  name: string,
+  row: readonly unknown[],
+  flags: ReadonlySet<string>,
+  builtin: boolean,
+): KeyPlan {
+  const onData = flags.has("write") || flags.has("readonly");
+  return planOf({ name, onData, builtin }, specsOfRow(row, flags.has("movablekeys"), builtin));
 }
 
 /**

@@ -352,6 +352,11 @@ const reads = group({
     max: "24h",
     doc: "A replica further behind the master than this is not read.",
   }),
+  scriptKeys: choice({
+    values: ["any", "declared"],
+    default: "any",
+    doc: "Keys a script may touch: any = also those its call does not declare; declared = no others.",
+  }),
 });
 
 const pubsub = group({
