@@ -401,7 +401,7 @@ export class Session
   private slotsOf(command: Command, buf: Buffer, start: number): Slots {
     const { framer, router } = this;
     if (command.kind === READ && !this.reading.isByKey) return EVERYTHING;
-    if (!command.isOfOneKey) return slotsOf(router, command, command.kind as PlainKind, requestArgs(buf, start));
+    if (!command.singleKey) return slotsOf(router, command, command.kind as PlainKind, requestArgs(buf, start));
     return framer.argc > 1 ? router.freshness.slotOf(buf, framer.keyStart, framer.keyEnd) : NOTHING;
   }
 
