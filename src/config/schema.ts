@@ -352,6 +352,19 @@ const reads = group({
     max: "24h",
     doc: "A replica further behind the master than this is not read.",
   }),
+  maxLagBytes: size({
+    default: "64mb",
+    min: "1kb",
+    max: "1024gb",
+    zero: "no bound",
+    doc: "A replica that lacks more of the master's replication stream than this is not read.",
+  }),
+  proofInterval: duration({
+    default: "20ms",
+    min: "5ms",
+    max: "1m",
+    doc: "How often, at most, offsets are looked at while reads wait for a replica to have caught up.",
+  }),
 });
 
 const pubsub = group({
