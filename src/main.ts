@@ -81,6 +81,7 @@ class Holdfast {
       nowMs: systemClock.nowMs,
       addressOf,
       onEvidence: (evidence) => this.watcher.evidence(evidence),
+      onProofWanted: () => this.watcher.seekProof(),
       onFault,
     });
     this.failover = this.buildFailover();
@@ -120,7 +121,7 @@ class Holdfast {
       seeds: nodes,
       intervalMs: probe.interval,
       timeoutMs: probe.timeout,
-      maxLagMs: reads.maxLag,
+      ...{ maxLagMs: reads.maxLag, maxLagBytes: reads.maxLagBytes, proofIntervalMs: reads.proofInterval },
       rememberMs: 2 * tolerableMs(failover.downAfter),
       belief: this.keeper.belief,
     };

@@ -357,6 +357,19 @@ const reads = group({
     default: "any",
     doc: "Keys a script may touch: any = also those its call does not declare; declared = no others.",
   }),
+  maxLagBytes: size({
+    default: "64mb",
+    min: "1kb",
+    max: "1024gb",
+    zero: "no bound",
+    doc: "A replica that lacks more of the master's replication stream than this is not read.",
+  }),
+  proofInterval: duration({
+    default: "20ms",
+    min: "5ms",
+    max: "1m",
+    doc: "How often, at most, offsets are looked at while reads wait for a replica to have caught up.",
+  }),
 });
 
 const pubsub = group({

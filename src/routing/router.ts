@@ -8,7 +8,14 @@ import type { Config } from "../config/schema.ts";
 import type { Counters } from "../metrics.ts";
 import { MINUS } from "../resp/bytes.ts";
 import { encodeError, type Value } from "../resp/encode.ts";
-import { type Epoch, type Evidence, type EvidenceKind, FIRST_EPOCH, type NodeId } from "../topology/epoch.ts";
+import {
+  type Epoch,
+  type Evidence,
+  type EvidenceKind,
+  FIRST_EPOCH,
+  isSameRouting,
+  type NodeId,
+} from "../topology/epoch.ts";
 import type { Turn } from "../turn.ts";
 import { ask } from "../upstream/ask.ts";
 import { ChunkPool } from "../upstream/chunk.ts";
@@ -180,6 +187,8 @@ export class Router implements LaneKeeper {
    */
   setEpoch(epoch: Epoch, keptUntilMs: number | null): void {
     const before = this.epoch;
+    if (keptUntilMs === null && this.writable && isSameRouting(before, epoch))
+      return this.noteProgress(epoch);
     if (keptUntilMs !== null) this.doubts.add(keptUntilMs, this.nowMs());
     this.epoch = epoch;
     const isOther = epoch.master !== before.master || epoch.history?.replid !== before.history?.replid;
@@ -204,6 +213,13 @@ export class Router implements LaneKeeper {
     const waiting = [...this.waiting];
     this.waiting.clear();
     for (const one of waiting) one.onWritable();
+  }
+
+  /** Replicas have proven more, and nothing else is new: this comes many times a second. */
+  private noteProgress(epoch: Epoch): void {
+    this.epoch = epoch;
+    for (const { id, provenAtMs } of epoch.readable) this.target(id, provenAtMs);
+    for (const observer of this.observers) observer.onRouting();
   }
 
   /** The master is new: its replicas may not have found it yet. */

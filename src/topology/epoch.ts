@@ -67,6 +67,20 @@ export const FIRST_EPOCH: Epoch = {
   readable: [],
 };
 
+/** Whether the same nodes may be used for the same: they differ at most in what the replicas have proven. */
+export function isSameRouting(a: Epoch, b: Epoch): boolean {
+  return (
+    a.number === b.number &&
+    a.master === b.master &&
+    a.holdCause === b.holdCause &&
+    a.stoppedAtMs === b.stoppedAtMs &&
+    a.history?.replid === b.history?.replid &&
+    a.history?.offset === b.history?.offset &&
+    a.readable.length === b.readable.length &&
+    a.readable.every(({ id }, index) => id === b.readable[index]?.id)
+  );
+}
+
 /** What the data plane noticed about a node in its traffic. */
 export type EvidenceKind =
   | "connection-lost" // an established upstream connection ended without our doing

@@ -7,7 +7,7 @@
  *   adopt   an operator decides what the rules refuse to
  */
 
-import type { Epoch, HoldCause, NodeId, ReadableNode } from "./epoch.ts";
+import { type Epoch, type HoldCause, isSameRouting, type NodeId } from "./epoch.ts";
 import type { NodeReport } from "./report.ts";
 import { judgeFirst } from "./rules/first-master.ts";
 import { judgeFitness } from "./rules/fitness.ts";
@@ -35,6 +35,8 @@ export interface Moment {
   readonly nowMs: number;
   /** A replica further behind is not fit. */
   readonly maxLagMs: number;
+  /** Neither is one that lacks more bytes of the history; 0 = no bound, the default. */
+  readonly maxLagBytes?: number;
   /** How far back the master's offsets are remembered at least; default twice that. */
   readonly rememberMs?: number;
   /** What the Sentinels say together; none by default. */
@@ -252,7 +254,7 @@ function finish(
   change: MasterChange | null,
   problems: readonly Problem[],
 ): Decision {
-  const { readable, fitness, proofs } = judgeFitness(belief, scene, moment.maxLagMs);
+  const { readable, fitness, proofs } = judgeFitness(belief, scene, moment);
   const epoch: Epoch = { ...belief.epoch, readable };
   const kept = isSameEpoch(epoch, before.epoch) ? before.epoch : epoch;
   const { suspicions } = scene;
@@ -293,17 +295,7 @@ function dissentProblems(
 /** Whether routing has no reason to tell them apart. */
 export function isSameEpoch(a: Epoch, b: Epoch): boolean {
   return (
-    a.number === b.number &&
-    a.master === b.master &&
-    a.holdCause === b.holdCause &&
-    a.stoppedAtMs === b.stoppedAtMs &&
-    a.history?.replid === b.history?.replid &&
-    a.history?.offset === b.history?.offset &&
-    a.readable.length === b.readable.length &&
-    a.readable.every((node, index) => isSameReadable(node, b.readable[index]))
+    isSameRouting(a, b) &&
+    a.readable.every(({ provenAtMs }, index) => provenAtMs === b.readable[index]?.provenAtMs)
   );
-}
-
-function isSameReadable(a: ReadableNode, b: ReadableNode | undefined): boolean {
-  return b !== undefined && a.id === b.id && a.provenAtMs === b.provenAtMs;
 }

@@ -8,6 +8,7 @@
  *   evidence(e)              traffic noticed something: takes effect before this returns
  *   hint(nodes, denseMs)     somebody (Sentinel) names nodes: watch them, and look now; for so long every 10
  *                            to 20 ms, because a promotion is expected
+ *   seekProof()              reads wait until replicas are known to have caught up: offsets, more often
  *   listen(word)             what the Sentinels say together, for the rules
  *   adopt(node)              an operator decides
  *   hold(), release()        a planned switch is under way: writes are held although the master is well
@@ -22,6 +23,7 @@ import { discover, mentioned } from "./discovery.ts";
 import type { Epoch, Evidence, NodeId } from "./epoch.ts";
 import type { NodeFacts, NodeProbe, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
 import { type Aftermath, aftermathOf, followAftermath } from "./rules/aftermath.ts";
+import { isBehind } from "./rules/fitness.ts";
 import {
   type AcceptReason,
   type Belief,
@@ -52,6 +54,10 @@ export interface WatcherOptions {
   readonly timeoutMs: number;
   /** A replica further behind is not fit, in ms. */
   readonly maxLagMs: number;
+  /** Neither is one that lacks more bytes of the history; default 0 = no bound. */
+  readonly maxLagBytes?: number;
+  /** Between two looks at the offsets while proof is sought, in ms; default and at most `intervalMs`. */
+  readonly proofIntervalMs?: number;
   /** How far back the master's offsets are remembered at least, in ms; default twice that. */
   readonly rememberMs?: number;
   /** Addresses watched at most, aliases included; default 64. */
@@ -136,6 +142,8 @@ const DENSE_AFTER_MS = 2_000;
 const ALIAS_EVERY_MS = 1_000;
 /** Between two rounds while a promotion is expected, in ms: at least this, at most twice. */
 const DENSEST_MS = 10;
+/** Proof is sought for so many of its intervals after somebody asked: by then it has come, or is far away. */
+const SEEK_INTERVALS = 3;
 /** A node suspected again so soon after a probe cleared it, ms, is in a quarrel; so often it is none yet. */
 const QUARREL_AGAIN_MS = 1_000;
 const FREE_QUARRELS = 3;
@@ -150,6 +158,8 @@ interface Entry {
   inFlight: boolean;
   /** Something happened while a probe was in flight: its answer may be older than that. */
   again: boolean;
+  /** The master's offset came in while a probe was in flight: only the next answer can prove that offset. */
+  chase: boolean;
   /** The next probe must look at everything. */
   full: boolean;
   /** Monotonic ms of the start of the last probe. */
@@ -189,6 +199,10 @@ export class Watcher {
   #lastRoundMs = Number.NEGATIVE_INFINITY;
   #denseUntilMs = Number.NEGATIVE_INFINITY;
   #densestUntilMs = Number.NEGATIVE_INFINITY;
+  /** When somebody last asked for proof, monotonic ms. */
+  #soughtMs = Number.NEGATIVE_INFINITY;
+  #lastProofRoundMs = Number.NEGATIVE_INFINITY;
+  #cancelProofRound: (() => void) | null = null;
   #sentinels: SentinelWord = NO_SENTINELS;
   /** Monotonic ms at which the last stall of our own process ended. */
   #stalledUntilMs = Number.NEGATIVE_INFINITY;
@@ -229,6 +243,7 @@ export class Watcher {
     this.#state = "closed";
     this.#cancelTick?.();
     this.#cancelFlush?.();
+    this.#cancelProofRound?.();
     for (const entry of this.#entries.values()) entry.probe.close();
   }
 
@@ -312,6 +327,20 @@ export class Watcher {
     this.#roundSoon();
   }
 
+  /**
+   * Writes were answered that no replica is known to have, and somebody would read there. The master's offset
+   * is asked for now, or as soon as the interval allows, and the replicas' right after that; so again until
+   * all that may be read have what was answered before this call, or it has taken too long.
+   */
+  seekProof(): void {
+    if (this.#state !== "running") return;
+    this.#soughtMs = this.#clock.nowMs();
+    if (this.#cancelProofRound !== null) return;
+    const waitMs = Math.max(0, this.#lastProofRoundMs + this.#proofIntervalMs - this.#soughtMs);
+    if (waitMs === 0) this.#proofRound();
+    else this.#cancelProofRound = this.#setTimer(() => this.#proofRound(), waitMs);
+  }
+
   listen(word: SentinelWord): void {
     if (this.#state !== "running") return;
     this.#sentinels = word;
@@ -330,8 +359,8 @@ export class Watcher {
   }
 
   #moment() {
-    const { maxLagMs, rememberMs = 0 } = this.#options;
-    return { nowMs: this.#clock.nowMs(), maxLagMs, rememberMs, sentinels: this.#sentinels };
+    const { maxLagMs, maxLagBytes = 0, rememberMs = 0 } = this.#options;
+    return { nowMs: this.#clock.nowMs(), maxLagMs, maxLagBytes, rememberMs, sentinels: this.#sentinels };
   }
 
   get #maxNodes(): number {
@@ -357,6 +386,7 @@ export class Watcher {
       probe,
       inFlight: false,
       again: false,
+      chase: false,
       full: true,
       startedAtMs: Number.NEGATIVE_INFINITY,
       failures: 0,
@@ -370,6 +400,11 @@ export class Watcher {
     const entry = this.#entries.get(id);
     if (this.#state !== "running" || entry === undefined) return;
     this.#lookSoon(entry);
+    // What comes back may be another process with older data, so nothing is read there until it has answered.
+    if (id !== this.#belief.epoch.master) {
+      entry.view = { ...entry.view, contact: "closed", detail: "its connection ended" };
+      this.#flush();
+    }
     this.#roundSoon();
   }
 
@@ -453,11 +488,53 @@ export class Watcher {
     return this.#densePauseMs() * (1 - 0.2 * this.#random());
   }
 
+  get #proofIntervalMs(): number {
+    const { intervalMs, proofIntervalMs = intervalMs } = this.#options;
+    return Math.min(intervalMs, proofIntervalMs);
+  }
+
+  /**
+   * Asks the master alone: its answer sets off the rest (`#chaseMaster`). Rounds of their own are apart from
+   * this and keep their times.
+   */
+  #proofRound(): void {
+    this.#cancelProofRound = null;
+    const nowMs = this.#clock.nowMs();
+    if (!this.#isSeeking(nowMs)) return;
+    this.#lastProofRoundMs = nowMs;
+    const { master, holdCause } = this.#belief.epoch;
+    const entry = master === null ? undefined : this.#entries.get(master);
+    if (holdCause === null && entry !== undefined && !entry.inFlight) this.#probe(entry, nowMs);
+    this.#cancelProofRound = this.#setTimer(() => this.#proofRound(), this.#proofIntervalMs);
+  }
+
+  /** Somebody asked for proof not long ago, and there is a replica that has not given it. */
+  #isSeeking(nowMs: number): boolean {
+    if (nowMs > this.#soughtMs + SEEK_INTERVALS * this.#proofIntervalMs) return false;
+    return this.#belief.epoch.readable.some(({ provenAtMs }) => provenAtMs < this.#soughtMs);
+  }
+
+  /**
+   * The master has just told its offset: a replica that is asked now proves that one, where one that was
+   * asked at the same time as the master proves the offset of the round before.
+   */
+  #chaseMaster(): void {
+    const nowMs = this.#clock.nowMs();
+    if (!this.#isSeeking(nowMs)) return;
+    for (const entry of this.#entries.values()) {
+      const verdict = this.#belief.fitness.get(entry.view.id)?.verdict;
+      if (verdict === undefined || !(verdict === "fit" || isBehind(verdict))) continue;
+      if (entry.inFlight) entry.chase = true;
+      else this.#probe(entry, nowMs);
+    }
+  }
+
   #probe(entry: Entry, nowMs: number): void {
     const { full } = entry;
     entry.inFlight = true;
     entry.full = false;
     entry.again = false;
+    entry.chase = false;
     entry.startedAtMs = nowMs;
     entry.probe.probe(full, (outcome) => {
       if (this.#state === "running" && this.#entries.get(entry.view.id) === entry) {
@@ -481,6 +558,8 @@ export class Watcher {
       entry.lastProblem = { detail: outcome.detail, atWallMs: this.#clock.wallMs() };
     }
     if (entry.again || entry.view.contact === "closed") this.#tickIn(this.#untilNextRoundMs());
+    else if (outcome.ok && entry.view.id === this.#belief.epoch.master) this.#chaseMaster();
+    else if (outcome.ok && entry.chase) this.#probe(entry, this.#clock.nowMs());
     this.#flushSoon();
   }
 

@@ -315,7 +315,7 @@ describe("a replica that is not what it was", () => {
     const link = await setUpLinked({ config: { reads: { maxLag: "300ms" } } });
     const load = await startReaders();
     link.stall();
-    await untilFit(stage.replica(0), 0, "lagging");
+    await untilFit(stage.replica(0), 0, "lagging-time");
     expect((await stage.replica(0).info()).get("master_link_status"), "though its link is up").toBe("up");
     expect(Number((await stage.node(stage.replica(0))).lag_ms)).toBeGreaterThan(300);
     await resetCalls(...stage.group.all);

@@ -5,7 +5,7 @@
 import type { Epoch, NodeId, ReadableNode } from "../epoch.ts";
 import type { NodeReport } from "../report.ts";
 import type { Belief, Fitness, FitVerdict, MasterBelief, NodeView, Proof } from "./model.ts";
-import { lagMs, provenAt } from "./samples.ts";
+import { behindForMs, lagMs, provenAt } from "./samples.ts";
 import { isLive, isSuspected, type Scene } from "./scene.ts";
 
 export interface FitnessResult {
@@ -15,14 +15,14 @@ export interface FitnessResult {
 }
 
 /** Judges all nodes against `belief`, whose master and epoch are those of this moment. */
-export function judgeFitness(belief: Belief, scene: Scene, maxLagMs: number): FitnessResult {
+export function judgeFitness(belief: Belief, scene: Scene, bounds: LagBounds): FitnessResult {
   const readable: ReadableNode[] = [];
   const fitness = new Map<NodeId, Fitness>();
   const proofs = new Map<NodeId, Proof>();
   for (const view of scene.all) {
     const proof = proveNode(belief, view);
     if (proof !== null) proofs.set(view.id, proof);
-    const judged = judgeNode(belief, scene, view, maxLagMs);
+    const judged = judgeNode(belief, scene, view, bounds);
     fitness.set(view.id, judged);
     if (judged.verdict === "fit") {
       readable.push({ id: view.id, provenAtMs: proof?.provenAtMs ?? Number.NEGATIVE_INFINITY });
@@ -32,23 +32,79 @@ export function judgeFitness(belief: Belief, scene: Scene, maxLagMs: number): Fi
   return { readable, fitness, proofs };
 }
 
-function judgeNode(belief: Belief, scene: Scene, view: NodeView, maxLagMs: number): Fitness {
+function judgeNode(belief: Belief, scene: Scene, view: NodeView, bounds: LagBounds): Fitness {
   const { master, epoch } = belief;
   const carries = master !== null && view.report !== null && view.report.replid === master.replid;
   const lag = carries ? lagMs(master.samples, view.report.appliedOffset) : null;
   const lagBytes = carries ? Math.max(0, master.lastSeenOffset - view.report.appliedOffset) : null;
-  const verdict = verdictOf(master, scene, view, epoch, lag, maxLagMs);
-  return { verdict, lagMs: lag, lagBytes };
+  const unfit = unfitness(master, scene, view, epoch);
+  if (unfit !== null || master === null || view.report === null) {
+    return { verdict: unfit ?? "no-master-known", lagMs: lag, lagBytes };
+  }
+  const leastLagMs = behindForMs(master.samples, view.report.appliedOffset);
+  const before = belief.fitness.get(view.id)?.verdict ?? "fit";
+  return { verdict: judgeLag({ lagMs: lag, leastLagMs, lagBytes }, before, bounds), lagMs: lag, lagBytes };
 }
 
-function verdictOf(
+export interface LagBounds {
+  readonly maxLagMs: number;
+  /** 0 or none: no bound. */
+  readonly maxLagBytes?: number;
+}
+
+export interface Lag {
+  /** At most, ms; null = unknown. */
+  readonly lagMs: number | null;
+  /** At least, ms: the two are as far apart as two looks at the master. */
+  readonly leastLagMs: number;
+  readonly lagBytes: number | null;
+}
+
+/**
+ * Out at once; back, for one that was out because of its lag, only within half of both bounds, so that one
+ * that is as slow as the bound does not come and go. There the lag is taken at its least: half of a bound may
+ * be shorter than the time between two looks at the master.
+ */
+export function judgeLag(lag: Lag, before: FitVerdict, { maxLagMs, maxLagBytes = 0 }: LagBounds): FitVerdict {
+  if (lag.lagMs === null || lag.lagBytes === null) return "lag-unknown";
+  if (lag.lagMs > maxLagMs) return "lagging-time";
+  const most = maxLagBytes === 0 ? Number.POSITIVE_INFINITY : maxLagBytes;
+  if (lag.lagBytes > most) return "lagging-bytes";
+  if (!isBehind(before)) return "fit";
+  return lag.leastLagMs <= maxLagMs / 2 && lag.lagBytes <= most / 2 ? "fit" : "catching-up";
+}
+
+/** Nothing but its lag speaks against it. */
+export function isBehind(verdict: FitVerdict): boolean {
+  switch (verdict) {
+    case "lag-unknown":
+    case "lagging-time":
+    case "lagging-bytes":
+    case "catching-up":
+      return true;
+    case "fit":
+    case "no-master-known":
+    case "is-master":
+    case "alias":
+    case "unreachable":
+    case "suspected":
+    case "claims-master":
+    case "loading":
+    case "syncing":
+    case "other-history":
+    case "link-down":
+      return false;
+  }
+}
+
+/** What speaks against reading from it, its lag apart; null = nothing. */
+
+function unfitness(
   master: MasterBelief | null,
   scene: Scene,
   view: NodeView,
   epoch: Epoch,
-  lag: number | null,
-  maxLagMs: number,
-): FitVerdict {
+): FitVerdict | null {
   if (master === null) return "no-master-known";
   if (view.id === master.id) return "is-master";
   if (scene.aliases.has(view.id)) return "alias";
@@ -61,8 +117,7 @@ function verdictOf(
   if (report.replid !== master.replid) return "other-history";
   // Without a master every link goes down, and what the replica has is still what was answered to clients.
   if (!report.linkUp && epoch.holdCause === null) return "link-down";
-  if (lag === null) return "lag-unknown";
-  return lag > maxLagMs ? "lagging" : "fit";
+  return null;
 }
 
 /**

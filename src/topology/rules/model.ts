@@ -77,8 +77,10 @@ export type FitVerdict =
   | "syncing"
   | "other-history" // does not carry the epoch's replication id
   | "link-down"
-  | "lag-unknown" // behind everything we have seen of the master
-  | "lagging";
+  | "lag-unknown" // behind everything that is remembered of the master
+  | "lagging-time" // too long behind
+  | "lagging-bytes" // too many bytes behind
+  | "catching-up"; // it was, and is not within half of both bounds again
 
 export interface Fitness {
   readonly verdict: FitVerdict;
