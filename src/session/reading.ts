@@ -1,10 +1,16 @@
 /** Which node a session reads from. */
+import type { Config } from "../config/schema.ts";
 import type { ReadTarget, Router } from "../routing/router.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
 import type { Flight } from "./flight.ts";
 
+/** What a session's reads see; `reads.consistency` says what each new session begins with. */
+export type Consistency = Config["reads"]["consistency"];
+
 export class Reading {
+  /** This session's own. */
+  consistency: Consistency;
   private target: ReadTarget | null = null;
   private version = -1;
   /** When it chose another node, monotonic ms: that node must have proven to be newer. */
@@ -17,14 +23,24 @@ export class Reading {
     this.router = router;
     this.flight = flight;
     this.sessionId = sessionId;
+    this.consistency = router.config.reads.consistency;
+  }
+
+  /**
+   * From now on reads see this. What the session has read until now it does not un-read, so that counts as
+   * its own write. Nothing may be on the way: sent again, it would go by the new rule.
+   */
+  setConsistency(consistency: Consistency): void {
+    if (consistency === this.consistency) return;
+    this.consistency = consistency;
+    if (this.version >= 0) this.movedMs = this.router.nowMs();
   }
 
   /** The lane for a read; null = the master must be asked. */
   lane(profile: Profile): Lane | null {
     const { router } = this;
     if (this.version !== router.version) this.choose();
-    const { target } = this;
-    const { consistency } = router.config.reads;
+    const { target, consistency } = this;
     if (target === null || consistency === "strong") return null;
     const { provenAtMs } = target;
     if (consistency === "session" && (this.flight.lastWriteMs > provenAtMs || this.movedMs > provenAtMs)) {

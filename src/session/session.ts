@@ -142,6 +142,7 @@ export class Session
   readonly context: SessionContext;
   readonly router: Router;
   readonly flight: Flight;
+  readonly reading: Reading;
   profile: Profile;
   name = "";
   /** What CLIENT SETINFO told; null = nothing. */
@@ -196,7 +197,6 @@ export class Session
   private readonly framer: RequestFramer;
   private readonly input = new Input();
   private readonly output: Output;
-  private readonly reading: Reading;
   private blocked: Blocked = "no";
   private paused = false;
   private closed = false;
