@@ -22,6 +22,8 @@ export interface ClientReading {
   readonly subscriptions: number;
   /** It has an upstream connection of its own. */
   readonly isPrivate: boolean;
+  /** What its reads see. */
+  readonly consistency: string;
   readonly lastCommand: string;
   readonly ageSeconds: number;
   readonly idleSeconds: number;
@@ -57,6 +59,7 @@ function fieldsOf(one: ClientReading): Readonly<Record<string, Value>> {
     output_bytes: one.outputBytes,
     subscriptions: one.subscriptions,
     private: one.isPrivate ? "yes" : "no",
+    consistency: one.consistency,
     last_command: one.lastCommand,
     age_seconds: one.ageSeconds,
     idle_seconds: one.idleSeconds,

@@ -1,4 +1,5 @@
 /** Which node a session reads from. */
+import type { Config } from "../config/schema.ts";
 import type { ReadTarget, Router } from "../routing/router.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
@@ -6,12 +7,14 @@ import type { Slots } from "../upstream/request.ts";
 import type { Flight } from "./flight.ts";
 
 /**
- * What a read sees. session: all that this process has written to its keys, and of each key nothing older than the
- * session has seen; eventual: whatever a fit replica has; strong: what the master has.
+ * What a session's reads see; `reads.consistency` says what each new session begins with. session: all that
+ * was written through this process, and of each key nothing older than the session has seen; eventual:
+ * whatever a fit replica has; strong: what the master has.
  */
-export type Consistency = "session" | "eventual" | "strong";
+export type Consistency = Config["reads"]["consistency"];
 
 export class Reading {
+  /** This session's own. */
   consistency: Consistency;
   /** The replica it reads from as long as that is fit; null = there is none. */
   private home: ReadTarget | null = null;
@@ -33,8 +36,12 @@ export class Reading {
     this.consistency = router.config.reads.consistency;
   }
 
-  /** From now on; what it has seen until now counts. */
+  /**
+   * From now on reads see this. What the session has read until now it does not un-read. Nothing may be on
+   * the way: sent again, it would go by the new rule.
+   */
   setConsistency(consistency: Consistency): void {
+    if (consistency === this.consistency) return;
     this.consistency = consistency;
     this.hasMoved = true;
     this.noteMaster();

@@ -143,6 +143,7 @@ export class Session
   readonly context: SessionContext;
   readonly router: Router;
   readonly flight: Flight;
+  readonly reading: Reading;
   profile: Profile;
   name = "";
   /** What CLIENT SETINFO told; null = nothing. */
@@ -197,7 +198,6 @@ export class Session
   private readonly framer: RequestFramer;
   private readonly input = new Input();
   private readonly output: Output;
-  private readonly reading: Reading;
   private blocked: Blocked = "no";
   private paused = false;
   private closed = false;

@@ -271,6 +271,7 @@ export function reset(session: Session): boolean {
   session.dropPrivate();
   session.name = "";
   session.noEvict = false;
+  session.reading.setConsistency(session.router.config.reads.consistency);
   session.useProfile(session.router.profiles.get(ANONYMOUS, 0, 2));
   return say(session, RESET);
 }

@@ -12,6 +12,7 @@ import { evalsha, functionCommand, rememberScript, script } from "./calls/script
 import { blocking, leave, wait, xread } from "./calls/waiting-commands.ts";
 import { client } from "./client/command.ts";
 import { NOT_PAUSED } from "./client/pause.ts";
+import { consistency, isConsistency } from "./consistency.ts";
 import { refuseReplication, refuseReserved, refuseUnsafe, topology } from "./policy.ts";
 import { counting, inSubscriberMode, publishesReserved, subscribe } from "./pubsub/subscribe.ts";
 import type { Session } from "./session.ts";
@@ -161,7 +162,7 @@ function handle(session: Session, frame: Frame): boolean {
     case "wait":
       return wait(session, frame);
     case "proxy":
-      return proxy(session, frame);
+      return isConsistency(frame) ? consistency(session, frame) : proxy(session, frame);
     case "topology":
       return topology(session, frame);
     case "replication":

@@ -104,5 +104,6 @@ export function readingOf(session: Session) {
     inFlight: flight.count,
     subscriptions: facts.channels + facts.patterns + facts.shards,
     isPrivate: session.privateLane !== null,
+    consistency: session.reading.consistency,
   };
 }
