@@ -939,6 +939,7 @@ export class Session
     if (accepted) {
       tracking.lane = lane;
       this.restorePauseMs = 0;
+      tracking.flushAgainLater();
       this.retry();
       return;
     }

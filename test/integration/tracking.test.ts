@@ -595,6 +595,32 @@ it.each(["the first", "another prefix"])(
   },
 );
 
+it("28: what the former master answers last is followed by two words to forget everything", async () => {
+  stage = await Stage.open({ replicas: 1 });
+  const player = new Player(stage.proxy.port);
+  await player.say([["HELLO", "3"]]);
+  await player.say([
+    ["CLIENT", "TRACKING", "ON"],
+    ["SET", "k", "old"],
+  ]);
+  await stage.replica(0).untilCaughtUp(stage.master);
+  const sent = await stage.sentTo(stage.master);
+  player.frames.length = 0;
+  await stage.master.cli("CLIENT", "PAUSE", "900", "ALL");
+  const late = player.say([["GET", "k"]]);
+  await until(async () => (await stage.sentTo(stage.master)) > sent, { what: "the read on its way" });
+  await stage.replica(0).promote();
+  await stage.untilMaster(stage.replica(0));
+  await late;
+  await player.say([["ECHO", "by the new one"]]);
+  // The second comes when the first was read for sure, so that a client that keeps what it reads together
+  // with it does not keep it for ever.
+  await until(() => player.messages === 2, { what: "being told twice", deadlineMs: 5_000 });
+  const forget = ">2\r\n$10\r\ninvalidate\r\n_\r\n";
+  expect(player.frames).toEqual(["$3\r\nold\r\n", forget, "$14\r\nby the new one\r\n", forget]);
+  player.close();
+});
+
 it("28: a redirect on its way when the master crashes is made to the new one", async () => {
   stage = await Stage.open({ replicas: 1 });
   const [first, late] = [await stage.client(), await stage.client()];
