@@ -964,6 +964,7 @@ export class Session
     if (accepted) {
       tracking.lane = lane;
       this.restorePauseMs = 0;
+      tracking.flushAgainLater();
       this.retry();
       return;
     }

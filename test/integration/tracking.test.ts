@@ -375,9 +375,15 @@ async function carryOut(how: Switch, from: RedisServer, to: RedisServer): Promis
 }
 
 /** Messages a client got: keys, and null for "forget everything". */
-function invalidations(client: RawClient): Reply[] {
+function messages(client: RawClient): Reply[] {
   const keys = client.pushes.filter(([kind]) => kind === "invalidate").map(([, what]) => what ?? null);
   return keys.flatMap((what) => (Array.isArray(what) ? what : [null]));
+}
+
+/** The same without "forget everything" but for the first: it is said once more, a while later. */
+function invalidations(client: RawClient): Reply[] {
+  const all = messages(client);
+  return all.filter((what, at) => what !== null || at === all.indexOf(null));
 }
 
 interface Mode {
@@ -406,11 +412,11 @@ async function openModes(): Promise<Mode[]> {
     1,
   ]);
   expect(await redirect.command("CLIENT", "TRACKING", "ON", "REDIRECT", id)).toBe("OK");
-  const messages: Reply[] = [];
+  const redirected: Reply[] = [];
   const listen = async (): Promise<never> => {
     for (;;) {
       const what = ((await target.reply()) as Reply[])[2] ?? null;
-      messages.push(...(Array.isArray(what) ? what : [null]));
+      redirected.push(...(Array.isArray(what) ? what : [null]));
     }
   };
   listen().catch(() => {});
@@ -419,7 +425,7 @@ async function openModes(): Promise<Mode[]> {
     client,
     key,
     read,
-    heard: () => invalidations(client),
+    heard: () => messages(client),
   });
   return [
     own("plain", plain, "p:1", [["GET", "p:1"]]),
@@ -429,7 +435,7 @@ async function openModes(): Promise<Mode[]> {
       ["CLIENT", "CACHING", "YES"],
       ["GET", "o:1"],
     ]),
-    { name: "REDIRECT", client: redirect, key: "r:1", read: [["GET", "r:1"]], heard: () => messages },
+    { name: "REDIRECT", client: redirect, key: "r:1", read: [["GET", "r:1"]], heard: () => redirected },
   ];
 }
 
@@ -477,7 +483,7 @@ function keepAsking(mode: Mode): { stop(): Promise<{ batches: number; wrong: str
 
 describe.each(SWITCHES)("over a switch: %s", (how) => {
   it.each(["idle", "under a pipeline"])(
-    "28: forget everything once, then tracking works again: %s",
+    "28: forget everything, at once and a while later, and tracking works again: %s",
     async (load) => {
       stage = await Stage.open({ replicas: 2 });
       const writer = await stage.client();
@@ -508,13 +514,12 @@ describe.each(SWITCHES)("over a switch: %s", (how) => {
       const second = await stage.client();
       for (const mode of modes) await expectTracked(mode, second);
       for (const [i, mode] of modes.entries()) {
-        expect(
+        const isTold = () =>
           mode
             .heard()
             .slice(heard[i])
-            .filter((what) => what === null),
-          mode.name,
-        ).toEqual([null]);
+            .filter((what) => what === null).length === 2;
+        await until(isTold, { what: `${mode.name}: being told once more` });
         expect(mode.client.unclaimed + mode.client.waiting).toBe(0);
       }
     },
@@ -594,6 +599,32 @@ it.each(["the first", "another prefix"])(
     expect(invalidations(client)).toEqual(wanted);
   },
 );
+
+it("28: what the former master answers last is followed by two words to forget everything", async () => {
+  stage = await Stage.open({ replicas: 1 });
+  const player = new Player(stage.proxy.port);
+  await player.say([["HELLO", "3"]]);
+  await player.say([
+    ["CLIENT", "TRACKING", "ON"],
+    ["SET", "k", "old"],
+  ]);
+  await stage.replica(0).untilCaughtUp(stage.master);
+  const sent = await stage.sentTo(stage.master);
+  player.frames.length = 0;
+  await stage.master.cli("CLIENT", "PAUSE", "900", "ALL");
+  const late = player.say([["GET", "k"]]);
+  await until(async () => (await stage.sentTo(stage.master)) > sent, { what: "the read on its way" });
+  await stage.replica(0).promote();
+  await stage.untilMaster(stage.replica(0));
+  await late;
+  await player.say([["ECHO", "by the new one"]]);
+  // The second comes when the first was read for sure, so that a client that keeps what it reads together
+  // with it does not keep it for ever.
+  await until(() => player.messages === 2, { what: "being told twice", deadlineMs: 5_000 });
+  const forget = ">2\r\n$10\r\ninvalidate\r\n_\r\n";
+  expect(player.frames).toEqual(["$3\r\nold\r\n", forget, "$14\r\nby the new one\r\n", forget]);
+  player.close();
+});
 
 it("28: a redirect on its way when the master crashes is made to the new one", async () => {
   stage = await Stage.open({ replicas: 1 });
@@ -741,17 +772,19 @@ it("28: CLIENT CACHING holds for the next command although the connection is los
   ];
   for (const [i, read] of reads.entries()) {
     expect(await client.command("CLIENT", "CACHING", "YES")).toBe("OK");
+    const before = messages(client).length;
     await stage.master.cli("CLIENT", "KILL", "TYPE", "normal");
     if (i > 0) await stage.master.cli("SCRIPT", "FLUSH");
-    await until(() => invalidations(client).length === 2 * i + 1, { what: "being told to forget" });
+    const isTold = () => messages(client).slice(before).includes(null);
+    await until(isTold, { what: "being told to forget" });
     await client.command(...read);
     await writer.command("INCR", "k");
-    await until(() => invalidations(client).length === 2 * i + 2, { what: `the invalidation after ${read}` });
+    const keys = () => messages(client).filter((what) => what !== null);
+    await until(() => keys().length === i + 1, { what: `the invalidation after ${read}` });
   }
-  expect(invalidations(client)).toEqual([null, "k", null, "k", null, "k"]);
 });
 
-it("28: two switches in a row, and none for long: forget everything once for each connection lost", async () => {
+it("28: two switches in a row, and none for long: forget everything twice for each connection lost", async () => {
   stage = await Stage.open({ replicas: 2 });
   const client = await stage.client({ protocol: 3 });
   const writer = await stage.client();
@@ -759,14 +792,15 @@ it("28: two switches in a row, and none for long: forget everything once for eac
   const [from, first, second] = [stage.master, stage.replica(0), stage.replica(1)];
   await second.replicaOf(first);
   await from.kill("SIGKILL");
-  await until(() => invalidations(client).length === 1, { what: "being told to forget" });
+  await until(() => messages(client).length === 1, { what: "being told to forget" });
   const read = client.command("GET", "k");
   await stage.untilHeld();
   await sleep(1_500);
-  expect(invalidations(client)).toEqual([null]);
+  expect(messages(client)).toEqual([null]);
   await first.promote();
   expect(await read).toBeNull();
   await second.untilLinkUp();
+  await until(() => messages(client).length === 2, { what: "being told once more" });
   const tracked = async (server: RedisServer) =>
     (await server.info("clients")).get("tracking_clients") === "1";
   await until(() => tracked(first), { what: "being tracked" });
@@ -775,8 +809,8 @@ it("28: two switches in a row, and none for long: forget everything once for eac
   await stage.untilMaster(second);
   await until(() => tracked(second), { what: "being tracked" });
   await writer.command("SET", "k", "1");
-  await until(() => invalidations(client).length === 3, { what: "the invalidation" });
-  expect(invalidations(client)).toEqual([null, null, "k"]);
+  await until(() => messages(client).length === 5, { what: "the invalidation, and being told once more" });
+  expect(messages(client).filter((what) => what !== null)).toEqual(["k"]);
 });
 
 it("28: clients that leave leave no connection behind; where there is no room the error says so", async () => {
@@ -950,7 +984,9 @@ it("28: a cache never stays behind the server, over ten switches", { timeout: 18
     expect(stale.slice(0, 10), `TEST_SEED=${seed}`).toEqual([]);
     expect(checks).toBeGreaterThan(1_000);
     const flushes = cached.pushes.filter(([kind, what]) => kind === "invalidate" && what === null);
-    expect(flushes.length, `TEST_SEED=${seed}`).toBe(10);
+    // At once after each switch; and once more, unless the next switch came before.
+    expect(flushes.length, `TEST_SEED=${seed}`).toBeGreaterThanOrEqual(10);
+    expect(flushes.length, `TEST_SEED=${seed}`).toBeLessThanOrEqual(20);
   } catch (error) {
     over = true;
     throw new Error(`TEST_SEED=${seed}`, { cause: error });

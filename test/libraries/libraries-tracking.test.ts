@@ -4,6 +4,7 @@
  */
 import { BasicClientSideCache, createClient } from "redis";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { type ChaosLink, startLink } from "../support/link.ts";
 import { randomFrom, SEED } from "../support/random.ts";
 import { report as figure, Stage } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
@@ -140,5 +141,77 @@ it.for(KINDS)(`28: %s: ${CLAIM}`, async (kind) => {
   } finally {
     application.close();
     await application.pause();
+  }
+});
+
+/** node-redis behind a link, with one key that it has never read, and another client that writes. */
+async function openReader(link: ChaosLink) {
+  const cache = new BasicClientSideCache();
+  let flushes = 0;
+  cache.on("invalidate", (key: unknown) => {
+    if (key === null) flushes++;
+  });
+  const socket = { host: "127.0.0.1", port: link.port };
+  const reader = createClient({ socket, RESP: 3, clientSideCache: cache });
+  reader.on("error", () => {});
+  await reader.connect();
+  return { reader, isFlushed: () => flushes > 0 };
+}
+
+// node-redis does not mark what it still waits for when it is told to forget everything (cache.js, clear): a
+// reply that it reads together with that is kept.
+it("28: node-redis does not keep what it reads together with the word to forget everything", async () => {
+  const own = await Stage.open({ replicas: 1 });
+  const link = await startLink(own.proxy.port);
+  const { reader, isFlushed } = await openReader(link);
+  try {
+    const [old, next] = [own.master, own.replica(0)];
+    const writer = await own.client();
+    await writer.command("SET", "k", "old");
+    await next.untilCaughtUp(old);
+    const sent = await own.sentTo(old);
+    await old.cli("CLIENT", "PAUSE", 900, "ALL");
+    const late = reader.get("k");
+    await until(async () => (await own.sentTo(old)) > sent, { what: "the read on its way" });
+    await next.promote();
+    await own.untilMaster(next);
+    expect(await late).toBe("old");
+    await until(isFlushed, { what: "the word to forget everything" });
+    await writer.command("SET", "k", "new");
+    await until(async () => (await reader.get("k")) === "new", { deadlineMs: 2_000, what: "the new value" });
+  } finally {
+    reader.destroy();
+    await link.close();
+    await own.close();
+  }
+});
+
+it("28: node-redis does not keep what it waited for and reads together with the key's invalidation", async () => {
+  const own = await Stage.open({ replicas: 1 });
+  const link = await startLink(own.proxy.port);
+  const { reader, isFlushed } = await openReader(link);
+  try {
+    const [old, next] = [own.master, own.replica(0)];
+    const writer = await own.client();
+    await writer.command("SET", "k", "old");
+    await next.untilCaughtUp(old);
+    const sent = await own.sentTo(old);
+    await old.kill("SIGSTOP");
+    const held = reader.get("k");
+    await until(async () => (await own.sentTo(old)) > sent, { what: "the read on its way" });
+    await old.kill("SIGKILL");
+    await until(isFlushed, { what: "the word to forget everything" });
+    link.stall("down");
+    await next.promote();
+    const reads = async () => (await next.info("commandstats")).get("cmdstat_get") !== undefined;
+    await until(reads, { what: "the read by the new master" });
+    await writer.command("SET", "k", "new");
+    link.resume();
+    expect(await held).toBe("old");
+    await until(async () => (await reader.get("k")) === "new", { deadlineMs: 2_000, what: "the new value" });
+  } finally {
+    reader.destroy();
+    await link.close();
+    await own.close();
   }
 });

@@ -2,8 +2,9 @@
  * CLIENT TRACKING, CACHING, TRACKINGINFO and GETREDIR: client-side caching. What a server tracks it tracks
  * for a connection, so a client that tracks has one of its own, to the master, and all it asks goes there.
  *
- * When that connection is lost the client is told once to forget everything: nothing tells it any more what
- * has changed. Until the server has confirmed that it tracks on the next one nothing is read for the client.
+ * When that connection is lost the client is told to forget everything: nothing tells it any more what has
+ * changed. Until the server has confirmed that it tracks on the next one nothing is read for the client. A
+ * while after that it is told once more, see `flushAgainLater`.
  */
 import { MASTER_READ } from "../../commands/command.ts";
 import { encodeNull, encodeRequest, encodeValue, OK, type Protocol } from "../../resp/encode.ts";
@@ -16,6 +17,12 @@ import { flushAll, type Invalidations, type Redirecting } from "./invalidations.
 
 /** A number that no connection has: the server says then what it says of a client that does not exist. */
 const NO_SUCH_ID = "9223372036854775807";
+
+/**
+ * How long after it is tracked anew a client is told once more to forget everything, ms: longer than a client
+ * leaves unread what it gets, and no longer than a cache may be behind.
+ */
+const FORGET_AGAIN_MS = 500;
 
 /** What CLIENT TRACKING is asked for (networking.c, clientCommand); what is wrong with it the server says. */
 export interface TrackingOptions {
@@ -80,6 +87,7 @@ export class Tracking implements Redirecting {
   flushDue = false;
   /** What the prefixes count for against limits.subscriptionBytes. */
   bytes = 0;
+  private againTimer: NodeJS.Timeout | null = null;
   private readonly session: Session;
 
   constructor(session: Session) {
@@ -167,6 +175,20 @@ export class Tracking implements Redirecting {
     }
   }
 
+  /**
+   * Tells it once more, a while later. Some clients keep what they waited for when they are told to forget
+   * everything: a reply of the former master that they read together with that, or one of the new master that
+   * they read together with its invalidation. (node-redis empties the tables of its cache only, which leaves
+   * valid what is still to be put there: `clear` in cache.js.) Nobody would ever tell them to forget that.
+   */
+  flushAgainLater(): void {
+    if (this.againTimer !== null) clearTimeout(this.againTimer);
+    this.againTimer = setTimeout(() => {
+      this.againTimer = null;
+      if (!this.isBroken) this.flush();
+    }, FORGET_AGAIN_MS);
+  }
+
   /** A push from the server, as the client is to see it; null = as it is. */
   changedPush(buf: Buffer, start: number, end: number): Buffer | null {
     if (end - start < BROKEN.length || buf.toString("latin1", start, start + BROKEN.length) !== BROKEN) {
@@ -177,6 +199,7 @@ export class Tracking implements Redirecting {
   }
 
   end(): void {
+    if (this.againTimer !== null) clearTimeout(this.againTimer);
     this.invalidations?.remove(this);
   }
 }
