@@ -17,7 +17,7 @@ const HELP: readonly string[] = [
   "    The last switches: when, from, to, why, how long writes were held, what was lost.",
   "CLIENTS [LIMIT <count>]",
   "    One entry a client, oldest first, 100 if no limit is given: state, held time, requests, bytes.",
-  "CONSISTENCY [session|eventual|strong|default]",
+  "CONSISTENCY [session|proxy|eventual|strong|default]",
   "    What the reads of this client see, until it says otherwise or RESET; without a word: what that is now.",
   "ADOPT <host:port>",
   "    Accept this node as the master although its history does not continue the known one.",

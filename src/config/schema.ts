@@ -342,9 +342,9 @@ const reads = group({
     doc: "Where reads go: replica = fit replicas, and the master when there is none; any = master too.",
   }),
   consistency: choice({
-    values: ["session", "eventual", "strong"],
+    values: ["session", "proxy", "eventual", "strong"],
     default: "session",
-    doc: "What a read sees: session = the client's own writes; eventual = any age; strong = master only.",
+    doc: "What a read sees: session = own writes; proxy = those of all clients; eventual = any age; strong = master.",
   }),
   maxLag: duration({
     default: "10s",

@@ -22,11 +22,17 @@ import { ChunkPool } from "../upstream/chunk.ts";
 import type { Lane, LaneKeeper, LaneLoss, LaneRole, LaneTarget } from "../upstream/lane.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
-import { EVERYTHING, NOBODY, type NotRunCause, type Request, type RequestOwner } from "../upstream/request.ts";
+import {
+  EVERYTHING,
+  NOBODY,
+  type NotRunCause,
+  type Request,
+  type RequestOwner,
+} from "../upstream/request.ts";
 import { SeveredConnections } from "../upstream/severed.ts";
 import { Doubts } from "./doubts.ts";
-import { Hold } from "./hold.ts";
 import { Freshness } from "./freshness.ts";
+import { Hold } from "./hold.ts";
 import type { RequestEvent } from "./outcome.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
@@ -187,8 +193,8 @@ export class Router implements LaneKeeper {
    */
   setEpoch(epoch: Epoch, keptUntilMs: number | null): void {
     const before = this.epoch;
-    if (keptUntilMs === null && this.writable && isSameRouting(before, epoch))
-      return this.noteProgress(epoch);
+    const isProgress = keptUntilMs === null && this.writable && isSameRouting(before, epoch);
+    if (isProgress && !this.hasFallenBack(epoch)) return this.noteProgress(epoch);
     if (keptUntilMs !== null) this.doubts.add(keptUntilMs, this.nowMs());
     this.epoch = epoch;
     const isOther = epoch.master !== before.master || epoch.history?.replid !== before.history?.replid;
@@ -305,16 +311,24 @@ export class Router implements LaneKeeper {
     const same =
       targets.length === this.readable.length && targets.every((one, i) => one === this.readable[i]);
     if (same && before.number === epoch.number) return [];
-    const gone = this.readable.filter((one) => !targets.includes(one)).map((one) => one.node);
-    for (const node of gone) this.targets.delete(node);
+    const left = this.readable.filter((one) => !targets.includes(one));
+    for (const one of left) if (this.targets.get(one.node) === one) this.targets.delete(one.node);
+    const gone = left.map(({ node }) => node).filter((node) => !targets.some((one) => one.node === node));
     this.readable = from === "master" ? [] : targets;
     this.version++;
     return gone;
   }
 
+  /** What has proven less than before is not what it was: who has read there has to look anew. */
+  private hasFallenBack({ readable }: Epoch): boolean {
+    return readable.some(
+      ({ id, provenAtMs }) => provenAtMs < (this.targets.get(id)?.provenAtMs ?? provenAtMs),
+    );
+  }
+
   private target(node: NodeId, provenAtMs: number): ReadTarget {
     let target = this.targets.get(node);
-    if (target === undefined) {
+    if (target === undefined || provenAtMs < target.provenAtMs) {
       target = { node, provenAtMs };
       this.targets.set(node, target);
     }

@@ -26,7 +26,10 @@ export function consistency(session: Session, frame: Frame): boolean {
   }
   const wanted = consistencyOf(word, byDefault);
   if (wanted === null) {
-    return answer(session, encodeError("ERR proxy: not a consistency: session, eventual, strong or default"));
+    return answer(
+      session,
+      encodeError("ERR proxy: not a consistency: session, proxy, eventual, strong or default"),
+    );
   }
   // A read that is on the way, and is lost, is sent again by the rule that it came under.
   if (wanted !== reading.consistency && !session.isDrained()) return false;
@@ -44,6 +47,7 @@ export function consistencyOf(word: string, byDefault: Consistency): Consistency
   const lower = word.toLowerCase();
   switch (lower) {
     case "session":
+    case "proxy":
     case "eventual":
     case "strong":
       return lower;

@@ -35,6 +35,7 @@ import {
 } from "../upstream/request.ts";
 import { isNoScript } from "./calls/scripts.ts";
 import type { Output } from "./output.ts";
+import { Recent } from "./recent.ts";
 
 /** The session a flight belongs to. */
 export interface FlightHost {
@@ -88,6 +89,8 @@ export class Flight implements RequestOwner {
   lastReadMs = Number.NEGATIVE_INFINITY;
   /** The session reads from a replica: what the master shows it in between, that must have too. */
   readsReplica = false;
+  /** What it has lately written, or seen at the master; null = nothing. */
+  recent: Recent | null = null;
   /** The newest of those times at which a former master answered a write; NaN as long as none did. */
   lateWriteMs = Number.NaN;
   /** The connection they are on, if there are any. */
@@ -142,14 +145,7 @@ export class Flight implements RequestOwner {
   // Sending
 
   /** A request whose bytes lie, or will lie, in the lane's chunk. The hot path. */
-  launch(
-    command: Command,
-    slots: Slots,
-    lane: Lane,
-    chunk: Chunk,
-    start: number,
-    end: number,
-  ): void {
+  launch(command: Command, slots: Slots, lane: Lane, chunk: Chunk, start: number, end: number): void {
     const request = new Request(this, command, command.kind as PlainKind, chunk, start, end, 1);
     request.slots = slots;
     lane.push(request);
@@ -356,12 +352,18 @@ export class Flight implements RequestOwner {
     if (request.kind === WRITE) {
       this.lastWriteMs = nowMs;
       if (lane?.isRetiring === true) this.lateWriteMs = nowMs;
+      this.remember(request.slots, nowMs);
       return;
     }
     this.lastReadMs = nowMs;
-    if (this.readsReplica && request.slots !== EVERYTHING && lane?.target.role === "master") {
-      this.router.freshness.need(request.slots, nowMs);
-    }
+    if (!this.readsReplica || request.slots === EVERYTHING || lane?.target.role !== "master") return;
+    this.router.freshness.need(request.slots, nowMs);
+    this.remember(request.slots, nowMs);
+  }
+
+  private remember(slots: Slots, nowMs: number): void {
+    this.recent ??= new Recent();
+    this.recent.add(slots, nowMs);
   }
 
   /** A request is not on the way any more. */
@@ -481,6 +483,8 @@ export class Flight implements RequestOwner {
       request.mayHaveRun ||= request.kind === WRITE;
     }
     request.severed = this.lane?.severed ?? null;
+    // It may have run: what is read next must show that.
+    if (request.kind === WRITE) this.remember(request.slots, this.router.nowMs());
     if (this.settle(request, event, LOST_TOO_OFTEN)) this.pauseAfterLosses(request);
     this.host.onProgress();
   }

@@ -7,9 +7,9 @@ import type { Slots } from "../upstream/request.ts";
 import type { Flight } from "./flight.ts";
 
 /**
- * What a session's reads see; `reads.consistency` says what each new session begins with. session: all that
- * was written through this process, and of each key nothing older than the session has seen; eventual:
- * whatever a fit replica has; strong: what the master has.
+ * What a session's reads see; `reads.consistency` says what each new session begins with. session: its own
+ * writes, and of each key nothing older than it has seen; proxy: besides that the writes of all sessions of
+ * this process; eventual: whatever a fit replica has; strong: what the master has.
  */
 export type Consistency = Config["reads"]["consistency"];
 
@@ -49,10 +49,13 @@ export class Reading {
 
   /** Whether it matters which keys a read is of. */
   get isByKey(): boolean {
-    const { home } = this;
-    if (home === null || this.consistency !== "session") return false;
-    const isEarly = this.hasMoved || this.seenMs > home.provenAtMs || this.version !== this.router.version;
-    return isEarly || !this.router.freshness.isQuietAt(home.provenAtMs);
+    const { home, router, consistency } = this;
+    if (home === null || consistency === "strong" || consistency === "eventual") return false;
+    const { provenAtMs } = home;
+    if (this.hasMoved || this.version !== router.version || this.seenMs > provenAtMs) return true;
+    if (consistency === "proxy") return !router.freshness.isQuietAt(provenAtMs);
+    const { recent } = this.flight;
+    return recent !== null && recent.newestMs > provenAtMs;
   }
 
   /** The lane for a read of these slots; null = the master must be asked. */
@@ -62,6 +65,8 @@ export class Reading {
     const { home } = this;
     if (home === null || this.isAway || this.consistency === "strong") return null;
     const lane = router.readLane(profile, home);
+    // There is no room for it: what the master shows meanwhile its home must have too.
+    if (lane === null) this.hasMoved = true;
     if (this.consistency === "eventual" || this.hasSeenLess(home, lane, slots)) return lane;
     router.seekProof();
     return null;
@@ -76,7 +81,15 @@ export class Reading {
       this.hasMoved = false;
       this.seenMs = flight.lastReadMs;
     }
-    return this.seenMs <= home.provenAtMs && this.router.freshness.mayServe(slots, home.provenAtMs);
+    const { provenAtMs } = home;
+    if (this.seenMs > provenAtMs) return false;
+    const { freshness } = this.router;
+    if (this.consistency === "proxy") return freshness.mayServe(slots, provenAtMs);
+    const { recent } = flight;
+    if (recent === null || recent.newestMs <= provenAtMs) return true;
+    if (recent.touchedSince(provenAtMs, slots)) return false;
+    // What it has forgotten stands in the table, among all that others have written.
+    return recent.forgottenMs <= provenAtMs || freshness.mayServe(slots, provenAtMs);
   }
 
   /**
@@ -103,7 +116,8 @@ export class Reading {
 
   /** The master's replies count only where the replica that is read otherwise could show less. */
   private noteMaster(): void {
-    const { home, flight } = this;
-    flight.readsReplica = this.consistency === "session" && home !== null && home.provenAtMs < Number.POSITIVE_INFINITY;
+    const { home, flight, consistency } = this;
+    const isBound = consistency === "session" || consistency === "proxy";
+    flight.readsReplica = isBound && home !== null && home.provenAtMs < Number.POSITIVE_INFINITY;
   }
 }

@@ -401,7 +401,8 @@ export class Session
   private slotsOf(command: Command, buf: Buffer, start: number): Slots {
     const { framer, router } = this;
     if (command.kind === READ && !this.reading.isByKey) return EVERYTHING;
-    if (!command.singleKey) return slotsOf(router, command, command.kind as PlainKind, requestArgs(buf, start));
+    if (!command.singleKey)
+      return slotsOf(router, command, command.kind as PlainKind, requestArgs(buf, start));
     return framer.argc > 1 ? router.freshness.slotOf(buf, framer.keyStart, framer.keyEnd) : NOTHING;
   }
 
@@ -473,9 +474,7 @@ export class Session
     if (framer.next(frame, 0, frame.length) !== FRAME) return this.refuseStream(framer.problem);
     const command = this.context.table.lookup(frame, framer.nameStart, framer.nameEnd);
     const kind = command.kind as PlainKind;
-    const lane = this.isPlain(command)
-      ? this.route(kind, slotsOf(this.router, command, kind, args))
-      : null;
+    const lane = this.isPlain(command) ? this.route(kind, slotsOf(this.router, command, kind, args)) : null;
     const taken = this.takeFrame(command, lane, frame, 0, frame.length, true);
     this.framer.end = end;
     return taken;

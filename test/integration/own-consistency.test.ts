@@ -73,7 +73,9 @@ describe("PROXY CONSISTENCY", () => {
       expect(error).toMatch(/^ERR proxy: .*(?:strong or default|Try PROXY HELP\.)$/);
     }
     expect(await consistencyOf(client)).toBe("strong");
-    expect(String(await client.command("PROXY", "HELP"))).toContain("CONSISTENCY [session|eventual|strong|");
+    expect(String(await client.command("PROXY", "HELP"))).toContain(
+      "CONSISTENCY [session|proxy|eventual|strong|",
+    );
     const id = await client.command("CLIENT", "ID");
     const three = await stage.client({ protocol: 3 });
     const listed = ((await three.command("PROXY", "CLIENTS")) as Reply[]).map(fields);

@@ -59,7 +59,9 @@ export function wait(session: Session, frame: Frame): boolean {
     refuseMark: () => session.refusal(`ERR proxy: ${MARK_NEEDED}`),
   });
   const known = call.knownReply();
-  return known !== null ? say(session, known) : issue(session, { command, kind: MASTER_READ, slots: NOTHING }, call);
+  return known !== null
+    ? say(session, known)
+    : issue(session, { command, kind: MASTER_READ, slots: NOTHING }, call);
 }
 
 const MARK_NEEDED = `WAIT and WAITAOF behind a write need the right to PUBLISH to the channel ${WAIT_CHANNEL}`;

@@ -36,11 +36,39 @@ describe("7: which keys a replica may be read for", () => {
     { says: "none of many", written: [1, 5], answeredMs: 10, read: [2, 6], provenAtMs: 0, mayServe: true },
     { says: "any key", written: EVERYTHING, answeredMs: 10, read: 6, provenAtMs: 9, mayServe: false },
     { says: "any key, proven", written: EVERYTHING, answeredMs: 10, read: 6, provenAtMs: 11, mayServe: true },
-    { says: "any, on the way", written: EVERYTHING, answeredMs: null, read: 6, provenAtMs: 99, mayServe: false },
+    {
+      says: "any, on the way",
+      written: EVERYTHING,
+      answeredMs: null,
+      read: 6,
+      provenAtMs: 99,
+      mayServe: false,
+    },
     { says: "all keys read", written: 5, answeredMs: 10, read: EVERYTHING, provenAtMs: 9, mayServe: false },
-    { says: "all read, proven", written: 5, answeredMs: 10, read: EVERYTHING, provenAtMs: 10, mayServe: true },
-    { says: "no key read", written: EVERYTHING, answeredMs: null, read: NOTHING, provenAtMs: 0, mayServe: true },
-    { says: "no key written", written: NOTHING, answeredMs: 10, read: EVERYTHING, provenAtMs: 0, mayServe: true },
+    {
+      says: "all read, proven",
+      written: 5,
+      answeredMs: 10,
+      read: EVERYTHING,
+      provenAtMs: 10,
+      mayServe: true,
+    },
+    {
+      says: "no key read",
+      written: EVERYTHING,
+      answeredMs: null,
+      read: NOTHING,
+      provenAtMs: 0,
+      mayServe: true,
+    },
+    {
+      says: "no key written",
+      written: NOTHING,
+      answeredMs: 10,
+      read: EVERYTHING,
+      provenAtMs: 0,
+      mayServe: true,
+    },
   ];
 
   it.for(ROWS)("$says: $mayServe", ({ written, answeredMs, read, provenAtMs, mayServe }) => {
@@ -77,7 +105,11 @@ describe("7: which keys a replica may be read for", () => {
 
   it("keys spread over the slots: 10,000 names of any usual form share a slot with few others", () => {
     const table = new Freshness();
-    for (const nameOf of [(i: number) => `user:${i}`, (i: number) => `${i}`, (i: number) => `a:${i}:profile`]) {
+    for (const nameOf of [
+      (i: number) => `user:${i}`,
+      (i: number) => `${i}`,
+      (i: number) => `a:${i}:profile`,
+    ]) {
       const used = new Set(Array.from({ length: 10_000 }, (_, i) => slotOf(table, nameOf(i))));
       // Thrown at random they would use 7,500.
       expect(used.size).toBeGreaterThan(6_500);
@@ -86,7 +118,7 @@ describe("7: which keys a replica may be read for", () => {
 });
 
 /**
- * A model of what is behind the table: a master whose offset grows by one with each write, clients whose writes are
+ * A model of what is behind the table: a master whose offset grows with each write, clients whose writes are
  * sent, run and answered at different moments, in any order, and a replica of which the watcher knows: it has
  * applied an offset that the master reported when it was asked at `provenAtMs`.
  */
@@ -149,7 +181,9 @@ it("7: a replica that may serve a key lacks no write of it that was answered, or
             // The replica has exactly that offset, and may have no more.
             for (const write of writes) {
               if (!write.keys.includes(key) || write.offset === null) continue;
-              expect(write.offset, `a write of ${key} that the replica lacks`).toBeLessThanOrEqual(proof.offset);
+              expect(write.offset, `a write of ${key} that the replica lacks`).toBeLessThanOrEqual(
+                proof.offset,
+              );
             }
           }
         }
