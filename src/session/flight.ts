@@ -373,7 +373,7 @@ export class Flight implements RequestOwner {
         this.keep(repaired);
         return false;
       }
-      // A replica could not be given it: the user may not, or the script is forgotten. The master may have it.
+      // A replica could not be given it: the user may not, or it is forgotten. The master may have it.
       if (request.kind === READ) {
         request.kind = MASTER_READ;
         return this.keep(request);

@@ -1,4 +1,4 @@
-/** What is read from replicas a real replica answers as its master does, also where time has run out for keys. */
+/** What is read from replicas a real replica answers as its master does, also for keys past their time. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type Command, READ } from "../../src/commands/command.ts";
 import { CommandTable } from "../../src/commands/table.ts";
