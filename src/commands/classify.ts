@@ -87,14 +87,39 @@ const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
 ]);
 
 /**
- * Commands without effect that only the master answers as the client expects: cursors are made of a node's
- * own hash seed (SCAN family), scripts and their caches are a node's own, counts and idle times differ on a
- * replica (expired keys wait there for the master's DEL).
+ * Commands without effect that only the master answers as the client expects. What a replica has applied it
+ * answers alike otherwise: keys whose time is over it takes for missing, though it keeps them until the
+ * master's DEL (db.c, expireIfNeeded), which TTL, TYPE, EXISTS, DUMP, KEYS and all that read a value heed.
  */
 const MASTER_READS = new Set([
-  ...["scan", "hscan", "sscan", "zscan", "eval_ro", "evalsha_ro", "fcall_ro", "dbsize", "object", "touch"],
-  ...["pfcount", "xinfo", "memory", "pubsub", "role", "time", "lastsave"],
+  // Cursors are made of a node's own hash seed.
+  ...["scan", "hscan", "sscan", "zscan"],
+  // Counts keys whose time is over, which wait on a replica for the master's DEL.
+  "dbsize",
+  // Where all keys have a time to live a replica gives up and names a dead one (db.c, dbRandomKey).
+  "randomkey",
+  // Encodings and idle times are a node's own: a replica has loaded what the master made step by step, and
+  // its own reads count. TOUCH is there to be noted where keys are evicted.
+  ...["object", "touch"],
+  // XREADGROUP's look at what is pending already counts and dates deliveries, consumers are dated by every
+  // call: neither is passed on to replicas (t_stream.c, streamReplyWithRangeFromConsumerPEL).
+  ...["xinfo", "xpending"],
+  // About the node.
+  ...["memory", "pubsub", "role", "time", "lastsave"],
 ]);
+
+/*
+ * Read from replicas although it may look risky:
+ * - EVAL_RO, EVALSHA_RO, FCALL_RO: they may call nothing that writes or may replicate (script.c,
+ *   scriptVerifyWriteCommandAllow). Functions are replicated, scripts are brought along where they are
+ *   missing. SCRIPT KILL and FUNCTION KILL reach the master only: a script that never ends makes its replica
+ *   unfit instead.
+ * - PFCOUNT may replicate since it keeps its result within the value; a replica counts the same and keeps it
+ *   for itself (hyperloglog.c, pfcountCommand).
+ * - BITFIELD_RO, SORT_RO, GEORADIUS_RO, GEORADIUSBYMEMBER_RO. Without _RO a replica refuses them as writes,
+ *   also where they would store nothing.
+ * - XREAD without BLOCK, LCS, DUMP: its bytes may differ, what RESTORE makes of them does not.
+ */
 
 /** Answered alike by every node, though COMMAND does not flag them as read-only. */
 const PLAIN_READS = new Set(["ping", "echo", "command", "lolwut"]);

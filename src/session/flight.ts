@@ -6,7 +6,7 @@
  * behind them are kept until their turn; what the proxy itself has to say is attached to the request before
  * it.
  */
-import { type Command, isRepeatable, READ, WRITE } from "../commands/command.ts";
+import { type Command, isRepeatable, MASTER_READ, READ, WRITE } from "../commands/command.ts";
 import { isIdempotent } from "../commands/idempotence.ts";
 import { requestArgs } from "../resp/args.ts";
 import { MINUS, PLUS } from "../resp/bytes.ts";
@@ -395,10 +395,17 @@ export class Flight implements RequestOwner {
     this.left(request);
     if (this.host.isClosed) return false;
     const cause = this.causeIn(request, buf, start, end);
-    const repaired = request.repair !== null && isNoScript(buf, start, end) ? withScript(request) : null;
-    if (repaired !== null) {
-      this.keep(repaired);
-      return false;
+    if (request.command.script && isNoScript(buf, start, end)) {
+      const repaired = withScript(request);
+      if (repaired !== null) {
+        this.keep(repaired);
+        return false;
+      }
+      // A replica could not be given it: the user may not, or it is forgotten. The master may have it.
+      if (request.kind === READ) {
+        request.kind = MASTER_READ;
+        return this.keep(request);
+      }
     }
     if (cause === null || isRefusedTooOften(request)) {
       // A reply to a read behind a request that is sent again would show the state before that one.

@@ -1,5 +1,5 @@
 /** EVALSHA, SCRIPT and FUNCTION: what a server lacks that clients have sent is brought along. */
-import { MASTER_READ, WRITE } from "../../commands/command.ts";
+import { MASTER_READ, READ, WRITE } from "../../commands/command.ts";
 import type { PlainKind } from "../../upstream/request.ts";
 import { unsupported } from "../policy.ts";
 import type { Session } from "../session.ts";
@@ -30,7 +30,12 @@ function besideScripts(session: Session, frame: Frame): boolean {
 }
 
 export function evalsha(session: Session, frame: Frame): boolean {
-  return sendNaming(session, frame, frame.command.plainKind, frame.args.slice(1, 2));
+  const names = frame.args.slice(1, 2);
+  const { plainKind } = frame.command;
+  // A script that nobody sent through the proxy only the master may have.
+  const isBrought = names.every((name) => session.context.scripts.has(name.toString("latin1")));
+  const kind = plainKind === READ && !isBrought ? MASTER_READ : plainKind;
+  return sendNaming(session, frame, kind, names);
 }
 
 /** Sends a request that names scripts, with those that the server may not have. */

@@ -1,6 +1,5 @@
 /**
- * Bodies of scripts that clients have sent, so that a master that does not have one can be given it: the
- * cache
+ * Bodies of scripts that clients have sent, so that a node that does not have one can be given it: the cache
  * of scripts is a server's own, it is not replicated (since Redis 7.0) and gone after a switch.
  */
 import { createHash } from "node:crypto";
@@ -123,6 +122,10 @@ export class Scripts {
     if (name.length !== SHA1_DIGITS) return null;
     const body = this.touch(name.toLowerCase());
     return body === null ? null : encodeRequest(["SCRIPT", "LOAD", body]);
+  }
+
+  has(name: string): boolean {
+    return this.bodies.has(name.toLowerCase());
   }
 
   private touch(name: string): Buffer | null {

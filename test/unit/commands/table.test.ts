@@ -21,15 +21,15 @@ function look(table: CommandTable, name: string): Command {
 const words = (text: string): string[] => text.trim().split(/\s+/);
 
 const READS = words(`
-  bitcount bitfield_ro bitpos command dump echo exists expiretime geodist geohash geopos georadius_ro
+  bitcount bitfield_ro bitpos command dump echo exists expiretime fcall_ro geodist geohash geopos georadius_ro
   georadiusbymember_ro geosearch get getbit getrange hexists hget hgetall hkeys hlen hmget hrandfield hstrlen
-  hvals keys lcs lindex llen lolwut lpos lrange mget pexpiretime ping pttl randomkey scard sdiff sinter
-  sintercard sismember smembers smismember sort_ro srandmember strlen substr sunion ttl type xlen xpending
+  hvals keys lcs lindex llen lolwut lpos lrange mget pexpiretime pfcount ping pttl scard sdiff sinter
+  sintercard sismember smembers smismember sort_ro srandmember strlen substr sunion ttl type xlen
   xrange xrevrange zcard zcount zdiff zinter zintercard zlexcount zmscore zrandmember zrange zrangebylex
   zrangebyscore zrank zrevrange zrevrangebylex zrevrangebyscore zrevrank zscore zunion`);
 
 const MASTER_READS = words(`
-  dbsize fcall_ro lastsave memory object pfcount role time touch xinfo`);
+  dbsize lastsave memory object randomkey role time touch xinfo xpending`);
 
 const WRITES = words(`
   acl append asking bgrewriteaof bgsave bitfield bitop cluster config copy decr decrby del
@@ -141,6 +141,14 @@ describe("the built-in table", () => {
   it("treats XREAD without BLOCK as a read, XREADGROUP as a write", () => {
     expect(look(table, "xread").plainKind).toBe(READ);
     expect(look(table, "xreadgroup").plainKind).toBe(WRITE);
+  });
+
+  it("reads from replicas with scripts that cannot write, not with others", () => {
+    for (const name of ["eval_ro", "evalsha_ro"]) expect(look(table, name).plainKind).toBe(READ);
+    for (const name of ["eval", "evalsha"]) expect(look(table, name).plainKind).toBe(WRITE);
+    for (const name of ["scan", "hscan", "sscan", "zscan"]) {
+      expect(look(table, name).plainKind).toBe(MASTER_READ);
+    }
   });
 
   it("knows the commands that run scripts, whose errors may be made up", () => {
