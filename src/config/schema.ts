@@ -352,6 +352,11 @@ const reads = group({
     max: "24h",
     doc: "A replica further behind the master than this is not read.",
   }),
+  whenNoneFit: choice({
+    values: ["master", "wait", "error"],
+    default: "master",
+    doc: "from replica, and none is fit: reads go to the master; wait, as writes for a master; get an error.",
+  }),
 });
 
 const pubsub = group({

@@ -85,6 +85,8 @@ export class Router implements LaneKeeper {
   epoch: Epoch = FIRST_EPOCH;
   /** The epoch's master is verified and nothing speaks against it. */
   writable = false;
+  /** No replica is fit, and reads must not go to the master for that (`reads.whenNoneFit`). */
+  lacksReplica = false;
   /** Changes whenever sessions must choose anew where they read. */
   version = 0;
   /** The time, at most a tick old: for what happens at every read and need not be exact. */
@@ -120,7 +122,7 @@ export class Router implements LaneKeeper {
       { maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes },
       counters,
       nowMs,
-      () => this.writable,
+      { master: () => this.writable, replica: () => !this.lacksReplica },
     );
     this.pool = new LanePool({
       profiles: this.profiles,
@@ -276,7 +278,10 @@ export class Router implements LaneKeeper {
   private updateTargets(before: Epoch, epoch: Epoch): NodeId[] {
     const targets: ReadTarget[] = [];
     for (const { id, provenAtMs } of epoch.readable) targets.push(this.target(id, provenAtMs));
-    const { from } = this.config.reads;
+    const { from, whenNoneFit } = this.config.reads;
+    // Before the first master is known no replica can be: then reads wait for that.
+    const isMeant = from === "replica" && whenNoneFit !== "master" && epoch.number > 0;
+    this.lacksReplica = isMeant && targets.length === 0;
     if (from === "any" && this.writable && epoch.master !== null) {
       targets.push(this.target(epoch.master, Number.POSITIVE_INFINITY));
     }

@@ -36,6 +36,11 @@ export class Reading {
     if (this.version >= 0) this.movedMs = this.router.nowMs();
   }
 
+  /** No replica is fit, and the master must not be asked for that. */
+  get lacksReplica(): boolean {
+    return this.router.lacksReplica && this.consistency !== "strong";
+  }
+
   /** The lane for a read; null = the master must be asked. */
   lane(profile: Profile): Lane | null {
     const { router } = this;

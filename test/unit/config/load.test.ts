@@ -51,7 +51,7 @@ describe("values", () => {
         switchTime: 2_000,
       },
       sentinel: { nodes: [], tls: "off" },
-      reads: { from: "replica", consistency: "session", maxLag: 10_000 },
+      reads: { from: "replica", consistency: "session", maxLag: 10_000, whenNoneFit: "master" },
       pubsub: { from: "master" },
       hold: { maxTime: 30_000, maxBytes: 268_435_456, maxBytesPerClient: 16_777_216 },
       inFlight: { onUnknown: "error" },
