@@ -328,6 +328,11 @@ export class Router implements LaneKeeper {
     return this.readable.includes(target);
   }
 
+  /** There is a node that sessions may read by `reads.from`. */
+  get hasReadable(): boolean {
+    return this.readable.length > 0;
+  }
+
   readLane(profile: Profile, target: ReadTarget): Lane | null {
     return profile.readers.get(target.node) ?? this.pool.reader(profile, target.node, this.epoch.number);
   }
@@ -481,8 +486,13 @@ export class Router implements LaneKeeper {
     this.evidence(LOSS_EVIDENCE[why], lane.target.node, lane.target.epoch);
   }
 
-  laneSent(lane: Lane, requests: number): void {
-    this.counters.addNodeRequests(lane.target.node, requests);
+  laneSent(lane: Lane, requests: number, reads: number): void {
+    const { node, role, isPrivate } = lane.target;
+    this.counters.addNodeRequests(node, requests, reads);
+    if (reads === 0) return;
+    // What went to the master over shared connections its session has counted: it knows why.
+    if (role === "reader" && node !== this.epoch.master) this.counters.reads.replica += reads;
+    else if (role === "reader" || isPrivate) this.counters.reads.policy += reads;
   }
 
   laneOpened(lane: Lane): void {

@@ -1,5 +1,6 @@
 /** Which node a session reads from. */
 import type { Config } from "../config/schema.ts";
+import type { ReadWay } from "../metrics.ts";
 import type { ReadTarget, Router } from "../routing/router.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
@@ -41,6 +42,12 @@ export class Reading {
     return this.router.lacksReplica && this.consistency !== "strong";
   }
 
+  /** Why a read goes to the master for which `lane` had none. */
+  get whyMaster(): Exclude<ReadWay, "replica"> {
+    if (this.consistency === "strong" || this.router.config.reads.from === "master") return "policy";
+    return this.router.hasReadable ? "freshness" : "none-fit";
+  }
+
   /** The lane for a read; null = the master must be asked. */
   lane(profile: Profile): Lane | null {
     const { router } = this;
@@ -49,7 +56,6 @@ export class Reading {
     if (target === null || consistency === "strong") return null;
     const { provenAtMs } = target;
     if (consistency === "session" && (this.flight.lastWriteMs > provenAtMs || this.movedMs > provenAtMs)) {
-      router.counters.freshnessReads++;
       return null;
     }
     return router.readLane(profile, target);

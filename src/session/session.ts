@@ -486,6 +486,7 @@ export class Session
         return null;
       }
     }
+    const isMasters = lane === null;
     if (lane === null) {
       this.lacks = "master";
       // Others wait for the same master: nobody overtakes them while they are let go one by one.
@@ -494,7 +495,12 @@ export class Session
       lane = router.masterLane(this.profile);
       if (lane === null) return null;
     }
-    return this.mayUse(lane) ? lane : null;
+    if (!this.mayUse(lane)) return null;
+    // A session does not read what it writes before it is written, on no replica.
+    if (isMasters && kind === READ) {
+      router.counters.addMasterRead(this.flight.writes > 0 ? "freshness" : this.reading.whyMaster);
+    }
+    return lane;
   }
 
   /** Whether the session may give this lane a request now; if not, `blocked` says why. */
