@@ -496,7 +496,7 @@ export class Session
       if (lane === null) return null;
     }
     if (!this.mayUse(lane)) return null;
-    // A session does not read what it writes before it is written, on no replica.
+    // Behind the session's own unanswered write no replica can be fresh enough.
     if (isMasters && kind === READ) {
       router.counters.addMasterRead(this.flight.writes > 0 ? "freshness" : this.reading.whyMaster);
     }
