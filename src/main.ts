@@ -201,6 +201,8 @@ class Holdfast {
       counters: this.counters,
       epoch: () => this.watcher.current(),
       nodes: () => this.watcher.nodes(),
+      outstanding: () => this.router.pool.outstanding(),
+      isSlow: () => false,
       problems: () => this.problems(),
       sentinels: () => this.sentinels?.view() ?? [],
       failovers: () => this.failovers.records,

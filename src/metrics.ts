@@ -37,6 +37,13 @@ export const REQUEST_CLASSES = [
 ] as const;
 export type RequestClass = (typeof REQUEST_CLASSES)[number];
 
+/**
+ * Where a read went that a replica may serve: to one; or to the master, because no replica was proven fresh
+ * enough for the session, because none was fit, or because only the master was meant to be asked.
+ */
+export const READ_WAYS = ["replica", "freshness", "none-fit", "policy"] as const;
+export type ReadWay = (typeof READ_WAYS)[number];
+
 /** How a hold ended. */
 export const HOLD_OUTCOMES = ["released", "expired", "left", "failed"] as const;
 export type HoldOutcome = (typeof HOLD_OUTCOMES)[number];
@@ -78,8 +85,15 @@ export class Counters {
 
   /** Requests written to each node. Count a whole flush at once with `addNodeRequests`. */
   readonly nodeRequests = new Map<string, number>();
+  /** The same, of reads that a replica may serve. */
+  readonly nodeReads = new Map<string, number>();
+  /** All of those, by the way they went. */
+  readonly reads: Record<ReadWay, number> = zeros(READ_WAYS);
   /** Reads sent to the master because no replica was provably fresh enough for the session. */
   freshnessReads = 0;
+  /** Reads sent to a second replica because the first one took its time; those that answered first. */
+  hedges = 0;
+  hedgesWon = 0;
 
   /** Sessions that began to be held; = released + expired + left + failed + held now. */
   held = 0;
@@ -131,14 +145,29 @@ export class Counters {
   /** Nodes that were told to follow the master, and do. */
   repointed = 0;
 
-  /** Adds requests written to a node. */
-  addNodeRequests(node: string, requests: number): void {
+  /** Adds requests written to a node. @param reads how many of them a replica may serve. */
+  addNodeRequests(node: string, requests: number, reads = 0): void {
     this.nodeRequests.set(node, (this.nodeRequests.get(node) ?? 0) + requests);
+    if (reads > 0) this.nodeReads.set(node, (this.nodeReads.get(node) ?? 0) + reads);
+  }
+
+  /** Counts a read that goes to the master. */
+  addMasterRead(why: Exclude<ReadWay, "replica">): void {
+    this.reads[why]++;
+    if (why === "freshness") this.freshnessReads++;
+  }
+
+  /** The share of all reads that the freshness rule has sent to the master, 0 to 1; null = no reads yet. */
+  get freshnessShare(): number | null {
+    const { reads } = this;
+    const all = reads.replica + reads.freshness + reads["none-fit"] + reads.policy;
+    return all === 0 ? null : reads.freshness / all;
   }
 
   /** Drops what was counted for a node that left the group, so that the map stays as small as the group. */
   forgetNode(node: string): void {
     this.nodeRequests.delete(node);
+    this.nodeReads.delete(node);
   }
 }
 
@@ -154,6 +183,10 @@ export interface NodeReading {
   /** How far behind the master it is; null when not known. */
   readonly lagMs: number | null;
   readonly lagBytes: number | null;
+  /** Requests that it was given over shared connections and has not answered. */
+  readonly outstanding: number;
+  /** It answers clearly later than the other replicas. */
+  readonly slow: boolean;
 }
 
 /** A Sentinel's state; "agreeing" = it names the master that the majority of them names. */
@@ -396,6 +429,47 @@ const UPSTREAM_ROWS: readonly MetricRow[] = [
     "node_requests_total",
     "Requests written to the node.",
     (node, counters) => counters.nodeRequests.get(node.id) ?? 0,
+  ),
+  byNode(
+    "counter",
+    "node_reads_total",
+    "Reads written to the node that a replica may serve.",
+    (node, counters) => counters.nodeReads.get(node.id) ?? 0,
+  ),
+  byNode(
+    "gauge",
+    "node_outstanding",
+    "Requests given to the node over shared connections and not answered now.",
+    (node) => node.outstanding,
+  ),
+  byNode(
+    "gauge",
+    "node_slow",
+    "1 when the node answers clearly later than the other replicas, else 0.",
+    (node) => flag(node.slow),
+  ),
+  {
+    name: `${PREFIX}reads_total`,
+    type: "counter",
+    labels: ["served_by", "reason"],
+    help: "Reads that a replica may serve, by who got them: replica (fit); master (freshness, none-fit, policy).",
+    read: ({ counters }) =>
+      READ_WAYS.map((way): Sample => {
+        const labels = way === "replica" ? ["replica", "fit"] : ["master", way];
+        return [labels, counters.reads[way]];
+      }),
+  },
+  single(
+    "counter",
+    "hedges_total",
+    "Reads sent to a second replica because the first one took its time.",
+    (from) => from.counters.hedges,
+  ),
+  single(
+    "counter",
+    "hedges_won_total",
+    "Of these, answered first by the second replica.",
+    (from) => from.counters.hedgesWon,
   ),
   single(
     "counter",

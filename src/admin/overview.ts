@@ -13,6 +13,10 @@ export interface OverviewSources {
   readonly counters: Counters;
   epoch(): Epoch;
   nodes(): readonly NodeStatus[];
+  /** Requests given to each node over shared connections and not answered; a node without any may lack. */
+  outstanding(): ReadonlyMap<string, number>;
+  /** Whether a node answers clearly later than the other replicas. */
+  isSlow(node: string): boolean;
   problems(): readonly string[];
   /** Empty without Sentinel. */
   sentinels(): readonly SentinelStatus[];
@@ -46,6 +50,7 @@ export class Overview {
 
   /** The nodes as the metrics want them: each running node once. */
   readings(): NodeReading[] {
+    const outstanding = this.from.outstanding();
     return this.ownNodes().map((node) => ({
       id: node.id,
       role: node.said?.role ?? "unknown",
@@ -53,6 +58,8 @@ export class Overview {
       fit: node.isMaster ? this.from.epoch().holdCause === null : node.fit === "fit",
       lagMs: node.lagMs,
       lagBytes: node.lagBytes,
+      outstanding: outstanding.get(node.id) ?? 0,
+      slow: this.from.isSlow(node.id),
     }));
   }
 
@@ -76,7 +83,17 @@ export class Overview {
         ...reading,
         reason: this.reason(this.ownNodes()[index]),
         requests: counters.nodeRequests.get(reading.id) ?? 0,
+        reads: counters.nodeReads.get(reading.id) ?? 0,
       })),
+      reads: {
+        replica: counters.reads.replica,
+        masterFreshness: counters.reads.freshness,
+        masterNoneFit: counters.reads["none-fit"],
+        masterPolicy: counters.reads.policy,
+        freshnessShare: counters.freshnessShare,
+        hedges: counters.hedges,
+        hedgesWon: counters.hedgesWon,
+      },
       sentinels: this.from.sentinels().map(({ lastSeenAgoMs, ...sentinel }) => ({
         ...sentinel,
         seenMsAgo: lastSeenAgoMs === null ? null : Math.round(lastSeenAgoMs),
@@ -157,6 +174,13 @@ export class Overview {
       failed: view.hold.failed,
       reads: view.counters.reads ?? 0,
       writes: view.counters.writes ?? 0,
+      reads_replica: view.reads.replica,
+      reads_master_freshness: view.reads.masterFreshness,
+      reads_master_none_fit: view.reads.masterNoneFit,
+      reads_master_policy: view.reads.masterPolicy,
+      freshness_share: view.reads.freshnessShare === null ? null : rounded(view.reads.freshnessShare),
+      hedges: view.reads.hedges,
+      hedges_won: view.reads.hedgesWon,
       uncertain: view.counters.uncertain ?? 0,
       resent_reads: view.counters.resentReads ?? 0,
       resent_writes: view.counters.resentWrites ?? 0,
@@ -201,6 +225,7 @@ export class Overview {
 
   nodes(): Value {
     const { counters } = this.from;
+    const outstanding = this.from.outstanding();
     return this.ownNodes().map((node) =>
       mapOf({
         node: node.id,
@@ -218,6 +243,9 @@ export class Overview {
         server_version: node.said?.version ?? null,
         seen_ms_ago: node.lastSeenAgoMs === null ? null : Math.round(node.lastSeenAgoMs),
         requests: counters.nodeRequests.get(node.id) ?? 0,
+        reads: counters.nodeReads.get(node.id) ?? 0,
+        outstanding: outstanding.get(node.id) ?? 0,
+        slow: this.from.isSlow(node.id) ? 1 : 0,
         problem: node.lastProblem === null || node.reachable ? null : node.lastProblem.detail,
       }),
     );
@@ -262,6 +290,11 @@ export class Overview {
 
 export function mapOf(fields: Readonly<Record<string, Value>>): ReadonlyMap<string, Value> {
   return new Map(Object.entries(fields));
+}
+
+/** A share with as many digits as mean something. */
+function rounded(share: number): number {
+  return Math.round(share * 10_000) / 10_000;
 }
 
 /** A date has an end, a pause need not have one before it. */

@@ -352,11 +352,6 @@ const reads = group({
     max: "24h",
     doc: "A replica further behind the master than this is not read.",
   }),
-  scriptKeys: choice({
-    values: ["any", "declared"],
-    default: "any",
-    doc: "Keys a script may touch: any = also those its call does not declare; declared = no others.",
-  }),
   maxLagBytes: size({
     default: "64mb",
     min: "1kb",
@@ -369,6 +364,16 @@ const reads = group({
     min: "5ms",
     max: "1m",
     doc: "How often, at most, offsets are looked at while reads wait for a replica to have caught up.",
+  }),
+  whenNoneFit: choice({
+    values: ["master", "wait", "error"],
+    default: "master",
+    doc: "from replica, and none is fit: reads go to the master; wait, as writes for a master; get an error.",
+  }),
+  scriptKeys: choice({
+    values: ["any", "declared"],
+    default: "any",
+    doc: "Keys a script may touch: any = also those its call does not declare; declared = no others.",
   }),
 });
 

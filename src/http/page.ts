@@ -132,15 +132,22 @@ function rate(status, now) {
   if (before === null || count === null || before.count === null || count < before.count) return null;
   return now > before.at ? Math.round((count - before.count) * 1000 / (now - before.at)) : null;
 }
+function percent(share) {
+  return typeof share === "number" ? (share * 100).toFixed(1) + " %" : "–";
+}
 function drawNumbers(status) {
   var hold = object(status.hold);
+  var reads = object(status.reads);
   var cards = [
     [number(object(status.clients).connected), "clients connected"],
     [number(rate(status, performance.now())), "requests per second"],
     [number(hold.now), "held now" + (hold.bytes > 0 ? ", " + bytes(hold.bytes) : "")],
     [number(hold.held), "held since the start, " + number(hold.released) + " released"],
     [number(hold.expired), "holds expired"],
-    [number(object(status.counters).uncertain), "uncertain answers"]
+    [number(object(status.counters).uncertain), "uncertain answers"],
+    [number(reads.replica), "reads of replicas" + (reads.hedges > 0 ? ", " + number(reads.hedges) + " hedged" : "")],
+    [percent(reads.freshnessShare), "of reads to the master: no replica fresh enough"],
+    [number(reads.masterNoneFit), "reads of the master: no replica fit"]
   ];
   by("numbers").replaceChildren.apply(by("numbers"), cards.map(function (card) {
     var element = make("div", "", "card");
@@ -154,9 +161,11 @@ function drawNodes(nodes) {
     var node = object(entry);
     var fit = ["not used", "warn"];
     if (node.reachable === false) fit = ["unreachable", "bad"];
+    else if (node.fit && node.slow) fit = ["in use, slow", "warn"];
     else if (node.fit) fit = ["in use", "good"];
     return [[text(node.id)], [text(node.role)], fit, [duration(node.lagMs), "number"],
-      [bytes(node.lagBytes), "number"], [number(node.requests), "number"], [text(node.reason), "wide soft"]];
+      [bytes(node.lagBytes), "number"], [number(node.requests), "number"], [number(node.reads), "number"],
+      [number(node.outstanding), "number"], [text(node.reason), "wide soft"]];
   }), "No nodes yet.");
 }
 function drawFailovers(failovers) {
@@ -225,7 +234,8 @@ export const STATUS_PAGE = `<!doctype html>
 <h2>Nodes</h2>
 <div class="card scroll"><table>
 <thead><tr><th>Node</th><th>Role</th><th>State</th><th class="number">Behind</th>
-<th class="number">Bytes behind</th><th class="number">Requests</th><th>Why</th></tr></thead>
+<th class="number">Bytes behind</th><th class="number">Requests</th><th class="number">Reads</th>
+<th class="number">Unanswered</th><th>Why</th></tr></thead>
 <tbody id="nodes"></tbody></table></div>
 <h2>Last switches</h2>
 <div class="card scroll"><table>

@@ -28,6 +28,7 @@ export interface StatusView {
     readonly left: number;
     readonly failed: number;
   };
+  readonly reads: ReadsStatus;
   /** Since the start; the page uses `reads`, `writes` and `uncertain`. */
   readonly counters: Readonly<Record<string, number>>;
   /** Newest first or last: the page sorts by epoch. */
@@ -45,8 +46,27 @@ export interface NodeStatus {
   readonly reason: string;
   readonly lagMs: number | null;
   readonly lagBytes: number | null;
-  /** Requests sent to it since the start. */
+  /** Requests sent to it since the start, and those of them that a replica may serve. */
   readonly requests: number;
+  readonly reads: number;
+  /** Requests that it was given over shared connections and has not answered. */
+  readonly outstanding: number;
+  /** It answers clearly later than the other replicas. */
+  readonly slow: boolean;
+}
+
+/** Reads that a replica may serve, by where they went since the start. */
+export interface ReadsStatus {
+  readonly replica: number;
+  /** To the master: no replica was proven fresh enough; none was fit; only the master was meant. */
+  readonly masterFreshness: number;
+  readonly masterNoneFit: number;
+  readonly masterPolicy: number;
+  /** Of all of them the share that the freshness rule sent to the master, 0 to 1; null = no reads yet. */
+  readonly freshnessShare: number | null;
+  /** Reads sent to a second replica because the first one took its time, and those that it answered first. */
+  readonly hedges: number;
+  readonly hedgesWon: number;
 }
 
 export interface SentinelStatus {

@@ -1,20 +1,25 @@
 /**
- * Sessions whose next request needs a master while there is none. A session is held as a whole: it is not
+ * Sessions whose next request needs a master while there is none, or a replica (`reads.whenNoneFit: wait`).
+ * A session is held as a whole: it is not
  * read any further than its bounds allow and queues behind itself, so its requests keep their order.
  *
  * Exact accounting: held = released + expired + left + failed + held now.
  */
 import type { Counters, HoldOutcome } from "../metrics.ts";
 
+/** What a held session's next request waits for. */
+export type Lack = "master" | "replica";
+
 /** What the hold needs to know of a session. */
 export interface Holdable {
+  readonly lacks: Lack;
   /** Since when the oldest of its waiting requests has waited, monotonic ms. */
   readonly heldSinceMs: number;
   /** Bytes it has waiting. */
   heldBytes(): number;
   /** Try again: there may be a way now. It stays held until it says that it got on. */
   retry(): void;
-  /** What has waited since before `cutoffMs` is answered MASTERDOWN. */
+  /** What has waited since before `cutoffMs` is answered with an error. */
   expire(cutoffMs: number): void;
 }
 
@@ -38,16 +43,26 @@ export class Hold {
   private readonly nowMs: () => number;
   /** Whether there is a master now: whoever is still held then tries again from time to time. */
   private readonly hasMaster: () => boolean;
+  /** Whether there is a replica for who waits for one. */
+  private readonly hasReplica: () => boolean;
   private timer: NodeJS.Timeout | null = null;
-  /** Sessions are being let go, in their order; those that come now queue behind them. */
+  /** Sessions are asked to try again, in their order. */
+  private retrying = false;
+  /** There are some among them that wait for the master; who needs it now queues behind them. */
   releasing = false;
   private joined = false;
 
-  constructor(settings: HoldSettings, counters: Counters, nowMs: () => number, hasMaster: () => boolean) {
+  constructor(
+    settings: HoldSettings,
+    counters: Counters,
+    nowMs: () => number,
+    has: { readonly master: () => boolean; readonly replica: () => boolean },
+  ) {
     this.settings = settings;
     this.counters = counters;
     this.nowMs = nowMs;
-    this.hasMaster = hasMaster;
+    this.hasMaster = has.master;
+    this.hasReplica = has.replica;
   }
 
   get size(): number {
@@ -62,7 +77,7 @@ export class Hold {
       return false;
     }
     this.sessions.set(session, bytes);
-    this.joined ||= this.releasing;
+    this.joined ||= this.retrying;
     this.account(bytes);
     this.counters.held++;
     this.counters.heldNow++;
@@ -98,11 +113,18 @@ export class Hold {
     this.counters.heldBytesNow = this.bytes;
   }
 
-  /** There may be a way for some of them: all try, in the order of arrival, a batch a turn. */
+  /**
+   * There may be a way for some of them: all try, in the order of arrival, a batch a turn; but who waits for
+   * a replica only when there is one.
+   */
   retryAll(): void {
-    if (this.releasing || this.sessions.size === 0) return;
-    this.releasing = true;
-    this.retryBatch([...this.sessions.keys()], 0);
+    if (this.retrying || this.sessions.size === 0) return;
+    const all = [...this.sessions.keys()];
+    const waiting = this.hasReplica() ? all : all.filter(lacksMaster);
+    if (waiting.length === 0) return;
+    this.retrying = true;
+    this.releasing = waiting.some(lacksMaster);
+    this.retryBatch(waiting, 0);
   }
 
   private retryBatch(sessions: readonly Holdable[], from: number): void {
@@ -119,6 +141,7 @@ export class Hold {
       }
     }
     if (to < sessions.length) return void setImmediate(() => this.retryBatch(sessions, to));
+    this.retrying = false;
     this.releasing = false;
     if (this.joined) setImmediate(() => this.retryAll());
     this.joined = false;
@@ -136,4 +159,8 @@ export class Hold {
     if (this.timer !== null) clearInterval(this.timer);
     this.timer = null;
   }
+}
+
+function lacksMaster({ lacks }: Holdable): boolean {
+  return lacks === "master";
 }

@@ -102,6 +102,8 @@ export class Router implements LaneKeeper {
   epoch: Epoch = FIRST_EPOCH;
   /** The epoch's master is verified and nothing speaks against it. */
   writable = false;
+  /** No replica is fit, and reads must not go to the master for that (`reads.whenNoneFit`). */
+  lacksReplica = false;
   /** Changes whenever sessions must choose anew where they read. */
   version = 0;
   /** The time, at most a tick old: for what happens at every read and need not be exact. */
@@ -138,7 +140,7 @@ export class Router implements LaneKeeper {
       { maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes },
       counters,
       nowMs,
-      () => this.writable,
+      { master: () => this.writable, replica: () => !this.lacksReplica },
     );
     this.pool = new LanePool({
       profiles: this.profiles,
@@ -304,7 +306,10 @@ export class Router implements LaneKeeper {
   private updateTargets(before: Epoch, epoch: Epoch): NodeId[] {
     const targets: ReadTarget[] = [];
     for (const { id, provenAtMs } of epoch.readable) targets.push(this.target(id, provenAtMs));
-    const { from } = this.config.reads;
+    const { from, whenNoneFit } = this.config.reads;
+    // Before the first master is known no replica can be: then reads wait for that.
+    const isMeant = from === "replica" && whenNoneFit !== "master" && epoch.number > 0;
+    this.lacksReplica = isMeant && targets.length === 0;
     if (from === "any" && this.writable && epoch.master !== null) {
       targets.push(this.target(epoch.master, Number.POSITIVE_INFINITY));
     }
@@ -351,7 +356,6 @@ export class Router implements LaneKeeper {
 
   /** Reads have to go to the master because no replica has proven enough: it is worth to look sooner. */
   seekProof(): void {
-    this.counters.freshnessReads++;
     const nowMs = this.nowMs();
     if (nowMs - this.soughtProofMs < SEEK_PROOF_EVERY_MS) return;
     this.soughtProofMs = nowMs;
@@ -366,6 +370,11 @@ export class Router implements LaneKeeper {
 
   isReadable(target: ReadTarget): boolean {
     return this.readable.includes(target);
+  }
+
+  /** There is a node that sessions may read by `reads.from`. */
+  get hasReadable(): boolean {
+    return this.readable.length > 0;
   }
 
   readLane(profile: Profile, target: ReadTarget): Lane | null {
@@ -521,8 +530,13 @@ export class Router implements LaneKeeper {
     this.evidence(LOSS_EVIDENCE[why], lane.target.node, lane.target.epoch);
   }
 
-  laneSent(lane: Lane, requests: number): void {
-    this.counters.addNodeRequests(lane.target.node, requests);
+  laneSent(lane: Lane, requests: number, reads: number): void {
+    const { node, role, isPrivate } = lane.target;
+    this.counters.addNodeRequests(node, requests, reads);
+    if (reads === 0) return;
+    // What went to the master over shared connections its session has counted: it knows why.
+    if (role === "reader" && node !== this.epoch.master) this.counters.reads.replica += reads;
+    else if (role === "reader" || isPrivate) this.counters.reads.policy += reads;
   }
 
   laneOpened(lane: Lane): void {

@@ -11,6 +11,7 @@ import { isIdempotent } from "../commands/idempotence.ts";
 import { requestArgs } from "../resp/args.ts";
 import { MINUS, PLUS } from "../resp/bytes.ts";
 import { encodeError, encodeNullArray, OK, type Protocol } from "../resp/encode.ts";
+import type { Lack } from "../routing/hold.ts";
 import {
   type OnUnknown,
   type Outcome,
@@ -45,8 +46,8 @@ export interface FlightHost {
   onSent(): void;
   /** Something was answered, or has to be sent again: the session may have something to do. */
   onProgress(): void;
-  /** Where to send a request again; null = it has to wait (the session is blocked). */
-  wayFor(request: Request): Lane | null;
+  /** Where to send a request again, or what to answer it; null = it has to wait (the session is blocked). */
+  wayFor(request: Request): Lane | Buffer | null;
   /** A command with a handler of its own was answered; `failed`: with an error. */
   onSpecialDone(request: Request, failed: boolean): void;
   /** The private connection is gone. */
@@ -224,6 +225,10 @@ export class Flight implements RequestOwner {
     }
     const lane = this.host.wayFor(request);
     if (lane === null) return false;
+    if (Buffer.isBuffer(lane)) {
+      this.answerNext(request, lane);
+      return true;
+    }
     if (request.isInDoubt) {
       const event = router.doubtOf(request, lane);
       if (event === null) {
@@ -243,10 +248,15 @@ export class Flight implements RequestOwner {
     return true;
   }
 
-  /** What waits to be sent again is answered instead: it did not run, as far as that is known. */
-  refuseAgain(error: () => Buffer): void {
-    const refused = this.again;
-    this.again = [];
+  /**
+   * What waits to be sent again is answered instead: it did not run, as far as that is known.
+   * @param lacks "replica": only the first and the reads right behind it; the rest has a way.
+   */
+  refuseAgain(error: () => Buffer, lacks: Lack): void {
+    const isOther = (one: Request, at: number): boolean => at > 0 && one.kind !== READ;
+    const rest = lacks === "replica" ? this.again.findIndex(isOther) : -1;
+    const refused = rest < 0 ? this.again : this.again.slice(0, rest);
+    this.again = rest < 0 ? [] : this.again.slice(rest);
     for (const request of [...refused].reverse()) request.undo?.();
     for (const request of refused) {
       const isKnown = this.outcomeOf(request, "given-up") === "error";

@@ -1,5 +1,6 @@
 /** Which node a session reads from. */
 import type { Config } from "../config/schema.ts";
+import type { ReadWay } from "../metrics.ts";
 import type { ReadTarget, Router } from "../routing/router.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
@@ -45,6 +46,17 @@ export class Reading {
     this.consistency = consistency;
     this.hasMoved = true;
     this.noteMaster();
+  }
+
+  /** No replica is fit, and the master must not be asked for that. */
+  get lacksReplica(): boolean {
+    return this.router.lacksReplica && this.consistency !== "strong";
+  }
+
+  /** Why a read goes to the master for which `lane` had none. */
+  get whyMaster(): Exclude<ReadWay, "replica"> {
+    if (this.consistency === "strong" || this.router.config.reads.from === "master") return "policy";
+    return this.router.hasReadable ? "freshness" : "none-fit";
   }
 
   /** Whether it matters which keys a read is of. */

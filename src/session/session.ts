@@ -24,7 +24,7 @@ import {
   RequestFramer,
   type RequestLimits,
 } from "../resp/request.ts";
-import type { Holdable } from "../routing/hold.ts";
+import type { Holdable, Lack } from "../routing/hold.ts";
 import type { Answer, Router } from "../routing/router.ts";
 import type { Wakeable } from "../turn.ts";
 import { type Chunk, copyBytes, NO_CHUNK } from "../upstream/chunk.ts";
@@ -193,6 +193,8 @@ export class Session
   private restoreTimer: NodeJS.Timeout | null = null;
   /** Since when the oldest waiting request has waited, monotonic ms; 0 = not held. */
   heldSinceMs = 0;
+  /** What the request that has no way needs. */
+  lacks: Lack = "master";
 
   private readonly socket: Socket;
   private readonly framer: RequestFramer;
@@ -313,11 +315,11 @@ export class Session
 
   /** Goes on: what has to be sent again first, then the input. */
   private pump(): void {
-    if (!this.flight.sendAgain()) {
+    while (!this.flight.sendAgain()) {
       if (this.blocked === "no" && this.flight.count > 0) this.block("drain");
       if (this.blocked !== "no") return;
       this.endHold("failed");
-      this.flight.refuseAgain(() => (this.draining ? this.waitedInVain() : this.noRoom()));
+      this.flight.refuseAgain(() => (this.draining ? this.waitedInVain() : this.noRoom()), this.lacks);
     }
     const { input } = this;
     if (!input.isEmpty && this.closeReason === null) {
@@ -495,15 +497,26 @@ export class Session
     let lane: Lane | null = null;
     if (kind === READ ? this.flight.writes === 0 : kind === PREFER_MASTER && !router.writable) {
       lane = this.reading.lane(this.profile, slots);
+      if (lane === null && kind === READ && this.reading.lacksReplica) {
+        this.lacks = "replica";
+        return null;
+      }
     }
+    const isMasters = lane === null;
     if (lane === null) {
+      this.lacks = "master";
       // Others wait for the same master: nobody overtakes them while they are let go one by one.
       const isNewcomer = !this.isNext && this.flight.count === 0;
       if (!router.writable || (isNewcomer && router.hold.releasing)) return null;
       lane = router.masterLane(this.profile);
       if (lane === null) return null;
     }
-    return this.mayUse(lane) ? lane : null;
+    if (!this.mayUse(lane)) return null;
+    // Behind the session's own unanswered write no replica can be fresh enough.
+    if (isMasters && kind === READ) {
+      router.counters.addMasterRead(this.flight.writes > 0 ? "freshness" : this.reading.whyMaster);
+    }
+    return lane;
   }
 
   /** Whether the session may give this lane a request now; if not, `blocked` says why. */
@@ -534,6 +547,7 @@ export class Session
   /** The session's private connection to the master, opened if need be. */
   openPrivate(): Lane | "blocked" | "no-master" | "no-room" {
     const { tracking } = this;
+    this.lacks = "master";
     if (this.privateLane === null) {
       if (this.flight.count > 0) {
         this.block("drain");
@@ -560,21 +574,26 @@ export class Session
       this.say(PONG);
       return true;
     }
-    return this.wait(start);
+    return this.wait(start, this.lacks);
   }
 
   /**
    * The next request, at `start` of the input, has no node to go to: the session is held, unless the request
-   * waited too long already or there is no room. @returns true when it was answered.
+   * must not wait, or waited too long already, or there is no room. @returns true when it was answered.
    */
-  wait(start: number): boolean {
+  wait(start: number, lacks: Lack = "master"): boolean {
     const { config, pool, writable } = this.router;
+    this.lacks = lacks;
+    if (this.mustNotWait()) {
+      this.refuse(NO_REPLICA);
+      return true;
+    }
     const position = this.input.positionOf(start);
     if (this.draining || position < this.expiredBefore) {
       this.say(this.waitedInVain());
       return true;
     }
-    if (writable && pool.isFull) {
+    if (lacks === "master" && writable && pool.isFull) {
       this.refuse(`ERR proxy: no more upstream connections, upstream.maxLanes (${config.upstream.maxLanes})`);
       return true;
     }
@@ -583,8 +602,16 @@ export class Session
     return true;
   }
 
+  /** The request lacks a replica, and reads do not wait for one. */
+  private mustNotWait(): boolean {
+    return this.lacks === "replica" && this.router.config.reads.whenNoneFit === "error";
+  }
+
   private noRoom(): Buffer {
     const most = this.router.config.hold.maxBytes;
+    if (this.lacks === "replica") {
+      return this.noReplica(`, and there is no room to wait for one, hold.maxBytes (${most} bytes)`);
+    }
     return this.masterDown(`no room to wait for a master, hold.maxBytes (${most} bytes)`);
   }
 
@@ -594,8 +621,17 @@ export class Session
   }
 
   private waitedInVain(): Buffer {
+    if (this.lacks === "replica") {
+      if (this.draining) return this.noReplica(", and the proxy is shutting down");
+      return this.noReplica(` within hold.maxTime (${this.router.config.hold.maxTime} ms)`);
+    }
     if (this.draining) return this.masterDown("no master, and the proxy is shutting down");
     return this.masterDown(`no master within hold.maxTime (${this.router.config.hold.maxTime} ms)`);
+  }
+
+  private noReplica(why: string): Buffer {
+    this.router.counters.proxyErrors++;
+    return encodeError(`ERR proxy: no replica is fit to be read${why}`);
   }
 
   private masterDown(why: string): Buffer {
@@ -708,8 +744,9 @@ export class Session
     if (waits) this.router.turn.wakeLater(this);
   }
 
-  wayFor(request: Request): Lane | null {
+  wayFor(request: Request): Lane | Buffer | null {
     const lane = this.laneAgain(request);
+    if (lane === null && this.blocked === "no" && this.mustNotWait()) return this.refusal(NO_REPLICA);
     if (lane !== null) request.wayFoundAtMs = this.router.nowMs();
     const isBarrier = request.rewrite?.isBarrier === true;
     // What follows a call that waits, or that changes its connection, waits for it, as it did before.
@@ -721,6 +758,7 @@ export class Session
   private laneAgain(request: Request): Lane | null {
     const isPrivate = request.bond === "blocking" || request.bond === "stream" || request.bond === "change";
     if (isPrivate || this.tracking !== null) {
+      this.lacks = "master";
       // A node that refused it is asked again only once there is a master, also on the connection it has.
       const isReady = this.router.writable && request.rewrite?.isReady?.() !== false;
       const lane = isReady ? this.openPrivate() : "no-master";
@@ -734,7 +772,7 @@ export class Session
       const lane = this.route(request.kind, this.slotsAgain(request));
       if (lane !== null) return lane;
     }
-    if (this.blocked === "no" && !this.draining) this.hold(this.waitsSince(request));
+    if (this.blocked === "no" && !this.draining && !this.mustNotWait()) this.hold(this.waitsSince(request));
     return null;
   }
 
@@ -940,7 +978,7 @@ export class Session
     if (this.closed || (this.flight.hasAgain && this.flight.count > 0)) return;
     this.expiredBefore = this.input.firstAfter(cutoffMs);
     this.endHold(this.draining ? "failed" : "expired");
-    this.flight.refuseAgain(() => this.waitedInVain());
+    this.flight.refuseAgain(() => this.waitedInVain(), this.lacks);
     if (this.blocked !== "hold") return;
     this.blocked = "no";
     this.pump();
@@ -1192,6 +1230,8 @@ export class Session
     this.context.onClose(this);
   }
 }
+
+const NO_REPLICA = "ERR proxy: no replica is fit to be read (reads.whenNoneFit)";
 
 const MONITOR = encodeRequest(["MONITOR"]);
 const UNWATCH = encodeRequest(["UNWATCH"]);

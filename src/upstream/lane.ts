@@ -1,6 +1,6 @@
 import { strict as assert } from "node:assert";
 import type { Socket } from "node:net";
-import { WRITE } from "../commands/command.ts";
+import { READ, WRITE } from "../commands/command.ts";
 import type { Address } from "../config/address.ts";
 import { dial, type StreamHandler } from "../net.ts";
 import { GREATER, MINUS } from "../resp/bytes.ts";
@@ -39,8 +39,8 @@ export interface LaneKeeper {
   laneLost(lane: Lane, why: LaneLoss): void;
   /** The server has let it in. */
   laneOpened(lane: Lane): void;
-  /** Requests were handed to the socket. */
-  laneSent(lane: Lane, requests: number): void;
+  /** Requests were handed to the socket, so many of them reads that a replica may serve. */
+  laneSent(lane: Lane, requests: number, reads: number): void;
   /** It ended, for whatever reason. */
   laneClosed(lane: Lane): void;
   /** A handler threw: a bug. */
@@ -161,6 +161,8 @@ export class Lane implements Flushable, StreamHandler {
   private awaitingDrain = false;
   /** Requests taken since the last flush. */
   private taken = 0;
+  /** Those of them that a replica may serve. */
+  private takenReads = 0;
 
   private readonly framer = new ReplyFramer();
   private readonly partial: PartialReply;
@@ -238,6 +240,7 @@ export class Lane implements Flushable, StreamHandler {
     if (request.kind === WRITE) this.context.writes.sent(request.slots);
     this.inFlight++;
     this.taken++;
+    if (request.kind === READ) this.takenReads++;
   }
 
   /** Bytes up to `end` of a chunk are to be written. */
@@ -301,8 +304,9 @@ export class Lane implements Flushable, StreamHandler {
     }
     this.unwritten.length = 0;
     this.firstUnsent = null;
-    this.context.keeper.laneSent(this, this.taken);
+    this.context.keeper.laneSent(this, this.taken, this.takenReads);
     this.taken = 0;
+    this.takenReads = 0;
     // Written to the kernel at once is the common case; else what follows waits here, where it counts as
     // unsent.
     if (this.socket.writableLength > 0) this.waitForDrain();

@@ -275,6 +275,15 @@ export class LanePool {
     return count;
   }
 
+  /** Requests given to each node over shared connections and not answered. */
+  outstanding(): Map<NodeId, number> {
+    const counts = new Map<NodeId, number>();
+    for (const { target, inFlight } of this.lanes) {
+      counts.set(target.node, (counts.get(target.node) ?? 0) + inFlight);
+    }
+    return counts;
+  }
+
   /** Whether something that was sent to the master of this epoch, or will be, is not answered. */
   isMasterOwing(epoch: number): boolean {
     for (const lane of this.lanes) if (isOwedByMaster(lane, epoch)) return true;

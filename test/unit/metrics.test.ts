@@ -13,7 +13,16 @@ import {
   SWITCHOVER_RESULTS,
 } from "../../src/metrics.ts";
 
-const MASTER: NodeReading = { id: "a:1", role: "master", reachable: true, fit: true, lagMs: 0, lagBytes: 0 };
+const MASTER: NodeReading = {
+  id: "a:1",
+  role: "master",
+  reachable: true,
+  fit: true,
+  lagMs: 0,
+  lagBytes: 0,
+  outstanding: 3,
+  slow: true,
+};
 const LOST: NodeReading = {
   id: "b:2",
   role: "unknown",
@@ -21,6 +30,8 @@ const LOST: NodeReading = {
   fit: false,
   lagMs: null,
   lagBytes: null,
+  outstanding: 0,
+  slow: false,
 };
 
 function sources(nodes: readonly NodeReading[] = [], number = 0, writable = false): MetricSources {
@@ -116,6 +127,29 @@ describe("the scrape", () => {
     expect([shown("agreeing"), shown("tilt"), shown("unreachable")]).toEqual([2, 1, 0]);
   });
 
+  it("shows what each node owes and whether it is slow", async () => {
+    const found = await scrape(new Counters(), sources([MASTER, LOST]));
+    const shown = (name: string, node: string) => found.get(`holdfast_node_${name}{node="${node}"}`);
+    expect([shown("outstanding", "a:1"), shown("outstanding", "b:2")]).toEqual([3, 0]);
+    expect([shown("slow", "a:1"), shown("slow", "b:2")]).toEqual([1, 0]);
+  });
+
+  it("says who served the reads, and why the master did", async () => {
+    const counters = new Counters();
+    expect(counters.freshnessShare).toBeNull();
+    counters.reads.replica = 5;
+    counters.addMasterRead("freshness");
+    counters.addMasterRead("none-fit");
+    counters.addMasterRead("policy");
+    const found = await scrape(counters);
+    const shown = (by: string, why: string) =>
+      found.get(`holdfast_reads_total{served_by="${by}",reason="${why}"}`);
+    expect(shown("replica", "fit")).toBe(5);
+    expect(["freshness", "none-fit", "policy"].map((why) => shown("master", why))).toEqual([1, 1, 1]);
+    expect(found.get("holdfast_freshness_reads_total")).toBe(1);
+    expect(counters.freshnessShare).toBe(1 / 8);
+  });
+
   it("leaves out a lag that is not known instead of calling it zero", async () => {
     const found = await scrape(new Counters(), sources([MASTER, LOST]));
     expect(found.get('holdfast_node_lag_ms{node="a:1"}')).toBe(0);
@@ -125,13 +159,15 @@ describe("the scrape", () => {
 
   it("a node that left the group disappears, one that came is at zero", async () => {
     const counters = new Counters();
-    counters.addNodeRequests("a:1", 3);
-    counters.addNodeRequests("gone:1", 3);
+    counters.addNodeRequests("a:1", 3, 2);
+    counters.addNodeRequests("gone:1", 3, 3);
     let nodes = [MASTER, LOST];
     const metrics = createMetrics(counters, { ...sources(), nodes: () => nodes });
     const first = await metrics.text();
     expect(series(first).get('holdfast_node_requests_total{node="a:1"}')).toBe(3);
     expect(series(first).get('holdfast_node_requests_total{node="b:2"}')).toBe(0);
+    expect(series(first).get('holdfast_node_reads_total{node="a:1"}')).toBe(2);
+    expect(series(first).get('holdfast_node_reads_total{node="b:2"}')).toBe(0);
     expect(first).not.toContain("gone:1");
     nodes = [LOST];
     expect(await metrics.text()).not.toContain("a:1");
@@ -155,10 +191,10 @@ describe("counters", () => {
   it("forget a node that left", () => {
     const counters = new Counters();
     counters.addNodeRequests("a:1", 2);
-    counters.addNodeRequests("a:1", 3);
-    expect(counters.nodeRequests.get("a:1")).toBe(5);
+    counters.addNodeRequests("a:1", 3, 1);
+    expect([counters.nodeRequests.get("a:1"), counters.nodeReads.get("a:1")]).toEqual([5, 1]);
     counters.forgetNode("a:1");
-    expect(counters.nodeRequests.size).toBe(0);
+    expect([counters.nodeRequests.size, counters.nodeReads.size]).toEqual([0, 0]);
   });
 });
 

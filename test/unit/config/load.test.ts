@@ -57,6 +57,7 @@ describe("values", () => {
         maxLag: 10_000,
         maxLagBytes: 67_108_864,
         proofInterval: 20,
+        whenNoneFit: "master",
         scriptKeys: "any",
       },
       pubsub: { from: "master" },

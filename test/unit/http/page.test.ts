@@ -8,7 +8,7 @@ class FakeElement {
   colSpan = 1;
   children: FakeElement[] = [];
   parentNode: { tHead: { rows: { cells: { length: number } }[] } } = {
-    tHead: { rows: [{ cells: { length: 7 } }] },
+    tHead: { rows: [{ cells: { length: 9 } }] },
   };
   own = "";
   get textContent(): string {
@@ -74,7 +74,20 @@ const FULL = {
   uptimeSeconds: 125,
   epoch: { number: 7, master: "a:1", holdCause: null, history: { replid: "abcdef0123456789", offset: 1234 } },
   nodes: [
-    { id: "a:1", role: "master", reachable: true, fit: true, reason: "", lagMs: 0, lagBytes: 0, requests: 9 },
+    {
+      id: "a:1",
+      role: "master",
+      reachable: true,
+      fit: true,
+      reason: "",
+      lagMs: 0,
+      lagBytes: 0,
+      requests: 9,
+      reads: 8,
+      outstanding: 2,
+      slow: false,
+    },
+    { id: "c:3", role: "replica", reachable: true, fit: true, reason: "fit", slow: true },
     {
       id: "b:2",
       role: "replica",
@@ -87,6 +100,7 @@ const FULL = {
   ],
   clients: { connected: 42, paused: null },
   hold: { now: 3, bytes: 2048, held: 10, released: 7, expired: 0, left: 0, failed: 0 },
+  reads: { replica: 70, masterNoneFit: 7, freshnessShare: 0.125, hedges: 4 },
   counters: { reads: 100, writes: 50, uncertain: 1 },
   failovers: [
     { at: "2026-01-01T00:00:00Z", epoch: 6, from: "b:2", to: "c:3", reason: "planned", lostBytes: null },
@@ -111,9 +125,14 @@ describe("the status page", () => {
     expect(shown("detail").textContent).toContain("Epoch 7");
     expect(shown("about").textContent).toBe("version 1.2.3 · up 2 min");
     expect(shown("numbers").textContent).toMatch(/42\|clients connected.*3\|held now, 2.0 kB/);
+    expect(shown("numbers").textContent).toMatch(
+      /70\|reads of replicas, 4 hedged.*12\.5 %\|of reads to the master/,
+    );
+    expect(shown("numbers").textContent).toContain("7|reads of the master: no replica fit");
     expect(shown("nodes").children.map((row) => row.children.map((cell) => cell.textContent))).toEqual([
-      ["a:1", "master", "in use", "0 ms", "0 B", "9", "–"],
-      ["b:2", "replica", "unreachable", "–", "–", "–", "refused"],
+      ["a:1", "master", "in use", "0 ms", "0 B", "9", "8", "2", "–"],
+      ["c:3", "replica", "in use, slow", "–", "–", "–", "–", "–", "fit"],
+      ["b:2", "replica", "unreachable", "–", "–", "–", "–", "–", "refused"],
     ]);
     expect(shown("failovers").children[0]?.textContent).toContain("c:3 → a:1");
     expect(shown("failovers").children[0]?.textContent).toContain("77 B");

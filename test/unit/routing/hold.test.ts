@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Counters, HOLD_OUTCOMES, type HoldOutcome } from "../../../src/metrics.ts";
-import { Hold, type Holdable, type HoldSettings } from "../../../src/routing/hold.ts";
+import { Hold, type Holdable, type HoldSettings, type Lack } from "../../../src/routing/hold.ts";
 
 const ROOMY: HoldSettings = { maxTimeMs: 1000, maxBytes: 1_000_000 };
 
@@ -11,17 +11,16 @@ const CHECK_MS = 20;
 class World {
   nowMs = 5000;
   hasMaster = false;
+  hasReplica = true;
   readonly counters = new Counters();
   readonly log: string[] = [];
   readonly hold: Hold;
 
   constructor(settings: HoldSettings = ROOMY) {
-    this.hold = new Hold(
-      settings,
-      this.counters,
-      () => this.nowMs,
-      () => this.hasMaster,
-    );
+    this.hold = new Hold(settings, this.counters, () => this.nowMs, {
+      master: () => this.hasMaster,
+      replica: () => this.hasReplica,
+    });
   }
 
   /** Time passes; timers run. */
@@ -49,6 +48,7 @@ class World {
 }
 
 class FakeSession implements Holdable {
+  lacks: Lack = "master";
   heldSinceMs = 0;
   readonly name: string;
   private readonly world: World;
@@ -215,6 +215,55 @@ describe("while there is a master", () => {
     world.pass(3 * CHECK_MS);
     expect(world.log).toEqual(["s0", "s0", "s0"]);
     expect(world.hold.size).toBe(0);
+  });
+});
+
+describe("who waits for a replica", () => {
+  function readers(world: World, count: number): FakeSession[] {
+    const all = sessions(world, count);
+    for (const session of all) session.lacks = "replica";
+    return all;
+  }
+
+  it("is not asked before there is one, whatever becomes of the master", () => {
+    const world = new World();
+    const [reader, writer] = [...readers(world, 1), ...sessions(world, 1)];
+    writer!.onRetry = () => {};
+    for (const session of [reader!, writer!]) session.join();
+    world.hasReplica = false;
+    world.hold.retryAll();
+    world.hasMaster = true;
+    world.pass(2 * CHECK_MS);
+    expect(world.log).toEqual(["s0", "s0", "s0"]);
+    expect(reader!.heldSinceMs).toBe(5000);
+    expect(world.hold.size).toBe(2);
+    world.hasReplica = true;
+    world.hold.retryAll();
+    expect(world.hold.size).toBe(1);
+    writer!.leave("left");
+  });
+
+  it("is let go a batch a turn, and nobody has to queue behind them for the master", () => {
+    const world = new World();
+    const [writer] = sessions(world, 1);
+    for (const session of readers(world, 300)) session.join();
+    world.hold.retryAll();
+    expect([world.log.length, world.hold.releasing]).toEqual([256, false]);
+    writer!.join();
+    world.turn();
+    expect([world.log.length, world.hold.size]).toEqual([300, 1]);
+    // But it is not forgotten.
+    world.turn();
+    expect(world.hold.size).toBe(0);
+  });
+
+  it("is told when its time is over, like all others", () => {
+    const world = new World();
+    world.hasReplica = false;
+    world.hasMaster = true;
+    for (const session of readers(world, 2)) session.join();
+    world.pass(1000 + CHECK_MS);
+    expect(world.log).toEqual(["s0 expired", "s1 expired"]);
   });
 });
 
