@@ -1,10 +1,11 @@
 /**
  * PURE. Which of the nodes that may be read serves a session, or one read.
  *
- * Only the best rank that has a node counts. A session's two picks are drawn by weighted rendezvous hashing:
- * every node gets a number made of the session, the node and its weight, and the smallest wins. So a node that
- * joins takes over its share of the sessions, one that leaves gives away its own, and no other session moves.
- * One read takes two nodes at random, by weight. Of two, the one with less to do for its weight is taken.
+ * Only the best rank that has a node counts. A session has two picks, each drawn by weighted rendezvous
+ * hashing: every node gets a number made of the session, the node and its weight, and the smallest wins. So a
+ * node that joins takes over its share of the sessions, one that leaves gives away its own, and no other
+ * session moves. One read takes two nodes at random, by weight. Of two, the one with less to do for its
+ * weight is taken.
  */
 import { strict as assert } from "node:assert";
 
