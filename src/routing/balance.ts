@@ -1,11 +1,11 @@
 /**
  * PURE. Which of the nodes that may be read serves a session, or one read.
  *
- * Only the best rank that has a node counts. A session has two picks, each drawn by weighted rendezvous
- * hashing: every node gets a number made of the session, the node and its weight, and the smallest wins. So a
- * node that joins takes over its share of the sessions, one that leaves gives away its own, and no other
- * session moves. One read takes two nodes at random, by weight. Of two, the one with less to do for its
- * weight is taken.
+ * Only the best rank that has a node counts. For a session four lots are drawn, each by weighted rendezvous
+ * hashing: every node gets a number made of the session, the lot, the node and its weight, and the smallest
+ * wins. The session takes the lot whose node has the least to do for its weight, and keeps that lot. So a node
+ * that joins takes over its share of the sessions, one that leaves gives away its own, and no other session
+ * moves. One read takes the better of two nodes drawn at random, by weight.
  */
 import { strict as assert } from "node:assert";
 
@@ -13,6 +13,8 @@ import { strict as assert } from "node:assert";
 export interface Load {
   /** Requests that it has not answered. */
   readonly outstanding: number;
+  /** Sessions that read there as long as nothing changes. */
+  readonly sessions: number;
 }
 
 /** A node that may be read now. */
@@ -31,15 +33,17 @@ export interface Candidate {
 /** What a slow node gets of what it would get: enough to see when it is well again. */
 export const SLOW_SHARE = 1 / 8;
 
-/** Which of its two picks a session takes. */
-export type Draw = 0 | 1;
+/** Which of its lots a session has taken. */
+export type Lot = 0 | 1 | 2 | 3;
+
+const LOTS: readonly Lot[] = [0, 1, 2, 3];
 
 /** The nodes that count, made ready once so that choosing costs nothing. */
 export class Choice<T extends Candidate> {
   /** The nodes that are chosen among. */
   readonly nodes: readonly T[];
   private readonly weights: Float64Array;
-  /** Hashes of the nodes' names, for a session's first pick and for its second. */
+  /** Hashes of the nodes' names. */
   private readonly hashes: Uint32Array;
   private readonly total: number;
 
@@ -54,18 +58,27 @@ export class Choice<T extends Candidate> {
   }
 
   /**
-   * Which of its two picks a session takes: for its whole life, so that only nodes that come or go move it.
+   * The lot for a session that reads for the first time. It keeps it: only nodes that come or go, or count for
+   * more or less, move it then.
    * @param sessionId a whole number.
    */
-  drawFor(sessionId: number): Draw {
-    if (this.nodes.length < 2) return 0;
-    const first = this.rendezvous(sessionId, 0);
-    return this.better(first, this.rendezvous(sessionId, 1)) === first ? 0 : 1;
+  lotFor(sessionId: number): Lot {
+    let best: Lot = 0;
+    let least = Number.POSITIVE_INFINITY;
+    for (const lot of this.nodes.length < 2 ? [] : LOTS) {
+      const index = this.rendezvous(sessionId, lot);
+      const { outstanding, sessions } = this.at(index).load;
+      const load = (outstanding + sessions + 1) / this.weightAt(index);
+      if (load >= least) continue;
+      least = load;
+      best = lot;
+    }
+    return best;
   }
 
   /** Where a session reads as long as the nodes are these; null when no node may be read. */
-  homeOf(sessionId: number, draw: Draw): T | null {
-    return this.nodes.length === 0 ? null : this.at(this.rendezvous(sessionId, draw));
+  homeOf(sessionId: number, lot: Lot): T | null {
+    return this.nodes.length === 0 ? null : this.at(this.rendezvous(sessionId, lot));
   }
 
   /**
@@ -99,8 +112,8 @@ export class Choice<T extends Candidate> {
   /**
    * -ln(u) / weight is smallest for a node with the probability that its share says, for u even over (0, 1].
    */
-  private rendezvous(sessionId: number, draw: Draw): number {
-    const key = mixed(sessionId ^ (draw === 0 ? FIRST : SECOND));
+  private rendezvous(sessionId: number, lot: Lot): number {
+    const key = mixed(mixed(sessionId) + lot);
     let best = 0;
     let smallest = Number.POSITIVE_INFINITY;
     for (let i = 0; i < this.hashes.length; i++) {
@@ -141,9 +154,6 @@ function shareOf({ weight, isSlow }: Candidate): number {
 
 /** Two draws of 26 bits are in a random number of 53. */
 const DRAWS = 2 ** 26;
-
-const FIRST = 0x5bd1_e995;
-const SECOND = 0x1b87_3593;
 
 /** All bits of a whole number spread over 32 (the finalizer of MurmurHash3). */
 function mixed(value: number): number {

@@ -13,17 +13,22 @@ import type { Turn } from "../turn.ts";
 import { ask } from "../upstream/ask.ts";
 import { ChunkPool } from "../upstream/chunk.ts";
 import type { Lane, LaneKeeper, LaneLoss, LaneRole, LaneTarget } from "../upstream/lane.ts";
+import type { NodeMeter } from "../upstream/meter.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
 import { NOBODY, type NotRunCause, type Request, type RequestOwner } from "../upstream/request.ts";
 import { SeveredConnections } from "../upstream/severed.ts";
+import { type Candidate, Choice, type Lot } from "./balance.ts";
 import { Doubts } from "./doubts.ts";
 import { Hold } from "./hold.ts";
 import type { RequestEvent } from "./outcome.ts";
+import { Standing } from "./standing.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
-export interface ReadTarget {
+export interface ReadTarget extends Candidate {
   readonly node: NodeId;
+  isSlow: boolean;
+  readonly load: NodeMeter;
   /** Writes answered before this moment are applied there. */
   provenAtMs: number;
 }
@@ -96,6 +101,8 @@ export class Router implements LaneKeeper {
 
   private readonly targets = new Map<NodeId, ReadTarget>();
   private readable: ReadTarget[] = [];
+  private choice = new Choice<ReadTarget>([]);
+  private readonly standing: Standing;
   private readonly waiting = new Set<WaitsForMaster>();
   /** What is known of a master that has stopped writing in order to end; also once there is another. */
   private stopped: (Pick<LaneTarget, "node" | "replid"> & { readonly atMs: number }) | null = null;
@@ -122,6 +129,7 @@ export class Router implements LaneKeeper {
       nowMs,
       () => this.writable,
     );
+    this.standing = new Standing(config.reads);
     this.pool = new LanePool({
       profiles: this.profiles,
       counters,
@@ -148,6 +156,7 @@ export class Router implements LaneKeeper {
         keeper: this,
         severed: this.severed,
         nowMs,
+        meterOf: (node) => this.standing.meterOf(node),
       },
     });
   }
@@ -156,6 +165,7 @@ export class Router implements LaneKeeper {
     this.pool.start();
     this.ticker = setInterval(() => {
       this.coarseMs = this.nowMs();
+      this.lookForSlow();
     }, TICK_MS);
     this.ticker.unref();
   }
@@ -286,14 +296,27 @@ export class Router implements LaneKeeper {
     const gone = this.readable.filter((one) => !targets.includes(one)).map((one) => one.node);
     for (const node of gone) this.targets.delete(node);
     this.readable = from === "master" ? [] : targets;
-    this.version++;
+    this.choose();
     return gone;
+  }
+
+  /** Sessions choose anew among the nodes that may be read, and what each of them counts for. */
+  private choose(): void {
+    for (const target of this.readable) target.isSlow = this.standing.isSlow(target.node);
+    this.choice = new Choice(this.readable);
+    this.version++;
+  }
+
+  private lookForSlow(): void {
+    const { readable, pool } = this;
+    const nodes = (): NodeId[] => readable.map(({ node }) => node);
+    if (this.standing.look(this.coarseMs, nodes, (node) => pool.sampledSinceMs(node))) this.choose();
   }
 
   private target(node: NodeId, provenAtMs: number): ReadTarget {
     let target = this.targets.get(node);
     if (target === undefined) {
-      target = { node, provenAtMs };
+      target = { node, provenAtMs, isSlow: false, ...this.standing.of(node) };
       this.targets.set(node, target);
     }
     target.provenAtMs = provenAtMs;
@@ -313,10 +336,19 @@ export class Router implements LaneKeeper {
     return this.pool.master(profile, this.epoch, "bulk");
   }
 
-  /** The replica a session reads from as long as it stays fit; null when there is none. */
-  readTarget(sessionId: number): ReadTarget | null {
-    const count = this.readable.length;
-    return count === 0 ? null : (this.readable[sessionId % count] ?? null);
+  /** For a session's first read; it keeps it. */
+  readLot(sessionId: number): Lot {
+    return this.choice.lotFor(sessionId);
+  }
+
+  /** The node a session reads from as long as it stays fit; null when there is none. */
+  readTarget(sessionId: number, lot: Lot): ReadTarget | null {
+    return this.choice.homeOf(sessionId, lot);
+  }
+
+  /** A node for one read, whatever was read where before; null when there is none. */
+  anyTarget(): ReadTarget | null {
+    return this.choice.pick(Math.random());
   }
 
   isReadable(target: ReadTarget): boolean {

@@ -1,4 +1,5 @@
 /** Which node a session reads from. */
+import type { Lot } from "../routing/balance.ts";
 import type { ReadTarget, Router } from "../routing/router.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
@@ -7,6 +8,7 @@ import type { Flight } from "./flight.ts";
 export class Reading {
   private target: ReadTarget | null = null;
   private version = -1;
+  private lot: Lot | null = null;
   /** When it chose another node, monotonic ms: that node must have proven to be newer. */
   private movedMs = Number.NEGATIVE_INFINITY;
   private readonly router: Router;
@@ -22,9 +24,10 @@ export class Reading {
   /** The lane for a read; null = the master must be asked. */
   lane(profile: Profile): Lane | null {
     const { router } = this;
+    const { consistency } = router.config.reads;
+    if (consistency === "eventual") return this.anyLane(profile);
     if (this.version !== router.version) this.choose();
     const { target } = this;
-    const { consistency } = router.config.reads;
     if (target === null || consistency === "strong") return null;
     const { provenAtMs } = target;
     if (consistency === "session" && (this.flight.lastWriteMs > provenAtMs || this.movedMs > provenAtMs)) {
@@ -34,6 +37,21 @@ export class Reading {
     return router.readLane(profile, target);
   }
 
+  /** The session has ended. */
+  leave(): void {
+    if (this.target === null || this.router.config.reads.consistency === "eventual") return;
+    this.target.load.sessions--;
+    this.target = null;
+  }
+
+  /** What is on the way together stays together: one read after another would wait for the one before. */
+  private anyLane(profile: Profile): Lane | null {
+    const { router, flight } = this;
+    if (flight.count === 0 || this.version !== router.version) this.target = router.anyTarget();
+    this.version = router.version;
+    return this.target === null ? null : router.readLane(profile, this.target);
+  }
+
   /**
    * A session stays on its node as long as that is fit, so that what it reads does not go back in time. On
    * another one it must see what it has seen: everything up to now counts as its own write, as far as there
@@ -41,11 +59,14 @@ export class Reading {
    */
   private choose(): void {
     const { router, target: before } = this;
-    const home = router.readTarget(this.sessionId);
+    this.lot ??= router.readLot(this.sessionId);
+    const home = router.readTarget(this.sessionId, this.lot);
     const isFit = before !== null && router.isReadable(before);
     const canMove = home !== null && home.provenAtMs >= 0 && router.writable;
     if (isFit && home !== before && !canMove) return;
     this.version = router.version;
+    if (before !== null) before.load.sessions--;
+    if (home !== null) home.load.sessions++;
     this.target = home;
     if (before !== null && home !== before && router.writable) this.movedMs = router.nowMs();
   }

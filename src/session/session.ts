@@ -1158,6 +1158,7 @@ export class Session
     this.profile.users--;
     this.input.clear();
     this.flight.clear();
+    this.reading.leave();
     this.transaction = null;
     this.endSubscriptions();
     this.endTracking();

@@ -1,6 +1,6 @@
 import { strict as assert } from "node:assert";
 import type { Socket } from "node:net";
-import { WRITE } from "../commands/command.ts";
+import { READ, WRITE } from "../commands/command.ts";
 import type { Address } from "../config/address.ts";
 import { dial, type StreamHandler } from "../net.ts";
 import { GREATER, MINUS } from "../resp/bytes.ts";
@@ -9,6 +9,7 @@ import type { NodeId } from "../topology/epoch.ts";
 import type { Flushable, Turn } from "../turn.ts";
 import { Chunk, type ChunkPool, copyBytes } from "./chunk.ts";
 import { Handshake } from "./handshake.ts";
+import { NodeMeter } from "./meter.ts";
 import { PartialReply } from "./partial.ts";
 import type { Profile } from "./profile.ts";
 import { NOBODY, Request, type RequestOwner } from "./request.ts";
@@ -72,6 +73,8 @@ export interface LaneContext {
   readonly keeper: LaneKeeper;
   readonly severed: SeveredConnections;
   nowMs(): number;
+  /** The one of this node that all shared connections to it keep. */
+  meterOf(node: NodeId): NodeMeter;
 }
 
 export interface LaneTarget {
@@ -98,6 +101,12 @@ const PRIVATE_CHUNK_BYTES = 512;
 
 /** From this size on a request is not copied again, its buffer is taken over. */
 export const LARGE_BYTES = 16 * 1024;
+
+/** Every so many requests of a reader, at most, one is timed; one at a time. */
+const SAMPLE_EVERY = 8;
+
+/** What private connections keep: nobody looks at it. */
+const UNREAD = new NodeMeter();
 
 /** How often a request time-out is looked for, ms. */
 const TIMEOUT_CHECK_MS = 100;
@@ -161,6 +170,12 @@ export class Lane implements Flushable, StreamHandler {
   /** Requests taken since the last flush. */
   private taken = 0;
 
+  private readonly meter: NodeMeter;
+  /** Requests until one is timed again; a lane that is not a reader never gets there. */
+  private untilSample = 0;
+  private sample: Request | null = null;
+  private sampledMs = 0;
+
   private readonly framer = new ReplyFramer();
   private readonly partial: PartialReply;
 
@@ -168,6 +183,8 @@ export class Lane implements Flushable, StreamHandler {
     this.target = target;
     this.context = context;
     this.chunk = this.takeChunk(0);
+    this.meter = target.isPrivate ? UNREAD : context.meterOf(target.node);
+    if (target.role === "reader" && !target.isPrivate) this.untilSample = 1;
     this.partial = new PartialReply(this.framer, context.settings.maxReplyBytes);
     const replid = target.role === "master" ? target.replid : null;
     this.handshake = new Handshake(target.profile, replid, target.isPrivate || target.role === "master");
@@ -236,6 +253,29 @@ export class Lane implements Flushable, StreamHandler {
     if (this.firstUnsent === null) this.firstUnsent = request;
     this.inFlight++;
     this.taken++;
+    this.meter.outstanding++;
+    if (this.untilSample > 0 && --this.untilSample === 0) this.takeSample(request);
+  }
+
+  /** Times this request if it tells something: others may take long by themselves. */
+  private takeSample(request: Request): void {
+    if (request.kind !== READ || this.state !== "open") {
+      this.untilSample = 1;
+      return;
+    }
+    this.sample = request;
+    this.sampledMs = this.context.nowMs();
+  }
+
+  private endSample(): void {
+    this.meter.add(this.lastHeardMs - this.sampledMs);
+    this.sample = null;
+    this.untilSample = SAMPLE_EVERY;
+  }
+
+  /** Since when the request that is timed is unanswered, monotonic ms; null = none is. */
+  get sampledSinceMs(): number | null {
+    return this.sample === null ? null : this.sampledMs;
   }
 
   /** Bytes up to `end` of a chunk are to be written. */
@@ -468,6 +508,8 @@ export class Lane implements Flushable, StreamHandler {
     if (this.first === null) this.last = null;
     request.next = null;
     this.inFlight--;
+    this.meter.outstanding--;
+    if (request === this.sample) this.endSample();
   }
 
   // Life
@@ -595,7 +637,9 @@ export class Lane implements Flushable, StreamHandler {
     this.first = null;
     this.last = null;
     this.firstUnsent = null;
+    this.meter.outstanding -= this.inFlight;
     this.inFlight = 0;
+    this.sample = null;
     this.stopTimer();
     this.socket.destroy();
     for (const one of this.ending.splice(0)) this.context.severed.settle(one, null);
@@ -651,6 +695,8 @@ export class Lane implements Flushable, StreamHandler {
     for (let one: Request | null = unsent; one !== null; ) {
       const next: Request | null = one.next;
       this.inFlight--;
+      this.meter.outstanding--;
+      if (one === this.sample) this.sample = null;
       one.owner.lost(one, false);
       one = next;
     }
@@ -701,6 +747,7 @@ export class Lane implements Flushable, StreamHandler {
     else before.next = ghost;
     if (this.last === one) this.last = ghost;
     if (this.firstUnsent === one) this.firstUnsent = ghost;
+    if (this.sample === one) this.sample = ghost;
     return ghost;
   }
 

@@ -8,6 +8,8 @@ const BUCKETS = 80;
 export class NodeMeter {
   /** Requests over shared connections that are not answered. */
   outstanding = 0;
+  /** Sessions that read there as long as nothing changes. */
+  sessions = 0;
   /** Samples of this span of time and of the one before, by how long they took. */
   private current = new Uint32Array(BUCKETS);
   private before = new Uint32Array(BUCKETS);

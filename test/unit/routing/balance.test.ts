@@ -1,28 +1,34 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type Candidate, Choice, type Draw, SLOW_SHARE } from "../../../src/routing/balance.ts";
+import { type Candidate, Choice, type Lot, SLOW_SHARE } from "../../../src/routing/balance.ts";
 import { randomFrom } from "../../support/random.ts";
 
 interface Node extends Candidate {
-  readonly load: { outstanding: number };
+  readonly load: { outstanding: number; sessions: number };
 }
 
 function node(name: string, about: Partial<Omit<Candidate, "node" | "load">> = {}, outstanding = 0): Node {
-  return { node: name, weight: 1, rank: 0, isSlow: false, load: { outstanding }, ...about };
+  return { node: name, weight: 1, rank: 0, isSlow: false, load: { outstanding, sessions: 0 }, ...about };
 }
 
 const SESSIONS = 10_000;
 
-/** Which of its picks every session takes when the nodes are these. */
-function draws(nodes: readonly Node[]): Draw[] {
+/** The lots that so many sessions take one after another when the nodes are these. */
+function lots(nodes: readonly Node[], count = SESSIONS): Lot[] {
   const choice = new Choice(nodes);
-  return Array.from({ length: SESSIONS }, (_, id) => choice.drawFor(id + 1));
+  const taken = Array.from({ length: count }, (_, id) => {
+    const lot = choice.lotFor(id + 1);
+    choice.homeOf(id + 1, lot)!.load.sessions++;
+    return lot;
+  });
+  for (const one of nodes) one.load.sessions = 0;
+  return taken;
 }
 
-/** Where every session is; sessions that have drawn before stay with that. */
-function homes(nodes: readonly Node[], drawn = draws(nodes)): (Node | null)[] {
+/** Where every session is; sessions that have taken a lot before keep it. */
+function homes(nodes: readonly Node[], taken = lots(nodes)): (Node | null)[] {
   const choice = new Choice(nodes);
-  return drawn.map((draw, id) => choice.homeOf(id + 1, draw));
+  return taken.map((lot, id) => choice.homeOf(id + 1, lot));
 }
 
 /** The share of the sessions, or of the reads, that each node has. */
@@ -68,7 +74,7 @@ describe("a session's home", () => {
     const old = [node("a:1"), node("b:1"), node("c:1")];
     const joining = node("d:1");
     const before = homes(old);
-    const after = homes([...old, joining], draws(old));
+    const after = homes([...old, joining], lots(old));
     const { all, there } = moves(before, after, joining);
     expect(there).toBe(all);
     expect(there / SESSIONS).toBeGreaterThan(0.23);
@@ -77,9 +83,9 @@ describe("a session's home", () => {
 
   it("moves to the one that joins for its share by weight, whatever the others have to do", () => {
     const old = [node("a:1", {}, 40), node("b:1", {}, 50), node("c:1", {}, 45)];
-    const drawn = draws(old);
+    const taken = lots(old);
     const joining = node("d:1", { weight: 3 });
-    const { all, there } = moves(homes(old, drawn), homes([...old, joining], drawn), joining);
+    const { all, there } = moves(homes(old, taken), homes([...old, joining], taken), joining);
     expect(there).toBe(all);
     expect(Math.abs(there / SESSIONS - 0.5)).toBeLessThan(0.02);
   });
@@ -87,7 +93,7 @@ describe("a session's home", () => {
   it("moves for the sessions of a node that leaves, and for no other session", () => {
     const [a, b, c] = [node("a:1"), node("b:1"), node("c:1")] as const;
     const before = homes([a, b, c]);
-    const after = homes([a, b], draws([a, b, c]));
+    const after = homes([a, b], lots([a, b, c]));
     expect(after.every((one, id) => one === before[id] || before[id] === c)).toBe(true);
     expectShares(shares([a, b], after), [1, 1], 0.02);
   });
@@ -96,25 +102,40 @@ describe("a session's home", () => {
     const [a, b, c] = [node("a:1"), node("b:1"), node("c:1")] as const;
     const before = homes([a, b, c]);
     const late = { ...c, isSlow: true };
-    const after = homes([a, b, late], draws([a, b, c]));
+    const after = homes([a, b, late], lots([a, b, c]));
     expect(after.every((one, id) => one === before[id] || before[id] === c)).toBe(true);
     expectShares(shares([a, b, late], after), [1, 1, SLOW_SHARE], 0.01);
   });
 
-  it("is, of the two picks, where less is to do for its weight", () => {
-    const [idle, busy] = [node("a:1"), node("b:1", {}, 100)] as const;
-    // A quarter has the busy one for both picks.
-    expectShares(shares([idle, busy], homes([idle, busy])), [3, 1], 0.02);
+  it("is where less is to do for its weight, as far as its lots allow", () => {
+    const [idle, busy] = [node("a:1"), node("b:1", {}, 1_000_000)] as const;
+    // One of sixteen has nothing but the busy one.
+    expectShares(shares([idle, busy], homes([idle, busy])), [15, 1], 0.01);
     const strong = node("c:1", { weight: 1000 }, 100);
     expect(shares([strong], homes([node("a:1"), strong]))[0]).toBeGreaterThan(0.98);
   });
 
+  it("is shared out well among few sessions, too", () => {
+    const rest = [2, 3].map((count) => Array.from({ length: count }, (_, i) => node(`10.0.0.${i}:6379`)));
+    for (const nodes of rest) {
+      for (const count of [6, 12, 30, 60]) {
+        const choice = new Choice(nodes);
+        const found = lots(nodes, count).map((lot, id) => choice.homeOf(id + 1, lot));
+        expectShares(
+          shares(nodes, found),
+          nodes.map(() => 1),
+          1.1 / count + 0.02,
+        );
+      }
+    }
+  });
+
   it("does not follow the load once it is chosen", () => {
     const [a, b] = [node("a:1"), node("b:1")] as const;
-    const drawn = draws([a, b]);
-    const before = homes([a, b], drawn);
+    const taken = lots([a, b]);
+    const before = homes([a, b], taken);
     b.load.outstanding = 1000;
-    expect(homes([a, b], drawn)).toEqual(before);
+    expect(homes([a, b], taken)).toEqual(before);
   });
 
   it("is in the best rank that there is, however busy or slow", () => {
@@ -198,7 +219,7 @@ describe("whatever the nodes are", () => {
     weight: fc.constantFrom(0, 1, 2, 1000),
     rank: fc.constantFrom(0, 1),
     isSlow: fc.boolean(),
-    load: fc.record({ outstanding: fc.nat(100) }),
+    load: fc.record({ outstanding: fc.nat(100), sessions: fc.nat(100) }),
   });
   const nodes = fc.uniqueArray(candidate, { selector: (one) => one.node });
 
@@ -206,7 +227,7 @@ describe("whatever the nodes are", () => {
     fc.assert(
       fc.property(nodes, fc.nat(), fc.double({ min: 0, max: 1, maxExcluded: true }), (all, id, random) => {
         const choice = new Choice(all);
-        const found = [choice.homeOf(id, choice.drawFor(id)), choice.pick(random)];
+        const found = [choice.homeOf(id, choice.lotFor(id)), choice.pick(random)];
         if (all.length === 0) return found.every((one) => one === null);
         const wanted = all.some((one) => one.weight > 0) ? all.filter((one) => one.weight > 0) : all;
         const rank = Math.min(...wanted.map((one) => one.rank));
@@ -217,7 +238,7 @@ describe("whatever the nodes are", () => {
 
   it("a session stays where it is where another leaves, joins, or gets more or less weight", () => {
     fc.assert(
-      fc.property(nodes, fc.nat(), fc.constantFrom<Draw>(0, 1), fc.nat(4), (all, id, draw, which) => {
+      fc.property(nodes, fc.nat(), fc.constantFrom<Lot>(0, 1, 2, 3), fc.nat(4), (all, id, draw, which) => {
         const counted = new Choice(all).nodes;
         const changed = counted[which];
         const home = new Choice(counted).homeOf(id, draw);
