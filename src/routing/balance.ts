@@ -3,9 +3,9 @@
  *
  * Only the best rank that has a node counts. For a session four lots are drawn, each by weighted rendezvous
  * hashing: every node gets a number made of the session, the lot, the node and its weight, and the smallest
- * wins. The session takes the lot whose node has the least to do for its weight, and keeps that lot. So a node
- * that joins takes over its share of the sessions, one that leaves gives away its own, and no other session
- * moves. One read takes the better of two nodes drawn at random, by weight.
+ * wins. The session takes the lot whose node has the least to do for its weight, and keeps it. So a node that
+ * joins takes over its share of the sessions, one that leaves gives away its own, and no other session moves.
+ * One read takes the better of two nodes drawn at random, by weight.
  */
 import { strict as assert } from "node:assert";
 
@@ -58,8 +58,8 @@ export class Choice<T extends Candidate> {
   }
 
   /**
-   * The lot for a session that reads for the first time. It keeps it: only nodes that come or go, or count for
-   * more or less, move it then.
+   * The lot for a session that reads for the first time. It keeps it: only nodes that come or go, or count
+   * for more or less, move it then.
    * @param sessionId a whole number.
    */
   lotFor(sessionId: number): Lot {

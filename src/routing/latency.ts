@@ -4,8 +4,8 @@
 export interface Lateness {
   readonly node: string;
   /**
-   * What 99 of 100 reads do not exceed, or how long one has been waiting if that is longer, ms; null = too few
-   * reads to tell.
+   * What 99 of 100 reads do not exceed, or how long one has been waiting if that is longer, ms; null = too
+   * few reads to tell.
    */
   readonly lateMs: number | null;
 }

@@ -50,8 +50,8 @@ export class Standing {
   /**
    * To be called often.
    * @param nodes those that may be read now.
-   * @param waitingSinceMs when the oldest sample of a node that is not answered was sent, monotonic ms; null =
-   *   there is none.
+   * @param waitingSinceMs when the oldest sample of a node that is not answered was sent, monotonic ms;
+   *   null = there is none.
    * @returns whether other nodes are slow now.
    */
   look(
