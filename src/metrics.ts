@@ -81,6 +81,10 @@ export class Counters {
   /** Reads sent to the master because no replica was provably fresh enough for the session. */
   freshnessReads = 0;
 
+  /** Reads sent to a second node because the first took its time, and those that it answered first. */
+  hedgedReads = 0;
+  hedgesWon = 0;
+
   /** Sessions that began to be held; = released + expired + left + failed + held now. */
   held = 0;
   /** How holds ended: a master came, `hold.maxTime` ran out, the client left, anything else. */
@@ -402,6 +406,18 @@ const UPSTREAM_ROWS: readonly MetricRow[] = [
     "freshness_reads_total",
     "Reads sent to the master because no replica was provably fresh enough for the session.",
     (from) => from.counters.freshnessReads,
+  ),
+  single(
+    "counter",
+    "hedged_reads_total",
+    "Reads sent to a second node because the first took longer than reads.hedge.",
+    (from) => from.counters.hedgedReads,
+  ),
+  single(
+    "counter",
+    "hedges_won_total",
+    "Those of them that the second node answered first.",
+    (from) => from.counters.hedgesWon,
   ),
 ];
 

@@ -147,6 +147,20 @@ export class Choice<T extends Candidate> {
   }
 }
 
+/** The node to ask beside another one: not a slow one, of the best rank, with the least to do. */
+export function spareOf<T extends Candidate>(candidates: readonly T[], isFit: (one: T) => boolean): T | null {
+  let best: T | null = null;
+  for (const one of candidates) if (isFit(one) && (best === null || isBetterSpare(one, best))) best = one;
+  return best;
+}
+
+function isBetterSpare(one: Candidate, best: Candidate): boolean {
+  if (one.isSlow !== best.isSlow) return best.isSlow;
+  if (one.weight === 0 || best.weight === 0) return one.weight > best.weight;
+  if (one.rank !== best.rank) return one.rank < best.rank;
+  return one.load.outstanding * best.weight < best.load.outstanding * one.weight;
+}
+
 /** What a node counts for: where all weights are 0 they are alike. */
 function shareOf({ weight, isSlow }: Candidate): number {
   return (weight > 0 ? weight : 1) * (isSlow ? SLOW_SHARE : 1);

@@ -18,8 +18,9 @@ import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
 import { NOBODY, type NotRunCause, type Request, type RequestOwner } from "../upstream/request.ts";
 import { SeveredConnections } from "../upstream/severed.ts";
-import { type Candidate, Choice, type Lot } from "./balance.ts";
+import { type Candidate, Choice, type Lot, spareOf } from "./balance.ts";
 import { Doubts } from "./doubts.ts";
+import { HedgeBudget } from "./hedging.ts";
 import { Hold } from "./hold.ts";
 import type { RequestEvent } from "./outcome.ts";
 import { Standing } from "./standing.ts";
@@ -103,6 +104,8 @@ export class Router implements LaneKeeper {
   private readable: ReadTarget[] = [];
   private choice = new Choice<ReadTarget>([]);
   private readonly standing: Standing;
+  private readonly hedgeBudget = new HedgeBudget();
+  private hedger: NodeJS.Timeout | null = null;
   private readonly waiting = new Set<WaitsForMaster>();
   /** What is known of a master that has stopped writing in order to end; also once there is another. */
   private stopped: (Pick<LaneTarget, "node" | "replid"> & { readonly atMs: number }) | null = null;
@@ -146,6 +149,7 @@ export class Router implements LaneKeeper {
         settings: {
           connectTimeoutMs: config.upstream.connectTimeout,
           requestTimeoutMs: config.upstream.requestTimeout,
+          hedgeMs: config.reads.hedge,
           keepAliveMs: config.upstream.keepAlive,
           maxUnsentBytes: config.limits.maxUnsentBytes,
           maxInFlight: config.upstream.maxInFlight,
@@ -168,10 +172,15 @@ export class Router implements LaneKeeper {
       this.lookForSlow();
     }, TICK_MS);
     this.ticker.unref();
+    const { hedge } = this.config.reads;
+    if (hedge === 0) return;
+    this.hedger = setInterval(() => this.sendTwins(), Math.max(1, hedge / HEDGE_LOOKS));
+    this.hedger.unref();
   }
 
   destroy(): void {
     if (this.ticker !== null) clearInterval(this.ticker);
+    if (this.hedger !== null) clearInterval(this.hedger);
     this.hold.destroy();
     this.pool.destroy();
   }
@@ -349,6 +358,30 @@ export class Router implements LaneKeeper {
   /** A node for one read, whatever was read where before; null when there is none. */
   anyTarget(): ReadTarget | null {
     return this.choice.pick(Math.random());
+  }
+
+  /** Another node than this one that may be read, as far as it has proven enough; null when there is none. */
+  spareTarget(beside: NodeId, provenMs: number): ReadTarget | null {
+    return spareOf(this.readable, (one) => one.node !== beside && one.provenAtMs >= provenMs);
+  }
+
+  /** What may be read, by its name. */
+  readableTarget(node: NodeId): ReadTarget | null {
+    return this.readable.find((one) => one.node === node) ?? null;
+  }
+
+  /** Reads that have waited for long enough go to another node, too. */
+  private sendTwins(): void {
+    const { hedgeBudget, counters } = this;
+    hedgeBudget.earn(counters.requests.read);
+    if (hedgeBudget.isSpent) return;
+    this.pool.tellOverdue(this.nowMs() - this.config.reads.hedge, (wasSentElsewhere) => {
+      if (wasSentElsewhere) {
+        counters.hedgedReads++;
+        hedgeBudget.spend();
+      }
+      return hedgeBudget.isSpent;
+    });
   }
 
   isReadable(target: ReadTarget): boolean {
@@ -553,6 +586,9 @@ function isBeyondLogin(error: Buffer, question: readonly string[]): boolean {
 
 /** How often a master that owes answers is looked at while somebody waits for that, ms. */
 const DRAIN_CHECK_MS = 1;
+
+/** Looks for late reads in the time after which one is late. */
+const HEDGE_LOOKS = 4;
 
 /** How old `coarseMs` may be, ms. */
 const TICK_MS = 20;

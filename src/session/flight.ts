@@ -33,6 +33,7 @@ import {
 } from "../upstream/request.ts";
 import { isNoScript } from "./calls/scripts.ts";
 import type { Output } from "./output.ts";
+import { canHaveTwin, Twin, type TwinHost } from "./twin.ts";
 
 /** The session a flight belongs to. */
 export interface FlightHost {
@@ -44,6 +45,10 @@ export interface FlightHost {
   onProgress(): void;
   /** Where to send a request again; null = it has to wait (the session is blocked). */
   wayFor(request: Request): Lane | null;
+  /** Another connection that may answer the read that is on the way; null = there is none. */
+  twinLane(): Lane | null;
+  /** It has answered first. */
+  onTwinAnswered(lane: Lane): void;
   /** A command with a handler of its own was answered; `failed`: with an error. */
   onSpecialDone(request: Request, failed: boolean): void;
   /** The private connection is gone. */
@@ -75,13 +80,15 @@ export interface Sending {
   readonly unit?: UnitFacts;
 }
 
-export class Flight implements RequestOwner {
+export class Flight implements RequestOwner, TwinHost {
   /** Requests on the way. */
   count = 0;
   /** When the last write was answered, monotonic ms; a node that is read must have proven to be newer. */
   lastWriteMs = Number.NEGATIVE_INFINITY;
   /** The newest of those times at which a former master answered a write; NaN as long as none did. */
   lateWriteMs = Number.NaN;
+  /** When something was last answered, monotonic ms: what the client has seen is no newer. */
+  lastReplyMs = Number.NEGATIVE_INFINITY;
   /** The connection they are on, if there are any. */
   lane: Lane | null = null;
   /** Those of them that may have an effect. */
@@ -95,6 +102,8 @@ export class Flight implements RequestOwner {
 
   /** A request that was moved away from a silent node is on the way: it is not moved again. */
   private moved = false;
+  /** The only request on the way, once more; also when that has come to nothing. */
+  private twin: Twin | null = null;
   private tail: Request | null = null;
   private again: Request[] = [];
   /** When the blocking call in `again` has waited for as long as it wanted. */
@@ -277,6 +286,7 @@ export class Flight implements RequestOwner {
 
   clear(): void {
     this.again = [];
+    this.twin?.cancel();
     if (this.deadlineTimer !== null) clearTimeout(this.deadlineTimer);
   }
 
@@ -328,6 +338,7 @@ export class Flight implements RequestOwner {
 
   settled(request: Request, nowMs: number): void {
     this.left(request);
+    this.lastReplyMs = nowMs;
     if (request.kind === WRITE) this.wrote(nowMs);
     if (request.command.handler !== "none") this.host.onSpecialDone(request, false);
     this.host.onProgress();
@@ -342,9 +353,38 @@ export class Flight implements RequestOwner {
   private left(request: Request): void {
     this.count--;
     if (request.kind === WRITE) this.writes--;
+    if (this.twin !== null && this.twin.original === request) {
+      this.twin.cancel();
+      this.twin = null;
+    }
     if (this.count > 0) return;
     this.tail = null;
     this.moved = false;
+  }
+
+  overdue(request: Request): boolean {
+    if (this.twin !== null || this.count !== 1 || this.exceptional || this.muted) return false;
+    if (this.host.isClosed || !canHaveTwin(request)) return false;
+    const lane = this.host.twinLane();
+    if (lane === null) return false;
+    this.twin = new Twin(request, lane, this);
+    return true;
+  }
+
+  /**
+   * What was sent behind the read in the meantime is answered by the first node, which may know less than this
+   * one: then its own answer is waited for.
+   */
+  answeredBy(twin: Twin, buf: Buffer, start: number, end: number, nowMs: number): void {
+    const { original } = twin;
+    if (this.count !== 1 || this.exceptional || this.lane?.disown(original) !== true) return;
+    this.left(original);
+    this.lastReplyMs = nowMs;
+    this.router.counters.hedgesWon++;
+    this.host.onTwinAnswered(twin.lane);
+    this.emit(buf, start, end);
+    if (original.trailer !== null) this.emitOwned(original.trailer);
+    this.host.onProgress();
   }
 
   takesMessage(buf: Buffer, start: number, end: number): boolean {
@@ -365,6 +405,7 @@ export class Flight implements RequestOwner {
   exception(request: Request, buf: Buffer, start: number, end: number, nowMs: number): boolean {
     const { lane } = this;
     this.left(request);
+    this.lastReplyMs = nowMs;
     if (this.host.isClosed) return false;
     const cause = this.causeIn(request, buf, start, end);
     const repaired = request.repair !== null && isNoScript(buf, start, end) ? withScript(request) : null;

@@ -37,11 +37,39 @@ export class Reading {
     return router.readLane(profile, target);
   }
 
+  /** Another connection for the read that is on the way: its node has proven all that the client has seen. */
+  twinLane(profile: Profile): Lane | null {
+    const { router, flight } = this;
+    if (flight.lane === null) return null;
+    const { node } = flight.lane.target;
+    const isEventual = router.config.reads.consistency === "eventual";
+    const seenMs = Math.max(flight.lastReplyMs, flight.lastWriteMs, this.movedMs);
+    const spare = router.spareTarget(node, isEventual ? Number.NEGATIVE_INFINITY : seenMs);
+    const hasMaster = router.writable && router.epoch.master !== node;
+    const master = hasMaster ? router.masterLane(profile) : null;
+    const lane = spare === null ? master : router.readLane(profile, spare);
+    return lane === null || lane.congested || lane.isRetiring ? null : lane;
+  }
+
+  /** A twin was faster: the session stays there; what the master has shown its own node has yet to prove. */
+  answeredBy(lane: Lane): void {
+    const { role, node } = lane.target;
+    const target = role === "reader" ? this.router.readableTarget(node) : null;
+    if (target === null) this.movedMs = this.router.nowMs();
+    else this.settleOn(target);
+  }
+
+  private settleOn(target: ReadTarget | null): void {
+    if (this.router.config.reads.consistency !== "eventual") {
+      if (this.target !== null) this.target.load.sessions--;
+      if (target !== null) target.load.sessions++;
+    }
+    this.target = target;
+  }
+
   /** The session has ended. */
   leave(): void {
-    if (this.target === null || this.router.config.reads.consistency === "eventual") return;
-    this.target.load.sessions--;
-    this.target = null;
+    this.settleOn(null);
   }
 
   /** What is on the way together stays together: one read after another would wait for the one before. */
@@ -65,9 +93,7 @@ export class Reading {
     const canMove = home !== null && home.provenAtMs >= 0 && router.writable;
     if (isFit && home !== before && !canMove) return;
     this.version = router.version;
-    if (before !== null) before.load.sessions--;
-    if (home !== null) home.load.sessions++;
-    this.target = home;
+    this.settleOn(home);
     if (before !== null && home !== before && router.writable) this.movedMs = router.nowMs();
   }
 }

@@ -784,6 +784,14 @@ export class Session
     }, pauseMs);
   }
 
+  twinLane(): Lane | null {
+    return this.reading.twinLane(this.profile);
+  }
+
+  onTwinAnswered(lane: Lane): void {
+    this.reading.answeredBy(lane);
+  }
+
   onConnectionGone(lane: Lane): void {
     if (lane !== this.privateLane || this.closed) return;
     this.privateLane = null;

@@ -57,6 +57,8 @@ export interface LaneSettings {
   readonly connectTimeoutMs: number;
   /** How long a request may stay unanswered; 0 = for ever. */
   readonly requestTimeoutMs: number;
+  /** How long a read may stay unanswered before its owner is told; 0 = for ever. */
+  readonly hedgeMs: number;
   readonly keepAliveMs: number;
   /** Bytes that may wait to be written before the feeding sessions are paused. */
   readonly maxUnsentBytes: number;
@@ -170,6 +172,7 @@ export class Lane implements Flushable, StreamHandler {
   /** Requests taken since the last flush. */
   private taken = 0;
 
+  private readonly isStamping: boolean;
   private readonly meter: NodeMeter;
   /** Requests until one is timed again; a lane that is not a reader never gets there. */
   private untilSample = 0;
@@ -183,6 +186,8 @@ export class Lane implements Flushable, StreamHandler {
     this.target = target;
     this.context = context;
     this.chunk = this.takeChunk(0);
+    const { requestTimeoutMs, hedgeMs } = context.settings;
+    this.isStamping = requestTimeoutMs > 0 || (hedgeMs > 0 && target.role === "reader");
     this.meter = target.isPrivate ? UNREAD : context.meterOf(target.node);
     if (target.role === "reader" && !target.isPrivate) this.untilSample = 1;
     this.partial = new PartialReply(this.framer, context.settings.maxReplyBytes);
@@ -246,7 +251,7 @@ export class Lane implements Flushable, StreamHandler {
     request.chunk.refs++;
     this.append(request.chunk, request.end);
     request.next = null;
-    if (this.context.settings.requestTimeoutMs > 0) request.sinceMs = this.context.nowMs();
+    if (this.isStamping) request.sinceMs = this.context.nowMs();
     if (this.last === null) this.first = request;
     else this.last.next = request;
     this.last = request;
@@ -732,6 +737,27 @@ export class Lane implements Flushable, StreamHandler {
       } else before = one;
       one = next;
     }
+  }
+
+  /** Tells the owners of requests that were given to it before `beforeMs`, until `isEnough` holds. */
+  tellOverdue(beforeMs: number, isEnough: (wasSentElsewhere: boolean) => boolean): void {
+    for (let one = this.first; one !== null && one.sinceMs < beforeMs; one = one.next) {
+      if (isEnough(one.owner.overdue?.(one) === true)) return;
+    }
+  }
+
+  /** The reply to a request is not wanted any more. @returns whether it is on the way here. */
+  disown(request: Request): boolean {
+    let before: Request | null = null;
+    for (let one = this.first; one !== null; one = one.next) {
+      if (one === request) {
+        this.substitute(request, before);
+        this.context.chunks.release(request.chunk);
+        return true;
+      }
+      before = one;
+    }
+    return false;
   }
 
   /** Puts a request of nobody's in the place of one whose reply is not waited for here any more. */

@@ -292,6 +292,11 @@ export class LanePool {
     return oldest;
   }
 
+  /** See `Lane`; of reads that are not with a master that is written, too. */
+  tellOverdue(beforeMs: number, isEnough: (wasSentElsewhere: boolean) => boolean): void {
+    for (const lane of this.lanes) if (lane.target.role === "reader") lane.tellOverdue(beforeMs, isEnough);
+  }
+
   /** Gives back what may be sent elsewhere of all that waits for a silent node. */
   giveBack(node: NodeId, movable: (request: Request) => boolean): void {
     for (const lane of this.lanes) if (lane.target.node === node) lane.giveBack(movable);
