@@ -81,6 +81,8 @@ export class Counters {
   /** Reads sent to the master because no replica was provably fresh enough for the session. */
   freshnessReads = 0;
 
+  /** Nodes that answer reads late at this moment, beside the others. */
+  slowNodesNow = 0;
   /** Reads sent to a second node because the first took its time, and those that it answered first. */
   hedgedReads = 0;
   hedgesWon = 0;
@@ -406,6 +408,12 @@ const UPSTREAM_ROWS: readonly MetricRow[] = [
     "freshness_reads_total",
     "Reads sent to the master because no replica was provably fresh enough for the session.",
     (from) => from.counters.freshnessReads,
+  ),
+  single(
+    "gauge",
+    "slow_nodes",
+    "Nodes that answer reads late now, beside the others, and get fewer.",
+    (from) => from.counters.slowNodesNow,
   ),
   single(
     "counter",

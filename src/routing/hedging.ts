@@ -1,9 +1,9 @@
-/** PURE. How many reads may be sent to a second node: where all nodes are slow, that must not double their work. */
+/** PURE. How many reads may be sent to a second node: nodes that are all slow must not get twice the work. */
 
 /** Of all reads. */
 const SHARE = 0.1;
 
-/** Reads that may be sent twice although nothing was read for a while: what one node that stops has at once. */
+/** So many may be sent at once: what is on the way to a node that stops. */
 const BURST = 32;
 
 export class HedgeBudget {

@@ -311,7 +311,12 @@ export class Router implements LaneKeeper {
 
   /** Sessions choose anew among the nodes that may be read, and what each of them counts for. */
   private choose(): void {
-    for (const target of this.readable) target.isSlow = this.standing.isSlow(target.node);
+    let slow = 0;
+    for (const target of this.readable) {
+      target.isSlow = this.standing.isSlow(target.node);
+      if (target.isSlow) slow++;
+    }
+    this.counters.slowNodesNow = slow;
     this.choice = new Choice(this.readable);
     this.version++;
   }

@@ -372,8 +372,8 @@ export class Flight implements RequestOwner, TwinHost {
   }
 
   /**
-   * What was sent behind the read in the meantime is answered by the first node, which may know less than this
-   * one: then its own answer is waited for.
+   * What was sent behind the read in the meantime is answered by the first node, which may know less than
+   * this one: then its own answer is waited for.
    */
   answeredBy(twin: Twin, buf: Buffer, start: number, end: number, nowMs: number): void {
     const { original } = twin;

@@ -12,7 +12,7 @@ export interface TwinHost {
   answeredBy(twin: Twin, buf: Buffer, start: number, end: number, nowMs: number): void;
 }
 
-/** Owns the second request, on a connection of the same profile; what goes wrong there is nobody's concern. */
+/** Owns the second request, on a connection of the same profile; what goes wrong there does not matter. */
 export class Twin extends Nobody {
   readonly original: Request;
   readonly lane: Lane;

@@ -34,8 +34,8 @@ async function setUp(reads: ConfigObject): Promise<void> {
 }
 
 /**
- * Every client reads keys of its own, one after another, for as long as `going` holds; each reply must be that
- * key's. @returns how long each read took, ms, shortest first.
+ * Every client reads keys of its own, one after another, for as long as `going` holds; each reply must be
+ * that key's. @returns how long each read took, ms, shortest first.
  */
 async function readAll(clients: readonly RawClient[], going: () => boolean): Promise<number[]> {
   const tookMs: number[] = [];
@@ -56,7 +56,7 @@ async function readAll(clients: readonly RawClient[], going: () => boolean): Pro
   return tookMs.toSorted((one, other) => one - other);
 }
 
-function for_(ms: number): () => boolean {
+function during(ms: number): () => boolean {
   const endMs = performance.now() + ms;
   return () => performance.now() < endMs;
 }
@@ -73,29 +73,32 @@ describe("a replica that answers late", () => {
     await setUp({ consistency, hedge: "20ms", slowAfter: 0 });
     const clients = await stage.clients(50);
     links[0]!.delay(200);
-    const tookMs = await readAll(clients, for_(4_000));
+    const tookMs = await readAll(clients, during(4_000));
     const [p99, max, reads] = [quantile(tookMs, 0.99), tookMs.at(-1)!, tookMs.length];
+    // Else each client that is at the slow one has ten such reads.
+    const late = tookMs.filter((ms) => ms >= 200).length;
     const [sent, first] = [await hedged(), await won()];
     report(
       `${consistency}: ${reads} reads, p99 ${p99.toFixed(1)} ms, max ${max.toFixed(1)} ms, ${sent}/${first}`,
     );
-    expect(p99).toBeLessThan(200);
-    expect(first).toBeGreaterThan(0);
+    expect(p99).toBeLessThan(100);
+    expect(late).toBeLessThan(25);
+    expect(first).toBeGreaterThan(20);
     expect(sent).toBeLessThan(0.1 * reads + 33);
   });
 
   it("that stops altogether does not hold reads up before that is noticed", async () => {
     await setUp({ hedge: "20ms", slowAfter: 0 });
     const clients = await stage.clients(20);
-    await readAll(clients, for_(300));
+    await readAll(clients, during(300));
     await stage.replica(0).kill("SIGSTOP");
-    const tookMs = await readAll(clients, for_(700));
+    const tookMs = await readAll(clients, during(700));
     await stage.replica(0).kill("SIGCONT");
     report(`max ${tookMs.at(-1)!.toFixed(1)} ms of ${tookMs.length} reads`);
     expect(tookMs.at(-1)).toBeLessThan(500);
     expect(await won()).toBeGreaterThan(0);
     // What it answers when it goes on is nobody's.
-    await until(async () => (await readAll(clients, for_(200))).length > 100);
+    await until(async () => (await readAll(clients, during(200))).length > 100);
   });
 
   it("late answers are dropped, and a client reads no value older than one it has read", async () => {
@@ -147,7 +150,7 @@ describe("what is not sent twice", () => {
     await setUp({ consistency: "eventual", hedge: "5ms", slowAfter: 0 });
     const clients = await stage.clients(40);
     for (const link of links) link.delay(20);
-    const reads = (await readAll(clients, for_(2_000))).length;
+    const reads = (await readAll(clients, during(2_000))).length;
     expect(reads).toBeGreaterThan(500);
     expect(await hedged()).toBeLessThanOrEqual(0.1 * reads + 33);
     expect(await hedged()).toBeGreaterThan(32);

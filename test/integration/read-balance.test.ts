@@ -40,7 +40,7 @@ async function setUpLinked(reads: ConfigObject): Promise<ChaosLink> {
   return link;
 }
 
-/** The GETs that each server has got of what the clients have asked, `count` times each; 0 where none runs. */
+/** The GETs that each server has got of what each client has asked `count` times; 0 where none runs. */
 async function spread(clients: readonly RawClient[], count = 5): Promise<number[]> {
   await resetCalls(...stage.group.all.filter(({ running }) => running));
   for (let i = 0; i < count; i++) await Promise.all(clients.map((client) => client.command("GET", "k")));
@@ -129,11 +129,13 @@ describe("a replica that answers late", () => {
         what: "it getting less",
       });
       expect(shares.at(-1)).toBeGreaterThan(0);
+      expect(await stage.proxy.metric("holdfast_slow_nodes")).toBe(1);
       link.delay(0);
       await until(async () => (await share()) > 0.3, {
         what: "it getting its share again",
         deadlineMs: 20_000,
       });
+      expect(await stage.proxy.metric("holdfast_slow_nodes")).toBe(0);
     },
   );
 });
