@@ -202,7 +202,7 @@ class Holdfast {
       epoch: () => this.watcher.current(),
       nodes: () => this.watcher.nodes(),
       outstanding: () => this.router.pool.outstanding(),
-      isSlow: () => false,
+      isSlow: (node) => this.router.isSlow(node),
       problems: () => this.problems(),
       sentinels: () => this.sentinels?.view() ?? [],
       failovers: () => this.failovers.records,

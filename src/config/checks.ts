@@ -22,6 +22,7 @@ export function crossCheck(config: Config): Finding[] {
     ...unsentFitsOutput(config),
     ...probeFitsTogether(config),
     ...lagIsMeasurable(config),
+    ...readNodesDiffer(config),
     ...userHasPassword(config),
     ...listenersDiffer(config),
     ...httpIsApart(config),
@@ -83,6 +84,18 @@ function lagIsMeasurable({ reads, probe }: Config): Finding[] {
   ];
 }
 
+/** Nodes that are not listed in `nodes` may be named all the same: they are found out. */
+function readNodesDiffer({ reads }: Config): Finding[] {
+  const weighed = reads.weights.map(({ node }) => node);
+  return [...listedTwice("reads.prefer", reads.prefer), ...listedTwice("reads.weights", weighed)];
+}
+
+function listedTwice(setting: string, nodes: Config["nodes"]): Finding[] {
+  return nodes.flatMap((node, item): Finding[] =>
+    nodes.indexOf(node) < item ? [{ settings: [setting], item, problem: `${node} is listed twice` }] : [],
+  );
+}
+
 function userHasPassword({ upstream }: Config): Finding[] {
   if (upstream.username === undefined || upstream.password !== undefined) return [];
   return [
@@ -114,9 +127,7 @@ function httpIsApart({ http, listen }: Config): Finding[] {
 }
 
 function nodesDiffer({ nodes }: Config): Finding[] {
-  return nodes.flatMap((node, item): Finding[] =>
-    nodes.indexOf(node) < item ? [{ settings: ["nodes"], item, problem: `${node} is listed twice` }] : [],
-  );
+  return listedTwice("nodes", nodes);
 }
 
 function nodesAreNotOurselves(config: Config): Finding[] {

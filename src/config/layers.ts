@@ -123,7 +123,7 @@ function fromText(setting: Setting, text: string): unknown {
 
 /** Whether the setting takes several values. */
 export function isList(setting: Setting): boolean {
-  return setting.kind === "nodes" || setting.kind === "listeners";
+  return setting.kind === "nodes" || setting.kind === "listeners" || setting.kind === "weights";
 }
 
 /** Reads a YAML file. */

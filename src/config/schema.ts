@@ -22,7 +22,17 @@ export type SettingKind =
   | "file" // the path of a file in PEM form, which is read at the start
   | "listeners"
   | "listener"
-  | "nodes";
+  | "nodes"
+  | "weights";
+
+/** How much one node gets beside the others. */
+export interface NodeWeight {
+  readonly node: NodeId;
+  /** 0 to `MAX_WEIGHT`. */
+  readonly weight: number;
+}
+
+const MAX_WEIGHT = 1000;
 
 /** What is known about one setting besides its value. */
 export interface SettingDoc {
@@ -176,6 +186,21 @@ function parseHttp(input: unknown): Parsed<Address | null> {
 function parseNode(input: unknown): Parsed<NodeId> {
   const parsed = parseAddress(input, "dial");
   return parsed.ok ? { ok: true, value: nodeIdOf(parsed.value) } : parsed;
+}
+
+/** "host:port=weight"; the address has no = of its own. */
+function parseNodeWeight(input: unknown): Parsed<NodeWeight> {
+  if (typeof input !== "string") return { ok: false, problem: `${typeName(input)} is not host:port=weight` };
+  const at = input.lastIndexOf("=");
+  const node = parseNode(at < 0 ? input : input.slice(0, at));
+  if (!node.ok) return node;
+  if (at < 0) return { ok: false, problem: `"${input}" has no weight: ${node.value}=1` };
+  const weight = parseCount(input.slice(at + 1));
+  if (!weight.ok) return { ok: false, problem: `the weight of ${node.value} is none: ${weight.problem}` };
+  if (weight.value > MAX_WEIGHT) {
+    return { ok: false, problem: `the weight of ${node.value}, ${weight.value}, is too large` };
+  }
+  return { ok: true, value: { node: node.value, weight: weight.value } };
 }
 
 /** A whole number; as text only its digits. */
@@ -374,6 +399,32 @@ const reads = group({
     values: ["any", "declared"],
     default: "any",
     doc: "Keys a script may touch: any = also those its call does not declare; declared = no others.",
+  }),
+  prefer: list(parseNode, {
+    kind: "nodes",
+    default: null,
+    allowed: "at least one host:port",
+    doc: "Nodes that are read before all others, those of the proxy's own zone for one.",
+  }),
+  weights: list(parseNodeWeight, {
+    kind: "weights",
+    default: null,
+    allowed: `host:port=weight or a list of these, a weight from 0 to ${MAX_WEIGHT}`,
+    doc: "What a node gets of the reads beside the others, 1 if not given; 0 = none while there is another.",
+  }),
+  slowAfter: duration({
+    default: "20ms",
+    min: "1ms",
+    max: "1m",
+    zero: "never",
+    doc: "A node that answers this late, and 4 times as late as the others, gets an eighth of its reads.",
+  }),
+  hedge: duration({
+    default: "0",
+    min: "1ms",
+    max: "1m",
+    zero: "off",
+    doc: "A lone read unanswered for this long goes to another replica, too; at most 1 in 10 reads does.",
   }),
 });
 

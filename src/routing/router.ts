@@ -20,6 +20,7 @@ import type { Turn } from "../turn.ts";
 import { ask } from "../upstream/ask.ts";
 import { ChunkPool } from "../upstream/chunk.ts";
 import type { Lane, LaneKeeper, LaneLoss, LaneRole, LaneTarget } from "../upstream/lane.ts";
+import type { NodeMeter } from "../upstream/meter.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
 import {
@@ -30,14 +31,19 @@ import {
   type RequestOwner,
 } from "../upstream/request.ts";
 import { SeveredConnections } from "../upstream/severed.ts";
+import { type Candidate, Choice, type Lot, spareOf } from "./balance.ts";
 import { Doubts } from "./doubts.ts";
 import { Freshness } from "./freshness.ts";
+import { HedgeBudget } from "./hedging.ts";
 import { Hold } from "./hold.ts";
 import type { RequestEvent } from "./outcome.ts";
+import { Standing } from "./standing.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
-export interface ReadTarget {
+export interface ReadTarget extends Candidate {
   readonly node: NodeId;
+  isSlow: boolean;
+  readonly load: NodeMeter;
   /** Writes answered before this moment are applied there. */
   provenAtMs: number;
 }
@@ -115,6 +121,10 @@ export class Router implements LaneKeeper {
 
   private readonly targets = new Map<NodeId, ReadTarget>();
   private readable: ReadTarget[] = [];
+  private choice = new Choice<ReadTarget>([]);
+  private readonly standing: Standing;
+  private readonly hedgeBudget = new HedgeBudget();
+  private hedger: NodeJS.Timeout | null = null;
   private readonly waiting = new Set<WaitsForMaster>();
   /** What is known of a master that has stopped writing in order to end; also once there is another. */
   private stopped: (Pick<LaneTarget, "node" | "replid"> & { readonly atMs: number }) | null = null;
@@ -142,6 +152,7 @@ export class Router implements LaneKeeper {
       nowMs,
       { master: () => this.writable, replica: () => !this.lacksReplica },
     );
+    this.standing = new Standing(config.reads);
     this.pool = new LanePool({
       profiles: this.profiles,
       counters,
@@ -158,6 +169,7 @@ export class Router implements LaneKeeper {
         settings: {
           connectTimeoutMs: config.upstream.connectTimeout,
           requestTimeoutMs: config.upstream.requestTimeout,
+          hedgeMs: config.reads.hedge,
           keepAliveMs: config.upstream.keepAlive,
           maxUnsentBytes: config.limits.maxUnsentBytes,
           maxInFlight: config.upstream.maxInFlight,
@@ -169,6 +181,7 @@ export class Router implements LaneKeeper {
         severed: this.severed,
         writes: this.freshness,
         nowMs,
+        meterOf: (node) => this.standing.meterOf(node),
       },
     });
   }
@@ -177,12 +190,18 @@ export class Router implements LaneKeeper {
     this.pool.start();
     this.ticker = setInterval(() => {
       this.coarseMs = this.nowMs();
+      this.lookForSlow();
     }, TICK_MS);
     this.ticker.unref();
+    const { hedge } = this.config.reads;
+    if (hedge === 0) return;
+    this.hedger = setInterval(() => this.sendTwins(), Math.max(1, hedge / HEDGE_LOOKS));
+    this.hedger.unref();
   }
 
   destroy(): void {
     if (this.ticker !== null) clearInterval(this.ticker);
+    if (this.hedger !== null) clearInterval(this.hedger);
     this.hold.destroy();
     this.pool.destroy();
   }
@@ -320,8 +339,26 @@ export class Router implements LaneKeeper {
     for (const one of left) if (this.targets.get(one.node) === one) this.targets.delete(one.node);
     const gone = left.map(({ node }) => node).filter((node) => !targets.some((one) => one.node === node));
     this.readable = from === "master" ? [] : targets;
-    this.version++;
+    this.choose();
     return gone;
+  }
+
+  /** Sessions choose anew among the nodes that may be read, and what each of them counts for. */
+  private choose(): void {
+    for (const target of this.readable) target.isSlow = this.standing.isSlow(target.node);
+    this.choice = new Choice(this.readable);
+    this.version++;
+  }
+
+  /** Whether a node that may be read answers clearly later than the others. */
+  isSlow(node: string): boolean {
+    return this.readable.some((one) => one.node === node && one.isSlow);
+  }
+
+  private lookForSlow(): void {
+    const { readable, pool } = this;
+    const nodes = (): NodeId[] => readable.map(({ node }) => node);
+    if (this.standing.look(this.coarseMs, nodes, (node) => pool.sampledSinceMs(node))) this.choose();
   }
 
   /** What has proven less than before is not what it was: who has read there has to look anew. */
@@ -334,7 +371,7 @@ export class Router implements LaneKeeper {
   private target(node: NodeId, provenAtMs: number): ReadTarget {
     let target = this.targets.get(node);
     if (target === undefined || provenAtMs < target.provenAtMs) {
-      target = { node, provenAtMs };
+      target = { node, provenAtMs, isSlow: false, ...this.standing.of(node) };
       this.targets.set(node, target);
     }
     target.provenAtMs = provenAtMs;
@@ -362,10 +399,43 @@ export class Router implements LaneKeeper {
     this.options.onProofWanted?.();
   }
 
-  /** The replica a session reads from as long as it stays fit; null when there is none. */
-  readTarget(sessionId: number): ReadTarget | null {
-    const count = this.readable.length;
-    return count === 0 ? null : (this.readable[sessionId % count] ?? null);
+  /** For a session's first read; it keeps it. */
+  readLot(sessionId: number): Lot {
+    return this.choice.lotFor(sessionId);
+  }
+
+  /** The node a session reads from as long as it stays fit; null when there is none. */
+  readTarget(sessionId: number, lot: Lot): ReadTarget | null {
+    return this.choice.homeOf(sessionId, lot);
+  }
+
+  /** A node for one read, whatever was read where before; null when there is none. */
+  anyTarget(): ReadTarget | null {
+    return this.choice.pick(Math.random());
+  }
+
+  /** Another node than this one that may be read, as far as it will do; null when there is none. */
+  spareTarget(beside: NodeId, mayServe: (target: ReadTarget) => boolean): ReadTarget | null {
+    return spareOf(this.readable, (one) => one.node !== beside && mayServe(one));
+  }
+
+  /** What may be read, by its name. */
+  readableTarget(node: NodeId): ReadTarget | null {
+    return this.readable.find((one) => one.node === node) ?? null;
+  }
+
+  /** Reads that have waited for long enough go to another node, too. */
+  private sendTwins(): void {
+    const { hedgeBudget, counters } = this;
+    hedgeBudget.earn(counters.requests.read);
+    if (hedgeBudget.isSpent) return;
+    this.pool.tellOverdue(this.nowMs() - this.config.reads.hedge, (wasSentElsewhere) => {
+      if (wasSentElsewhere) {
+        counters.hedges++;
+        hedgeBudget.spend();
+      }
+      return hedgeBudget.isSpent;
+    });
   }
 
   isReadable(target: ReadTarget): boolean {
@@ -583,6 +653,8 @@ const DRAIN_CHECK_MS = 1;
 
 /** How often at most it is said that reads wait for proof, ms. */
 const SEEK_PROOF_EVERY_MS = 5;
+/** Looks for late reads in the time after which one is late. */
+const HEDGE_LOOKS = 4;
 
 /** How old `coarseMs` may be, ms. */
 const TICK_MS = 20;

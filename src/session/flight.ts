@@ -37,6 +37,7 @@ import {
 import { isNoScript } from "./calls/scripts.ts";
 import type { Output } from "./output.ts";
 import { Recent } from "./recent.ts";
+import { canHaveTwin, Twin, type TwinHost } from "./twin.ts";
 
 /** The session a flight belongs to. */
 export interface FlightHost {
@@ -48,6 +49,10 @@ export interface FlightHost {
   onProgress(): void;
   /** Where to send a request again, or what to answer it; null = it has to wait (the session is blocked). */
   wayFor(request: Request): Lane | Buffer | null;
+  /** Another connection that may answer the read that is on the way; null = there is none. */
+  twinLane(): Lane | null;
+  /** It has answered first. */
+  onTwinAnswered(lane: Lane): void;
   /** A command with a handler of its own was answered; `failed`: with an error. */
   onSpecialDone(request: Request, failed: boolean): void;
   /** The private connection is gone. */
@@ -81,7 +86,7 @@ export interface Sending {
   readonly slots?: Slots;
 }
 
-export class Flight implements RequestOwner {
+export class Flight implements RequestOwner, TwinHost {
   /** Requests on the way. */
   count = 0;
   /** When the last write was answered, monotonic ms. */
@@ -107,6 +112,8 @@ export class Flight implements RequestOwner {
 
   /** A request that was moved away from a silent node is on the way: it is not moved again. */
   private moved = false;
+  /** The only request on the way, once more; also when that has come to nothing. */
+  private twin: Twin | null = null;
   private tail: Request | null = null;
   private again: Request[] = [];
   /** When the blocking call in `again` has waited for as long as it wanted. */
@@ -301,6 +308,7 @@ export class Flight implements RequestOwner {
 
   clear(): void {
     this.again = [];
+    this.twin?.cancel();
     if (this.deadlineTimer !== null) clearTimeout(this.deadlineTimer);
   }
 
@@ -380,9 +388,38 @@ export class Flight implements RequestOwner {
   private left(request: Request): void {
     this.count--;
     if (request.kind === WRITE) this.writes--;
+    if (this.twin !== null && this.twin.original === request) {
+      this.twin.cancel();
+      this.twin = null;
+    }
     if (this.count > 0) return;
     this.tail = null;
     this.moved = false;
+  }
+
+  overdue(request: Request): boolean {
+    if (this.twin !== null || this.count !== 1 || this.exceptional || this.muted) return false;
+    if (this.host.isClosed || !canHaveTwin(request)) return false;
+    const lane = this.host.twinLane();
+    if (lane === null) return false;
+    this.twin = new Twin(request, lane, this);
+    return true;
+  }
+
+  /**
+   * What was sent behind the read in the meantime is answered by the first node, which may know less than
+   * this one: then its own answer is waited for.
+   */
+  answeredBy(twin: Twin, buf: Buffer, start: number, end: number, nowMs: number): void {
+    const { original } = twin;
+    if (this.count !== 1 || this.exceptional || this.lane?.disown(original) !== true) return;
+    this.left(original);
+    this.lastReadMs = nowMs;
+    this.router.counters.hedgesWon++;
+    this.host.onTwinAnswered(twin.lane);
+    this.emit(buf, start, end);
+    if (original.trailer !== null) this.emitOwned(original.trailer);
+    this.host.onProgress();
   }
 
   takesMessage(buf: Buffer, start: number, end: number): boolean {

@@ -1,6 +1,7 @@
 /** Which node a session reads from. */
 import type { Config } from "../config/schema.ts";
 import type { ReadWay } from "../metrics.ts";
+import type { Lot } from "../routing/balance.ts";
 import type { ReadTarget, Router } from "../routing/router.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
@@ -17,9 +18,10 @@ export type Consistency = Config["reads"]["consistency"];
 export class Reading {
   /** This session's own. */
   consistency: Consistency;
-  /** The replica it reads from as long as that is fit; null = there is none. */
+  /** The replica it reads from as long as that is fit; eventual: the last one. Null = there is none. */
   private home: ReadTarget | null = null;
   private version = -1;
+  private lot: Lot | null = null;
   /** Its home is not fit, and there is no other that it could read from. */
   private isAway = false;
   /** It has another home, and what it has seen before is not yet known whole. */
@@ -43,9 +45,9 @@ export class Reading {
    */
   setConsistency(consistency: Consistency): void {
     if (consistency === this.consistency) return;
+    this.settleOn(null);
     this.consistency = consistency;
-    this.hasMoved = true;
-    this.noteMaster();
+    this.version = -1;
   }
 
   /** No replica is fit, and the master must not be asked for that. */
@@ -59,13 +61,18 @@ export class Reading {
     return this.router.hasReadable ? "freshness" : "none-fit";
   }
 
+  /** It sees what it has written, and nothing older than it has seen. */
+  private get isBound(): boolean {
+    return this.consistency === "session" || this.consistency === "proxy";
+  }
+
   /** Whether it matters which keys a read is of. */
   get isByKey(): boolean {
-    const { home, router, consistency } = this;
-    if (home === null || consistency === "strong" || consistency === "eventual") return false;
+    const { home, router } = this;
+    if (home === null || !this.isBound) return false;
     const { provenAtMs } = home;
     if (this.hasMoved || this.version !== router.version || this.seenMs > provenAtMs) return true;
-    if (consistency === "proxy") return !router.freshness.isQuietAt(provenAtMs);
+    if (this.consistency === "proxy") return !router.freshness.isQuietAt(provenAtMs);
     const { recent } = this.flight;
     return recent !== null && recent.newestMs > provenAtMs;
   }
@@ -73,35 +80,90 @@ export class Reading {
   /** The lane for a read of these slots; null = the master must be asked. */
   lane(profile: Profile, slots: Slots): Lane | null {
     const { router } = this;
+    if (this.consistency === "eventual") return this.anyLane(profile);
+    if (this.consistency === "strong") return null;
     if (this.version !== router.version || this.isAway) this.choose();
     const { home } = this;
-    if (home === null || this.isAway || this.consistency === "strong") return null;
+    if (home === null || this.isAway) return null;
     const lane = router.readLane(profile, home);
     // There is no room for it: what the master shows meanwhile its home must have too.
     if (lane === null) this.hasMoved = true;
-    if (this.consistency === "eventual" || this.hasSeenLess(home, lane, slots)) return lane;
+    else if (this.isArriving(lane) || this.hasAll(home, slots)) return lane;
     router.seekProof();
     return null;
   }
 
-  /** Whether the home has all that the session has seen, and all that was written to these slots. */
-  private hasSeenLess(home: ReadTarget, lane: Lane | null, slots: Slots): boolean {
+  /** It has moved, and what is on the way from elsewhere may show it more: first its replies. */
+  private isArriving(lane: Lane): boolean {
     const { flight } = this;
-    if (this.hasMoved) {
-      // What is on the way from elsewhere may show it more: first its replies.
-      if (flight.count > 0 && flight.lane !== lane) return true;
-      this.hasMoved = false;
-      this.seenMs = flight.lastReadMs;
-    }
-    const { provenAtMs } = home;
+    if (!this.hasMoved) return false;
+    if (flight.count > 0 && flight.lane !== lane) return true;
+    this.hasMoved = false;
+    this.seenMs = flight.lastReadMs;
+    return false;
+  }
+
+  /** Whether a node has all that the session has seen, and all that must be seen in these slots. */
+  private hasAll({ provenAtMs }: ReadTarget, slots: Slots): boolean {
     if (this.seenMs > provenAtMs) return false;
     const { freshness } = this.router;
     if (this.consistency === "proxy") return freshness.mayServe(slots, provenAtMs);
-    const { recent } = flight;
+    const { recent } = this.flight;
     if (recent === null || recent.newestMs <= provenAtMs) return true;
     if (recent.touchedSince(provenAtMs, slots)) return false;
     // What it has forgotten stands in the table, among all that others have written.
     return recent.forgottenMs <= provenAtMs || freshness.mayServe(slots, provenAtMs);
+  }
+
+  /** What is on the way together stays together: one read after another would wait for the one before. */
+  private anyLane(profile: Profile): Lane | null {
+    const { router, flight } = this;
+    if (flight.count === 0 || this.version !== router.version) this.home = router.anyTarget();
+    this.version = router.version;
+    return this.home === null ? null : router.readLane(profile, this.home);
+  }
+
+  /** Another connection for the read that is on the way: its node has proven all that the client has seen. */
+  twinLane(profile: Profile): Lane | null {
+    const { router, flight } = this;
+    if (flight.lane === null) return null;
+    const { node } = flight.lane.target;
+    const spare = router.spareTarget(node, (target) => this.hasProvenAll(target));
+    const hasMaster = router.writable && router.epoch.master !== node;
+    const master = hasMaster ? router.masterLane(profile) : null;
+    const lane = spare === null ? master : router.readLane(profile, spare);
+    return lane === null || lane.congested || lane.isRetiring ? null : lane;
+  }
+
+  /** Whether a node may be read instead of the home, whatever the key. */
+  private hasProvenAll({ provenAtMs }: ReadTarget): boolean {
+    const { flight, router, seenMs } = this;
+    if (!this.isBound) return true;
+    if (this.consistency === "proxy" && !router.freshness.isQuietAt(provenAtMs)) return false;
+    return Math.max(flight.lastReadMs, flight.lastWriteMs, seenMs) <= provenAtMs;
+  }
+
+  /** A twin was faster: the session stays there; what the master has shown its own node has yet to prove. */
+  answeredBy(lane: Lane): void {
+    const { role, node } = lane.target;
+    const target = role === "reader" ? this.router.readableTarget(node) : null;
+    if (target === null) this.hasMoved = true;
+    else this.settleOn(target);
+  }
+
+  private settleOn(home: ReadTarget | null): void {
+    if (this.consistency !== "eventual") {
+      if (this.home !== null) this.home.load.sessions--;
+      if (home !== null) home.load.sessions++;
+    }
+    this.home = home;
+    // The master's replies count only where the replica that is read otherwise could show less.
+    this.flight.readsReplica = this.isBound && home !== null && home.provenAtMs < Number.POSITIVE_INFINITY;
+  }
+
+  /** The session has ended. */
+  leave(): void {
+    this.settleOn(null);
   }
 
   /**
@@ -111,9 +173,11 @@ export class Reading {
    */
   private choose(): void {
     const { router, home: before, flight } = this;
-    const home = router.readTarget(this.sessionId);
+    this.lot ??= router.readLot(this.sessionId);
+    const home = router.readTarget(this.sessionId, this.lot);
     const isFit = before !== null && router.isReadable(before);
-    if (isFit && home !== before && !(router.writable && home !== null && home.provenAtMs >= 0)) {
+    const canMove = home !== null && home.provenAtMs >= 0 && router.writable;
+    if (isFit && home !== before && !canMove) {
       this.isAway = false;
       return;
     }
@@ -121,15 +185,7 @@ export class Reading {
     const isProven = home !== null && home.provenAtMs >= flight.lastReadMs;
     this.isAway = !isFit && !isProven && !router.writable;
     if (this.isAway || home === before) return;
-    this.home = home;
+    this.settleOn(home);
     this.hasMoved = home !== null;
-    this.noteMaster();
-  }
-
-  /** The master's replies count only where the replica that is read otherwise could show less. */
-  private noteMaster(): void {
-    const { home, flight, consistency } = this;
-    const isBound = consistency === "session" || consistency === "proxy";
-    flight.readsReplica = isBound && home !== null && home.provenAtMs < Number.POSITIVE_INFINITY;
   }
 }

@@ -846,6 +846,14 @@ export class Session
     }, pauseMs);
   }
 
+  twinLane(): Lane | null {
+    return this.reading.twinLane(this.profile);
+  }
+
+  onTwinAnswered(lane: Lane): void {
+    this.reading.answeredBy(lane);
+  }
+
   onConnectionGone(lane: Lane): void {
     if (lane !== this.privateLane || this.closed) return;
     this.privateLane = null;
@@ -1221,6 +1229,7 @@ export class Session
     this.profile.users--;
     this.input.clear();
     this.flight.clear();
+    this.reading.leave();
     this.transaction = null;
     this.endSubscriptions();
     this.endTracking();

@@ -9,6 +9,7 @@ import type { NodeId } from "../topology/epoch.ts";
 import type { Flushable, Turn } from "../turn.ts";
 import { Chunk, type ChunkPool, copyBytes } from "./chunk.ts";
 import { Handshake } from "./handshake.ts";
+import { NodeMeter } from "./meter.ts";
 import { PartialReply } from "./partial.ts";
 import type { Profile } from "./profile.ts";
 import { NOBODY, Request, type RequestOwner, type WriteLog } from "./request.ts";
@@ -56,6 +57,8 @@ export interface LaneSettings {
   readonly connectTimeoutMs: number;
   /** How long a request may stay unanswered; 0 = for ever. */
   readonly requestTimeoutMs: number;
+  /** How long a read may stay unanswered before its owner is told; 0 = for ever. */
+  readonly hedgeMs: number;
   readonly keepAliveMs: number;
   /** Bytes that may wait to be written before the feeding sessions are paused. */
   readonly maxUnsentBytes: number;
@@ -73,6 +76,8 @@ export interface LaneContext {
   readonly severed: SeveredConnections;
   readonly writes: WriteLog;
   nowMs(): number;
+  /** The one of this node that all shared connections to it keep. */
+  meterOf(node: NodeId): NodeMeter;
 }
 
 export interface LaneTarget {
@@ -99,6 +104,12 @@ const PRIVATE_CHUNK_BYTES = 512;
 
 /** From this size on a request is not copied again, its buffer is taken over. */
 export const LARGE_BYTES = 16 * 1024;
+
+/** Every so many requests of a reader, at most, one is timed; one at a time. */
+const SAMPLE_EVERY = 8;
+
+/** What private connections keep: nobody looks at it. */
+const UNREAD = new NodeMeter();
 
 /** How often a request time-out is looked for, ms. */
 const TIMEOUT_CHECK_MS = 100;
@@ -164,6 +175,13 @@ export class Lane implements Flushable, StreamHandler {
   /** Those of them that a replica may serve. */
   private takenReads = 0;
 
+  private readonly isStamping: boolean;
+  private readonly meter: NodeMeter;
+  /** Requests until one is timed again; a lane that is not a reader never gets there. */
+  private untilSample = 0;
+  private sample: Request | null = null;
+  private sampledMs = 0;
+
   private readonly framer = new ReplyFramer();
   private readonly partial: PartialReply;
 
@@ -171,6 +189,10 @@ export class Lane implements Flushable, StreamHandler {
     this.target = target;
     this.context = context;
     this.chunk = this.takeChunk(0);
+    const { requestTimeoutMs, hedgeMs } = context.settings;
+    this.isStamping = requestTimeoutMs > 0 || (hedgeMs > 0 && target.role === "reader");
+    this.meter = target.isPrivate ? UNREAD : context.meterOf(target.node);
+    if (target.role === "reader" && !target.isPrivate) this.untilSample = 1;
     this.partial = new PartialReply(this.framer, context.settings.maxReplyBytes);
     const replid = target.role === "master" ? target.replid : null;
     this.handshake = new Handshake(target.profile, replid, target.isPrivate || target.role === "master");
@@ -232,7 +254,7 @@ export class Lane implements Flushable, StreamHandler {
     request.chunk.refs++;
     this.append(request.chunk, request.end);
     request.next = null;
-    if (this.context.settings.requestTimeoutMs > 0) request.sinceMs = this.context.nowMs();
+    if (this.isStamping) request.sinceMs = this.context.nowMs();
     if (this.last === null) this.first = request;
     else this.last.next = request;
     this.last = request;
@@ -241,6 +263,29 @@ export class Lane implements Flushable, StreamHandler {
     this.inFlight++;
     this.taken++;
     if (request.kind === READ) this.takenReads++;
+    this.meter.outstanding++;
+    if (this.untilSample > 0 && --this.untilSample === 0) this.takeSample(request);
+  }
+
+  /** Times this request if it tells something: others may take long by themselves. */
+  private takeSample(request: Request): void {
+    if (request.kind !== READ || this.state !== "open") {
+      this.untilSample = 1;
+      return;
+    }
+    this.sample = request;
+    this.sampledMs = this.context.nowMs();
+  }
+
+  private endSample(): void {
+    this.meter.add(this.lastHeardMs - this.sampledMs);
+    this.sample = null;
+    this.untilSample = SAMPLE_EVERY;
+  }
+
+  /** Since when the request that is timed is unanswered, monotonic ms; null = none is. */
+  get sampledSinceMs(): number | null {
+    return this.sample === null ? null : this.sampledMs;
   }
 
   /** Bytes up to `end` of a chunk are to be written. */
@@ -475,6 +520,8 @@ export class Lane implements Flushable, StreamHandler {
     request.next = null;
     if (request.kind === WRITE) this.context.writes.done(request.slots, this.lastHeardMs);
     this.inFlight--;
+    this.meter.outstanding--;
+    if (request === this.sample) this.endSample();
   }
 
   // Life
@@ -603,7 +650,9 @@ export class Lane implements Flushable, StreamHandler {
     this.first = null;
     this.last = null;
     this.firstUnsent = null;
+    this.meter.outstanding -= this.inFlight;
     this.inFlight = 0;
+    this.sample = null;
     this.stopTimer();
     this.socket.destroy();
     for (const one of this.ending.splice(0)) this.context.severed.settle(one, null);
@@ -668,6 +717,8 @@ export class Lane implements Flushable, StreamHandler {
     for (let one: Request | null = unsent; one !== null; ) {
       const next: Request | null = one.next;
       this.inFlight--;
+      this.meter.outstanding--;
+      if (one === this.sample) this.sample = null;
       one.owner.lost(one, false);
       one = next;
     }
@@ -705,6 +756,27 @@ export class Lane implements Flushable, StreamHandler {
     }
   }
 
+  /** Tells the owners of requests that were given to it before `beforeMs`, until `isEnough` holds. */
+  tellOverdue(beforeMs: number, isEnough: (wasSentElsewhere: boolean) => boolean): void {
+    for (let one = this.first; one !== null && one.sinceMs < beforeMs; one = one.next) {
+      if (isEnough(one.owner.overdue?.(one) === true)) return;
+    }
+  }
+
+  /** The reply to a request is not wanted any more. @returns whether it is on the way here. */
+  disown(request: Request): boolean {
+    let before: Request | null = null;
+    for (let one = this.first; one !== null; one = one.next) {
+      if (one === request) {
+        this.substitute(request, before);
+        this.context.chunks.release(request.chunk);
+        return true;
+      }
+      before = one;
+    }
+    return false;
+  }
+
   /** Puts a request of nobody's in the place of one whose reply is not waited for here any more. */
   private substitute(one: Request, before: Request | null): Request {
     const { command, kind, chunk, start, end, replyCount } = one;
@@ -718,6 +790,7 @@ export class Lane implements Flushable, StreamHandler {
     else before.next = ghost;
     if (this.last === one) this.last = ghost;
     if (this.firstUnsent === one) this.firstUnsent = ghost;
+    if (this.sample === one) this.sample = ghost;
     return ghost;
   }
 

@@ -291,6 +291,21 @@ export class LanePool {
     return false;
   }
 
+  /** When the oldest read of a node that is timed and not answered was sent, monotonic ms; null = none is. */
+  sampledSinceMs(node: NodeId): number | null {
+    let oldest: number | null = null;
+    for (const lane of this.lanes) {
+      const sinceMs = lane.target.node === node ? lane.sampledSinceMs : null;
+      if (sinceMs !== null && (oldest === null || sinceMs < oldest)) oldest = sinceMs;
+    }
+    return oldest;
+  }
+
+  /** See `Lane`; of reads that are not with a master that is written, too. */
+  tellOverdue(beforeMs: number, isEnough: (wasSentElsewhere: boolean) => boolean): void {
+    for (const lane of this.lanes) if (lane.target.role === "reader") lane.tellOverdue(beforeMs, isEnough);
+  }
+
   /** Gives back what may be sent elsewhere of all that waits for a silent node. */
   giveBack(node: NodeId, movable: (request: Request) => boolean): void {
     for (const lane of this.lanes) if (lane.target.node === node) lane.giveBack(movable);

@@ -124,6 +124,11 @@ export interface RequestOwner {
    * order.
    */
   readonly movable: boolean;
+  /**
+   * It has been unanswered for as long as a read may be (`reads.hedge`).
+   * @returns whether it was sent to another node as well.
+   */
+  overdue?(request: Request): boolean;
   /** The private connection takes nothing more, for whatever reason; requests come back through `lost`. */
   connectionGone(lane: Lane): void;
 }

@@ -32,7 +32,7 @@ function overviewOf(counters: Counters, over: Partial<OverviewSources> = {}): Ov
     nodes: () => [
       node("a:1", { isMaster: true }),
       node("b:2"),
-      node("c:3", { fit: "lagging" }),
+      node("c:3", { fit: "lagging-time" }),
       node("d:4", { aliasOf: "a:1" as NodeId }),
     ],
     outstanding: () => new Map([["b:2", 7]]),

@@ -9,6 +9,7 @@ const text = readFileSync(new URL("../../../conf/holdfast.yaml", import.meta.url
 const OPTIONAL = [
   ...["upstream.username", "upstream.password", "failover.stateFile"],
   ...["sentinel.name", "sentinel.nodes", "sentinel.username", "sentinel.password"],
+  ...["reads.prefer", "reads.weights"],
   ...["sentinel.tlsCa", "sentinel.tlsCert", "sentinel.tlsKey"],
 ];
 
@@ -70,6 +71,21 @@ describe("conf/holdfast.yaml", () => {
       const range = /(\w+ to \w+),/.exec(allowed)?.[1] ?? "";
       expect(commentAbove(path), path).toContain(range);
     }
+  });
+});
+
+describe("what is commented out of conf/holdfast.yaml about reads", () => {
+  it("is valid", () => {
+    const reads = text
+      .slice(text.indexOf("\nreads:\n"), text.indexOf("\n# Subscriptions of all"))
+      .replaceAll(/^( *)# (?=(?:prefer|weights): )/gm, "$1");
+    const result = loadConfig({ file: { name: "a.yaml", text: `nodes: [a:1]${reads}` }, env: {}, flags: {} });
+    if (!result.ok) throw new Error(result.report);
+    expect(result.config.reads.prefer).toEqual(["127.0.0.1:6381"]);
+    expect(result.config.reads.weights).toEqual([
+      { node: "127.0.0.1:6381", weight: 2 },
+      { node: "127.0.0.1:6382", weight: 1 },
+    ]);
   });
 });
 

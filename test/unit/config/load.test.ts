@@ -59,6 +59,10 @@ describe("values", () => {
         proofInterval: 20,
         whenNoneFit: "master",
         scriptKeys: "any",
+        prefer: [],
+        weights: [],
+        slowAfter: 20,
+        hedge: 0,
       },
       pubsub: { from: "master" },
       hold: { maxTime: 30_000, maxBytes: 268_435_456, maxBytesPerClient: 16_777_216 },
@@ -97,6 +101,18 @@ describe("values", () => {
     expect(accepted(`${NODES}listen: { address: 127.0.0.1:1 }`).listen).toEqual([
       { host: "127.0.0.1", port: 1 },
     ]);
+  });
+
+  it("weights are a node and a number, one or a list of them, of nodes that need not be listed", () => {
+    const two = [
+      { node: "[::1]:1", weight: 0 },
+      { node: "b:2", weight: 1000 },
+    ];
+    expect(accepted(`${NODES}reads: { weights: ["[::1]:1=0", B:2 = 1000] }`).reads.weights).toEqual(two);
+    expect(accepted(`${NODES}reads: { weights: b:2=1000 }`).reads.weights).toEqual(two.slice(1));
+    const env = { HOLDFAST_READS_WEIGHTS: "[::1]:1=0, b:2=1000", HOLDFAST_READS_PREFER: "a:1,b:2" };
+    const { weights, prefer } = accepted(NODES, { env }).reads;
+    expect([weights, prefer]).toEqual([two, ["a:1", "b:2"]]);
   });
 
   it("http can be off", () => {
@@ -289,6 +305,14 @@ describe("relations between settings", () => {
     ["hold: { maxBytes: 1mb }", "1:[0-9]+: hold.maxBytesPerClient: one client may hold 16mb"],
     ["probe: { interval: 2s }", "probe.interval: nodes are asked every 2s"],
     ["reads: { maxLag: 100ms }", "reads.maxLag: 100ms is not longer than probe.interval"],
+    ["reads: { prefer: [a:1, A:1] }", "reads.prefer\\[1\\]: a:1 is listed twice"],
+    ["reads: { prefer: [a] }", 'reads.prefer\\[0\\]: "a" has no port'],
+    ["reads: { weights: [a:1=1, b:1=2, a:1=3] }", "reads.weights\\[2\\]: a:1 is listed twice"],
+    ["reads: { weights: [b:1=2, a:1] }", 'reads.weights\\[1\\]: "a:1" has no weight: a:1=1'],
+    ["reads: { weights: a:1=x }", 'reads.weights: the weight of a:1 is none: "x" is not a whole number'],
+    ["reads: { weights: a:1=1001 }", "reads.weights: the weight of a:1, 1001, is too large"],
+    ["reads: { weights: a=1 }", 'reads.weights: "a" has no port'],
+    ["reads: { weights: { a: 1 } }", "reads.weights: .* is not host:port=weight"],
     ["limits: { outputBufferBytes: 64kb }", "limits.maxUnsentBytes: 1mb is more than limits.outputBuffer"],
     ["upstream: { username: bob }", "upstream.username: a user name needs upstream.password"],
     ["http: 127.0.0.1:6379", "http: 127.0.0.1:6379 takes the same port as the client port"],
