@@ -471,7 +471,11 @@ describe("a readable node", () => {
       );
       expect(story.readers).toEqual(i <= 10 ? ["b", "c"] : ["c"]);
     }
-    expect(story.belief.fitness.get(at("b"))).toEqual({ verdict: "lagging-time", lagMs: 1_200, lagBytes: 12 });
+    expect(story.belief.fitness.get(at("b"))).toEqual({
+      verdict: "lagging-time",
+      lagMs: 1_200,
+      lagBytes: 12,
+    });
     story.round(replica("b", { appliedOffset: 112 }));
     expect(story.readers).toEqual(["b", "c"]);
   });
