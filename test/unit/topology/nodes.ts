@@ -80,6 +80,8 @@ export class Story {
   belief: Belief = FIRST_BELIEF;
   views: readonly NodeView[] = [];
   nowMs = 0;
+  /** 0 = no bound. */
+  maxLagBytes = 0;
   last: Decision | null = null;
   /** What the Sentinels say from now on. */
   sentinels: SentinelWord = NO_SENTINELS;
@@ -92,8 +94,9 @@ export class Story {
       ...this.views.map((old) => fresh.find(({ id }) => id === old.id) ?? old),
       ...fresh.filter(({ id }) => !this.views.some((old) => old.id === id)),
     ];
-    const { nowMs, sentinels } = this;
-    this.last = decide(this.belief, this.views, { nowMs: nowMs + 2, maxLagMs: MAX_LAG_MS, sentinels });
+    const { nowMs, maxLagBytes, sentinels } = this;
+    const moment = { nowMs: nowMs + 2, maxLagMs: MAX_LAG_MS, maxLagBytes, sentinels };
+    this.last = decide(this.belief, this.views, moment);
     this.belief = this.last.belief;
     return this.last;
   }

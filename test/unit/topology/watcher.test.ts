@@ -249,6 +249,187 @@ describe("the rate of probes", () => {
   });
 });
 
+describe("while proof is sought", () => {
+  const PROOF_MS = 20;
+  const provenAt = (scene: Scene, name: string) =>
+    scene.epoch.readable.find(({ id }) => id === at(name))?.provenAtMs ?? Number.NEGATIVE_INFINITY;
+
+  /** The master writes a byte a ms; replicas have what was written `lagMs` ago. */
+  function writing(lagMs: number, options: Partial<WatcherOptions> = {}): Scene {
+    const scene = calm({ proofIntervalMs: PROOF_MS, ...options });
+    const written = (nowMs: number) => Math.floor(nowMs);
+    scene.nodes.behaviours.set(at("a"), (nowMs) => report("a", nowMs, { masterReplOffset: written(nowMs) }));
+    for (const name of ["b", "c"]) {
+      scene.nodes.behaviours.set(at(name), (nowMs) =>
+        replicaReport(name, nowMs, { appliedOffset: Math.max(0, written(nowMs - lagMs)) }),
+      );
+    }
+    scene.time.pass(350);
+    return scene;
+  }
+
+  it("one round is enough: the master is asked at once, and the replicas as soon as it has answered", () => {
+    const scene = writing(0);
+    const soughtMs = scene.time.nowMs;
+    scene.watcher.seekProof();
+    scene.time.pass(3);
+    expect(scene.nodes.started.filter(({ atMs }) => atMs >= soughtMs)).toMatchObject([
+      { node: at("a"), atMs: soughtMs },
+      { node: at("b"), atMs: soughtMs + 1 },
+      { node: at("c"), atMs: soughtMs + 1 },
+    ]);
+    expect([provenAt(scene, "b"), provenAt(scene, "c")]).toEqual([soughtMs, soughtMs]);
+  });
+
+  it("a proof is as old as the question to the master, however late its answer is seen", () => {
+    const scene = writing(0);
+    const soughtMs = scene.time.nowMs;
+    scene.watcher.seekProof();
+    scene.time.pass(10);
+    expect(provenAt(scene, "b")).toBe(soughtMs);
+  });
+
+  it("nothing more is asked once all that may be read have given it", () => {
+    const scene = writing(0);
+    scene.watcher.seekProof();
+    scene.time.pass(5);
+    const laterMs = scene.time.nowMs;
+    scene.time.pass(1_000);
+    expect(scene.nodes.countSince(at("a"), laterMs)).toBeLessThanOrEqual(11);
+    expect(scene.nodes.countSince(at("b"), laterMs)).toBeLessThanOrEqual(11);
+  });
+
+  it("it is given up after three intervals when the replicas lag, and goes on while it is asked for", () => {
+    const scene = writing(5_000);
+    const soughtMs = scene.time.nowMs;
+    scene.watcher.seekProof();
+    scene.time.pass(95);
+    expect(scene.nodes.countSince(at("b"), soughtMs)).toBeGreaterThanOrEqual(3);
+    expect(scene.nodes.countSince(at("b"), soughtMs)).toBeLessThanOrEqual(6);
+    const busyMs = scene.time.nowMs;
+    for (let passed = 0; passed < 1_000; passed++) {
+      scene.watcher.seekProof();
+      scene.time.pass(1);
+    }
+    expect(scene.nodes.countSince(at("a"), busyMs)).toBeGreaterThan(45);
+    expect(scene.nodes.countSince(at("b"), busyMs)).toBeGreaterThan(45);
+    scene.time.pass(100);
+    const idleMs = scene.time.nowMs;
+    scene.time.pass(1_000);
+    expect(scene.nodes.countSince(at("b"), idleMs)).toBeLessThanOrEqual(11);
+  });
+
+  it("the master is asked no more often than the interval says, besides its ordinary probes", () => {
+    const scene = writing(0);
+    const sinceMs = scene.time.nowMs;
+    for (let passed = 0; passed < 4_000; passed++) {
+      scene.watcher.seekProof();
+      scene.time.pass(0.25);
+    }
+    const count = scene.nodes.countSince(at("a"), sinceMs);
+    expect(count).toBeGreaterThan(45);
+    expect(count).toBeLessThanOrEqual(1_000 / PROOF_MS + 1_000 / INTERVAL_MS + 2);
+  });
+
+  it("a replica whose probe was on its way when the master answered is asked once more", () => {
+    const scene = writing(0);
+    // An ordinary round asks all at the same time.
+    const before = scene.nodes.started.length;
+    while (scene.nodes.started.length === before) scene.time.pass(0.5);
+    const roundMs = scene.nodes.started[before]!.atMs;
+    expect(scene.nodes.countSince(at("b"), roundMs)).toBe(1);
+    scene.watcher.seekProof();
+    scene.time.pass(5);
+    expect(scene.nodes.countSince(at("b"), roundMs)).toBe(2);
+    expect(provenAt(scene, "b")).toBe(roundMs);
+  });
+
+  it("rounds of their own keep their times: every node is asked at every interval", () => {
+    const scene = writing(5_000);
+    scene.fails("c", "unreachable");
+    for (let passed = 0; passed < 3_000; passed++) {
+      scene.watcher.seekProof();
+      scene.time.pass(1);
+    }
+    for (const name of ["a", "b", "c"]) {
+      const times = scene.nodes.started.filter(({ node }) => node === at(name)).map(({ atMs }) => atMs);
+      const late = times.slice(-20);
+      const gaps = late.slice(1).map((atMs, index) => atMs - late[index]!);
+      expect(Math.max(...gaps)).toBeLessThanOrEqual(INTERVAL_MS * 1.1 + 2);
+      // A node that does not answer is not dialled for proof.
+      if (name === "c") expect(Math.min(...gaps)).toBeGreaterThanOrEqual(INTERVAL_MS * 0.8);
+    }
+  });
+
+  it("that is ended by close() leaves no timer", () => {
+    const scene = writing(5_000);
+    scene.watcher.seekProof();
+    scene.watcher.destroy();
+    scene.watcher.seekProof();
+    const before = scene.nodes.started.length;
+    scene.time.pass(2_000);
+    expect(scene.nodes.started).toHaveLength(before);
+    expect(scene.time.pending).toBe(0);
+  });
+
+  it("without a master nothing more is asked than otherwise", () => {
+    const scene = writing(5_000);
+    scene.fails("a", "unreachable");
+    scene.time.pass(200);
+    const dialled = (seeks: boolean): number => {
+      const sinceMs = scene.time.nowMs;
+      for (let passed = 0; passed < 1_000; passed++) {
+        if (seeks) scene.watcher.seekProof();
+        scene.time.pass(1);
+      }
+      return scene.nodes.countSince(at("a"), sinceMs);
+    };
+    expect(dialled(true)).toBe(dialled(false));
+  });
+
+  it("a master that stands still for writes is proven all the same: nothing has to be written (7)", () => {
+    const scene = calm({ proofIntervalMs: PROOF_MS });
+    const soughtMs = scene.time.nowMs;
+    scene.watcher.seekProof();
+    scene.time.pass(5);
+    expect(provenAt(scene, "b")).toBe(soughtMs);
+    scene.time.pass(1_000);
+    expect(provenAt(scene, "b")).toBeGreaterThan(scene.time.nowMs - INTERVAL_MS * 1.1 - 5);
+  });
+});
+
+describe("a replica that stands still", () => {
+  it("falls behind by what the master goes on to write, before its probe is given up (47)", () => {
+    const scene = calm({ maxLagMs: 400, timeoutMs: 5_000 });
+    scene.nodes.behaviours.set(at("a"), (nowMs) =>
+      report("a", nowMs, { masterReplOffset: Math.floor(nowMs) }),
+    );
+    scene.replica("c", { appliedOffset: 1_000_000 });
+    scene.time.pass(300);
+    scene.replica("b", { appliedOffset: Math.floor(scene.time.nowMs) });
+    scene.time.pass(120);
+    expect(scene.epoch.readable.map(({ id }) => id)).toContain(at("b"));
+    scene.fails("b", "timeout");
+    const stoppedMs = scene.time.nowMs;
+    while (scene.epoch.readable.some(({ id }) => id === at("b"))) scene.time.pass(5);
+    expect(scene.time.nowMs - stoppedMs).toBeLessThan(700);
+    expect(scene.watcher.nodes().find(({ id }) => id === at("b"))).toMatchObject({
+      contact: "answering",
+      fit: "lagging-time",
+    });
+  });
+
+  it("is not read from the moment on at which its connection ends, until it has answered (47)", () => {
+    const scene = calm();
+    scene.time.pass(50);
+    scene.nodes.events.get(at("b"))?.onClosed();
+    expect(scene.epoch.readable.map(({ id }) => id)).toEqual([at("c")]);
+    scene.time.pass(10);
+    expect(scene.epoch.readable.map(({ id }) => id)).toEqual([at("b"), at("c")]);
+    expect(scene.epochs.every(({ holdCause, number }) => number === 0 || holdCause === null)).toBe(true);
+  });
+});
+
 describe("answers", () => {
   it("that come within a moment are judged together, whichever is first (42)", () => {
     const scene = calm();

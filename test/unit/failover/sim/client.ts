@@ -47,13 +47,18 @@ export class Client {
     else this.#think();
   }
 
-  /** From a replica, if one provably has what was written last. */
-  #read(): void {
-    const { checks, network, nodes } = this.#world;
+  /** From a replica, if one provably has what was written last, if need be a little later. */
+  #read(isAgain = false): void {
+    const { checks, network, nodes, time } = this.#world;
     const last = this.#last;
     const { epoch, options } = this.#proxy;
     const sinceMs = options.faulty.readsUnproven ? Number.NEGATIVE_INFINITY : (last?.ackedAtMs ?? 0);
     const readable = epoch.readable.find(({ provenAtMs }) => provenAtMs >= sinceMs);
+    if (readable === undefined && !isAgain) {
+      this.#proxy.watcher.seekProof();
+      time.after(time.between(1, 10), () => this.#read(true), this.#proxy);
+      return;
+    }
     const node = readable === undefined ? undefined : nodeNamed(nodes, readable.id);
     if (last !== null && node !== undefined && last.ackedIn !== "" && node.isWell) {
       const { life } = node;

@@ -173,7 +173,9 @@ function slow(world: World): void {
 }
 
 function standStill({ time, checks }: World, proxy: ModelProxy, forMs: number): void {
-  proxy.stalledUntilMs = Math.min(time.nowMs + forMs, HEALED_AT_MS);
+  const untilMs = Math.min(time.nowMs + forMs, HEALED_AT_MS);
+  // Never less than before: what is put off already would come after what is put off now.
+  proxy.stalledUntilMs = Math.max(proxy.stalledUntilMs, untilMs);
   checks.note(`${proxy.name} stands still until ${proxy.stalledUntilMs.toFixed(0)}`);
 }
 

@@ -200,26 +200,26 @@ export class ModelNode {
 
   // Replication: the replica's side
 
-  /** What the master has now arrives a little later. */
+  /** What the master has now arrives a little later, also when the master has restarted meanwhile. */
   streamFrom(master: ModelNode): void {
     const { time, network } = this.group;
     const number = this.#linkNumber;
-    const upTo = master.applied;
+    const { applied: upTo, log } = master;
     time.after(network.delayMs(), () =>
       network.pass(master.name, this.name, () =>
         this.whenAwake(() => {
-          if (number === this.#linkNumber && this.link === "up") this.#receive(master, upTo);
+          if (number === this.#linkNumber && this.link === "up") this.#receive(log, upTo);
         }),
       ),
     );
   }
 
-  #receive(master: ModelNode, upTo: number): void {
+  #receive(log: readonly Entry[], upTo: number): void {
     const { time } = this.group;
     this.lastIoMs = time.nowMs;
     if (upTo <= this.received) return;
-    for (let i = firstAfter(master.log, this.received); i < master.log.length; i++) {
-      const entry = master.log[i]!;
+    for (let i = firstAfter(log, this.received); i < log.length; i++) {
+      const entry = log[i]!;
       if (entry.end > upTo) break;
       this.#pending.push(entry);
     }

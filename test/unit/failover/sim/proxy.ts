@@ -13,6 +13,7 @@ import { ModelRouter, type Write } from "./router.ts";
 import type { Party, Timeline } from "./timeline.ts";
 
 export const INTERVAL_MS = 100;
+const PROOF_INTERVAL_MS = 20;
 
 /** What is told to those who check. */
 export interface Witness {
@@ -98,7 +99,10 @@ export class ModelProxy implements Party {
       witness.changed(this, facts);
     };
     return new Watcher(
-      { seeds, intervalMs: INTERVAL_MS, timeoutMs: PROBE_TIMEOUT_MS, maxLagMs: 10_000 },
+      {
+        ...{ seeds, intervalMs: INTERVAL_MS, timeoutMs: PROBE_TIMEOUT_MS, maxLagMs: 10_000 },
+        proofIntervalMs: PROOF_INTERVAL_MS,
+      },
       {
         onEpoch: (epoch, keptUntilMs) => {
           const before = this.router.epoch;
