@@ -61,10 +61,11 @@ export async function measure(
   const watch = load.writePercent > 0 ? await LagWatch.start(group) : null;
   const before = await Promise.all(group.all.map(stateOf));
   const others = () => machineCpuSeconds() - turn.pids.reduce((sum, pid) => sum + fineCpuSeconds(pid), 0);
-  const [cpuBefore, othersBefore] = [fineCpuSeconds(system.pid), others()];
+  const [cpuBefore, othersBefore, startMs] = [fineCpuSeconds(system.pid), others(), performance.now()];
   const answers = await traffic.run(system.port, load, turn.seconds);
   const proxyCpuSeconds = fineCpuSeconds(system.pid) - cpuBefore;
-  const otherCores = (others() - othersBefore - answers.cpuSeconds) / answers.seconds;
+  const passedSeconds = (performance.now() - startMs) / 1000;
+  const otherCores = (others() - othersBefore - answers.cpuSeconds) / passedSeconds;
   const after = await Promise.all(group.all.map(stateOf));
   const lagsMs = (await watch?.end()) ?? [];
   const nodes = after.map((state, i): NodeShare => {

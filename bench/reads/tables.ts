@@ -272,7 +272,7 @@ export function render(
     "node is per request of the whole load. Lag: from asking the master for its offset to a replica's answer " +
     "that it has applied that. Stale: the value shown was answered before a newer write was sent that had been " +
     "answered (own: to the same client) before the read was sent; of all rounds together. Latencies count from " +
-    "when a request was due. Traffic: cores that the clients' process used. Other processes of the machine " +
+    "when a request was due. Traffic: cores that the clients' process used. Other processes and the hypervisor " +
     `used ${fixed(median(others))} cores, at most ${fixed(Math.max(...others))}.`;
   const parts = [...new Set(samples.map(({ part }) => part))];
   return [
