@@ -1,6 +1,6 @@
 /** What the kernel says about a process (Linux). */
 import { execFileSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 
 const TICKS_PER_SECOND = Number(execFileSync("getconf", ["CLK_TCK"], { encoding: "utf8" }));
 
@@ -11,6 +11,18 @@ export function cpuSeconds(pid: number): number {
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   const [userTicks, systemTicks] = [Number(fields[11]), Number(fields[12])];
   return (userTicks + systemTicks) / TICKS_PER_SECOND;
+}
+
+/**
+ * As `cpuSeconds`, to the nanosecond; without what threads that have ended had used
+ * (Documentation/scheduler/sched-stats.rst of the kernel).
+ */
+export function fineCpuSeconds(pid: number): number {
+  const tasks = readdirSync(`/proc/${pid}/task`);
+  const usedNs = tasks.map((task) =>
+    Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, "utf8").split(" ", 1)[0]),
+  );
+  return usedNs.reduce((sum, each) => sum + each, 0) / 1e9;
 }
 
 /** CPU time the whole machine has used so far, in seconds: all processes, interrupts, the hypervisor. */

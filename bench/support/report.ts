@@ -45,7 +45,7 @@ export function setting(): Setting {
 }
 
 /** A figure, perhaps with its unit: such columns stand to the right. */
-const NUMBER = /^([-+]?[\d.]+( ?(×|ms|s|KB|MB))?|–)$/;
+const NUMBER = /^([-+]?[\d.]+( ?(×|%|ms|s|KB|MB))?|–)$/;
 
 /** A table as Markdown, with the columns in line so that it reads well in a terminal too. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {

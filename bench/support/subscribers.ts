@@ -1,12 +1,10 @@
 /** Thousands of subscribers that only count, in processes of their own: see subscribers.c. */
-import { type ChildProcess, execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import os from "node:os";
-import path from "node:path";
+import type { ChildProcess } from "node:child_process";
 import { createInterface, type Interface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { exited, spawnOwned } from "../../test/support/children.ts";
 import { within } from "../../test/support/wait.ts";
+import { type Compiled, compile } from "./compile.ts";
 import { cpuSeconds, openFilesMost } from "./proc.ts";
 
 const SOURCE = fileURLToPath(new URL("subscribers.c", import.meta.url));
@@ -32,19 +30,9 @@ export interface Received {
   readonly lost: number;
 }
 
-/** Compiles the program; throws with words when there is no compiler. The function removes it again. */
-export function compileSubscribers(): { readonly program: string; remove(): void } {
-  const dir = mkdtempSync(path.join(os.tmpdir(), "holdfast-bench-"));
-  const program = path.join(dir, "subscribers");
-  const remove = () => rmSync(dir, { recursive: true, force: true });
-  try {
-    execFileSync("cc", ["-O2", "-o", program, SOURCE], { stdio: ["ignore", "ignore", "pipe"] });
-  } catch (error) {
-    remove();
-    const missing = "this bench needs a C compiler (Debian: apt-get install gcc libc6-dev)";
-    throw new Error(`${SOURCE} could not be compiled: ${missing}`, { cause: error });
-  }
-  return { program, remove };
+/** Compiles the program; see `compile`. */
+export function compileSubscribers(): Compiled {
+  return compile(SOURCE);
 }
 
 /** One process of subscribers; it answers questions line by line. */
