@@ -33,6 +33,7 @@ function setUp() {
   const told = { retries: 0, routings: 0 };
   const waits = {
     heldSinceMs: 1_000,
+    lacks: "master" as const,
     heldBytes: () => 1,
     retry: () => void told.retries++,
     expire: () => undefined,
@@ -47,10 +48,10 @@ function setUp() {
 describe("an epoch in which replicas have only proven more", () => {
   it("is seen where reads go and by observers, and lets nobody choose or try anew (7)", () => {
     const { router, told } = setUp();
-    const target = router.readTarget(0);
+    const target = router.readTarget(0, router.readLot(0));
     const { version } = router;
     router.setEpoch(epochWith(20), null);
-    expect(router.readTarget(0)).toBe(target);
+    expect(router.readTarget(0, router.readLot(0))).toBe(target);
     expect(target).toMatchObject({ node: B, provenAtMs: 20 });
     expect(router.epoch.readable).toEqual([{ id: B, provenAtMs: 20 }]);
     expect(router.version).toBe(version);
