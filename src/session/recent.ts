@@ -4,8 +4,8 @@ import { EVERYTHING, NOTHING, type Slots } from "../upstream/request.ts";
 const SIZE = 32;
 
 /**
- * PURE. What a session has lately written, or seen at the master: the newest entries one by one. What is older is
- * forgotten, but for the moment up to which it was.
+ * PURE. What a session has lately written, or seen at the master: the newest entries one by one. What is
+ * older is forgotten, but for the moment up to which it was.
  */
 export class Recent {
   /** When the newest entry was made, monotonic ms; -Infinity = there is none. */

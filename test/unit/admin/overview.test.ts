@@ -63,7 +63,7 @@ describe("what is told of each node", () => {
       ["b:2", 9, 5, 7, 1],
       ["c:3", 0, 0, 0, 0],
     ]);
-    expect(shown.map((one) => one.reason)).toEqual(["master", "fit", "lagging"]);
+    expect(shown.map((one) => one.reason)).toEqual(["master", "fit", "lagging-time"]);
     expect(overview.view().nodes.map(({ reads, outstanding, slow }) => [reads, outstanding, slow])).toEqual([
       [0, 0, false],
       [5, 7, true],
