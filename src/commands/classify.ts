@@ -96,8 +96,6 @@ const MASTER_READS = new Set([
   ...["scan", "hscan", "sscan", "zscan"],
   // Counts keys whose time is over, which wait on a replica for the master's DEL.
   "dbsize",
-  // Where all keys have a time to live a replica gives up and names a dead one (db.c, dbRandomKey).
-  "randomkey",
   // Encodings and idle times are a node's own: a replica has loaded what the master made step by step, and
   // its own reads count. TOUCH is there to be noted where keys are evicted.
   ...["object", "touch"],
@@ -118,6 +116,8 @@ const MASTER_READS = new Set([
  *   for itself (hyperloglog.c, pfcountCommand).
  * - BITFIELD_RO, SORT_RO, GEORADIUS_RO, GEORADIUSBYMEMBER_RO. Without _RO a replica refuses them as writes,
  *   also where they would store nothing.
+ * - RANDOMKEY: where all keys have a time to live a replica may name one whose time is over (db.c,
+ *   dbRandomKey gives up after 100 of them); a client must expect that of any key it is told.
  * - XREAD without BLOCK, LCS, DUMP: its bytes may differ, what RESTORE makes of them does not.
  */
 

@@ -39,7 +39,7 @@ beforeAll(async () => {
   reads = (await readCommandSpecs(group.master.port))
     .filter(({ words }) => look((words[0] ?? "").toLowerCase()).plainKind === READ)
     .flatMap((spec) => callsOf(spec, payloads).map(({ args }) => ({ name: spec.name, args })))
-    .filter(({ args }) => !args.some((arg) => /^block$/i.test(String(arg))));
+    .filter(({ name, args }) => name !== "randomkey" && !args.some((arg) => /^block$/i.test(String(arg))));
 });
 afterAll(async () => {
   master?.close();
@@ -121,7 +121,7 @@ describe("a replica that has applied everything answers every call that may be s
 });
 
 describe("what only the master is asked a replica would answer otherwise, or not at all", () => {
-  it("DBSIZE and RANDOMKEY, where keys are past their time", async () => {
+  it("DBSIZE, where keys are past their time; RANDOMKEY may name one, as it may before that time", async () => {
     await master.command("FLUSHALL");
     await master.command("DEBUG", "SET-ACTIVE-EXPIRE", "0");
     await master.command("SET", "dead", "v", "PX", "10");

@@ -26,10 +26,10 @@ const READS = words(`
   hvals keys lcs lindex llen lolwut lpos lrange mget pexpiretime pfcount ping pttl scard sdiff sinter
   sintercard sismember smembers smismember sort_ro srandmember strlen substr sunion ttl type xlen
   xrange xrevrange zcard zcount zdiff zinter zintercard zlexcount zmscore zrandmember zrange zrangebylex
-  zrangebyscore zrank zrevrange zrevrangebylex zrevrangebyscore zrevrank zscore zunion`);
+  randomkey zrangebyscore zrank zrevrange zrevrangebylex zrevrangebyscore zrevrank zscore zunion`);
 
 const MASTER_READS = words(`
-  dbsize lastsave memory object randomkey role time touch xinfo xpending`);
+  dbsize lastsave memory object role time touch xinfo xpending`);
 
 const WRITES = words(`
   acl append asking bgrewriteaof bgsave bitfield bitop cluster config copy decr decrby del
