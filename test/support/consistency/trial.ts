@@ -27,9 +27,6 @@ export interface TrialOptions {
   readonly isLinked?: boolean;
   /** Runs when the servers are up; may say more configuration. */
   readonly before?: (group: RedisGroup) => Promise<ConfigObject>;
-  readonly load?: Partial<WorkloadOptions>;
-  /** Without the writer that goes past the proxy. */
-  readonly hasNoForeign?: boolean;
 }
 
 export interface Judgement {
@@ -45,13 +42,15 @@ const READS = ["get", "mget", "hget", "llen"] as const;
 
 export class Trial implements Chaos {
   readonly stage: Stage;
-  readonly load: ConsistencyWorkload;
   readonly group: Group;
   readonly links: readonly ChaosLink[];
   readonly serverArgs: readonly string[] = ["--repl-diskless-sync", "no"];
   readonly random: () => number;
   readonly #isStopped = new Set<RedisServer>();
-  #hasEnded = false;
+  readonly #seed: number;
+  #load: ConsistencyWorkload | null = null;
+  #loads = 0;
+  #switchesBefore = 0;
 
   static async open(options: TrialOptions): Promise<Trial> {
     const links: ChaosLink[] = [];
@@ -66,11 +65,7 @@ export class Trial implements Chaos {
           return { nodes: group.addresses, config: { ...options.config, ...more, reads: { consistency } } };
         },
       });
-      const load = await startConsistencyWorkload({
-        ...{ port: stage.proxy.port, seed, foreignPort: options.hasNoForeign ? 0 : stage.master.ownPort },
-        ...options.load,
-      });
-      return new Trial(stage, load, links, seed);
+      return new Trial(stage, links, seed);
     } catch (error) {
       await stage?.close();
       for (const link of links) await link.close();
@@ -78,13 +73,40 @@ export class Trial implements Chaos {
     }
   }
 
-  private constructor(stage: Stage, load: ConsistencyWorkload, links: readonly ChaosLink[], seed: number) {
+  private constructor(stage: Stage, links: readonly ChaosLink[], seed: number) {
     const [master, one, two] = stage.group.all as [RedisServer, RedisServer, RedisServer];
     this.stage = stage;
-    this.load = load;
     this.links = links;
     this.group = { master, replicas: [one, two] };
     this.random = randomFrom(seed);
+    this.#seed = seed;
+  }
+
+  /** Sets sessions to work, on keys of their own; one load at a time. */
+  async begin(options: Partial<WorkloadOptions> = {}): Promise<this> {
+    if (this.#load !== null) throw new Error("there is a load already");
+    this.#switchesBefore = await this.stage.number("switches");
+    this.#loads++;
+    this.#load = await startConsistencyWorkload({
+      port: this.stage.proxy.port,
+      foreignPort: this.group.master.ownPort,
+      seed: this.#seed + this.#loads,
+      prefix: `load${this.#loads}.`,
+      ...options,
+    });
+    await this.readsGoOn();
+    await this.writesGoOn();
+    return this;
+  }
+
+  get load(): ConsistencyWorkload {
+    if (this.#load === null) throw new Error("no load");
+    return this.#load;
+  }
+
+  /** Since the load began. */
+  async switchCount(): Promise<number> {
+    return (await this.stage.number("switches")) - this.#switchesBefore;
   }
 
   pause(mostMs = 300): Promise<void> {
@@ -174,11 +196,17 @@ export class Trial implements Chaos {
     }));
   }
 
+  /** Ends the load of a test that did not get so far. */
+  async abandon(): Promise<void> {
+    await this.#load?.stop();
+    this.#load = null;
+  }
+
   /** Ends the load and judges all that it saw. */
   async judge(): Promise<Judgement> {
-    this.#hasEnded = true;
     const { load } = this;
     const report = await load.stop();
+    this.#load = null;
     const losses = lossesOf(await this.switches(), Date.now() - performance.now(), load.answeredMs());
     const startMs = performance.now();
     const order = checkOrder(load.history, losses);
@@ -190,7 +218,7 @@ export class Trial implements Chaos {
     for (const link of this.links) link.resume();
     for (const server of this.#isStopped) if (server.running) await server.kill("SIGCONT");
     try {
-      if (!this.#hasEnded) await this.load.stop();
+      await this.#load?.stop();
       await this.stage.close();
     } finally {
       for (const link of this.links) await link.close();

@@ -29,22 +29,24 @@ export interface WorkloadOptions {
   readonly sessions?: number;
   /** How many of each type; those not named: none. Default: see KEYS. */
   readonly keys?: Partial<Readonly<Record<KeyType, number>>>;
-  /** Pause of each session between two rounds, ms on average; default 3. */
+  /** Pause of each session between two rounds, ms on average; default 2. */
   readonly paceMs?: number;
-  /** Most requests in one write; default 8. */
+  /** Most requests in one write; default 16. */
   readonly pipeline?: number;
+  /** Before all keys; default none. Without a colon. */
+  readonly prefix?: string;
   /** Share of writes of those that write much; the others write a tenth of it. Default 0.2. */
   readonly writes?: number;
 }
 
 const KEYS: Readonly<Record<KeyType, number>> = {
-  string: 120,
-  hash: 30,
-  counter: 30,
-  list: 10,
+  string: 60,
+  hash: 15,
+  counter: 15,
+  list: 6,
   register: 0,
-  foreign: 10,
-  moved: 2,
+  foreign: 6,
+  moved: 1,
 };
 
 export interface Report {
@@ -73,7 +75,7 @@ export class ConsistencyWorkload {
   constructor(options: WorkloadOptions) {
     const keys = options.keys ?? KEYS;
     this.#options = {
-      ...{ sessions: 10, paceMs: 3, pipeline: 8, writes: 0.2, foreignPort: 0 },
+      ...{ sessions: 10, paceMs: 2, pipeline: 16, writes: 0.2, foreignPort: 0, prefix: "" },
       ...options,
       keys,
     };
@@ -127,7 +129,7 @@ export class ConsistencyWorkload {
     for (const type of KEY_TYPES) {
       const hasOwner = type === "string" || type === "hash";
       for (let i = 0; i < (this.#options.keys[type] ?? 0); i++) {
-        const name = `${type}:${i}`;
+        const name = `${this.#options.prefix}${type}:${i}`;
         const id = this.history.addKey(name, type === "register" ? "register" : "counted");
         const owner = hasOwner ? (sessions[i % sessions.length] ?? -1) : -1;
         this.#keys.push({ id, name, type, owner, taken: 0 });
