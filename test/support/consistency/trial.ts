@@ -43,7 +43,8 @@ const READS = ["get", "mget", "hget", "llen"] as const;
 export class Trial implements Chaos {
   readonly stage: Stage;
   readonly group: Group;
-  readonly links: readonly ChaosLink[];
+  /** Between the master and each of `group.replicas`, in their order; none unless asked for. */
+  links: readonly ChaosLink[];
   readonly serverArgs: readonly string[] = ["--repl-diskless-sync", "no"];
   readonly random: () => number;
   readonly #isStopped = new Set<RedisServer>();
@@ -60,7 +61,7 @@ export class Trial implements Chaos {
       stage = await Stage.open({
         config: { reads: { consistency } },
         before: async (group) => {
-          if (options.isLinked === true) links.push(...(await layLinks(group)));
+          if (options.isLinked === true) links.push(...(await layLinks(group.master, group.replicas)));
           const more = (await options.before?.(group)) ?? {};
           return { nodes: group.addresses, config: { ...options.config, ...more, reads: { consistency } } };
         },
@@ -167,6 +168,13 @@ export class Trial implements Chaos {
     await this.writesGoOn();
   }
 
+  /** After a switch: the replicas follow the master through links again. */
+  async relink(): Promise<void> {
+    const old = this.links;
+    this.links = await layLinks(this.group.master, this.group.replicas);
+    for (const link of old) await link.close();
+  }
+
   /** The former master's place is taken by one of the replicas. */
   enthrone(next: RedisServer): void {
     const { group } = this;
@@ -226,18 +234,16 @@ export class Trial implements Chaos {
   }
 }
 
-async function layLinks(group: RedisGroup): Promise<ChaosLink[]> {
+async function layLinks(master: RedisServer, replicas: readonly RedisServer[]): Promise<ChaosLink[]> {
   const links: ChaosLink[] = [];
-  for (const replica of group.replicas) {
-    const link = await startLink(group.master.ownPort);
+  for (const replica of replicas) {
+    const link = await startLink(master.ownPort);
     links.push(link);
     await replica.cli("REPLICAOF", "127.0.0.1", link.port);
     await replica.untilLinkUp();
     // Nothing is sent to a replica before its first acknowledgement.
-    await until(async () => {
-      await group.master.cli("PUBLISH", "nobody", "something to replicate");
-      return (await offsetOf(replica)) === (await offsetOf(group.master));
-    });
+    await master.cli("PUBLISH", "nobody", "something to replicate");
+    await replica.untilCaughtUp(master);
   }
   return links;
 }
