@@ -78,7 +78,7 @@ const PAIRS_MIN = 400;
 /** Operations on registers, at least. */
 const REGISTER_MIN = 200;
 /** Of reads, by replicas; it would be 1 if nobody wrote. */
-const SHARE_MIN = 0.1;
+const SHARE_MIN = 0.05;
 
 async function judged(one: Trial, what: string, share?: number): Promise<Judgement> {
   const judgement = await one.judge();

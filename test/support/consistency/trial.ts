@@ -146,15 +146,15 @@ export class Trial implements Chaos {
     return (await offsetOf(this.group.master)) - there;
   }
 
-  /** A replica stands still; `close` wakes it up whatever happens. */
-  async freeze(replica: RedisServer, forMs: number): Promise<void> {
-    this.#isStopped.add(replica);
-    await replica.kill("SIGSTOP");
+  /** A node stands still; `close` wakes it up whatever happens. */
+  async freeze(server: RedisServer, forMs: number): Promise<void> {
+    this.#isStopped.add(server);
+    await server.kill("SIGSTOP");
     try {
       await sleep(forMs);
     } finally {
-      await replica.kill("SIGCONT");
-      this.#isStopped.delete(replica);
+      await server.kill("SIGCONT");
+      this.#isStopped.delete(server);
     }
   }
 
@@ -268,7 +268,9 @@ export function complaints(judgement: Judgement, consistency: Consistency): stri
   }
   must(report.garbled.length, `replies of another request: ${report.garbled.join("; ")}`);
   must(report.disconnects.length, `disconnects: ${report.disconnects.join("; ")}`);
-  return wrong.length === 0 ? [] : [...wrong, ...order.examples.slice(0, 5), ...linear.examples.slice(0, 5)];
+  if (wrong.length === 0) return [];
+  const contradictions = consistency === "strong" ? linear.examples : [];
+  return [...wrong, ...order.examples.slice(0, 8), ...contradictions.slice(0, 8)];
 }
 
 export function expectTrustworthy(
