@@ -1,7 +1,8 @@
 /** What makes replicas lag, and who replaces a master. Each makes sure that it really happened. */
 import { expect } from "vitest";
 import { RawClient } from "../client.ts";
-import { sleep } from "../wait.ts";
+import { type Reply, ReplyError } from "../resp.ts";
+import { sleep, until } from "../wait.ts";
 import type { Trial } from "./trial.ts";
 
 /** Something that makes a replica lag, for about a second. */
@@ -99,6 +100,14 @@ export async function crashByHand(one: Trial): Promise<void> {
 
 export async function switchover(one: Trial): Promise<void> {
   const client = await one.stage.client();
-  expect(await client.command("PROXY", "SWITCHOVER")).not.toBeInstanceOf(Error);
+  // It is refused, with nothing done, while no replica is near enough.
+  let reply: Reply = null;
+  const isDone = async () => {
+    reply = await client.command("PROXY", "SWITCHOVER");
+    return !(reply instanceof ReplyError);
+  };
+  await until(isDone, { everyMs: 200, what: "PROXY SWITCHOVER" }).catch((error) => {
+    throw new Error(`${(error as Error).message}: ${String(reply)}`);
+  });
   await one.untilSwitched();
 }

@@ -1,10 +1,13 @@
 /** The checkers of read consistency accept what is right and find what is not. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { type Key, readOf, textOf, writeOf } from "../../support/consistency/actions.ts";
 import { History, type Kind, NOTHING, type Outcome } from "../../support/consistency/history.ts";
 import { checkLinear } from "../../support/consistency/linear.ts";
 import { type Loss, lossesOf, SLACK_MS } from "../../support/consistency/losses.ts";
 import { checkOrder, type Rule } from "../../support/consistency/order.ts";
+import type { WireReply } from "../../support/consistency/wire.ts";
+import { randomFrom } from "../../support/random.ts";
 
 /** session, kind and version, call, return; e.g. "A w1 0 5"; a trailing word is the outcome if not ok. */
 type Line = string;
@@ -141,6 +144,46 @@ describe("losses", () => {
     expect(lossesOf([{ ...at, lostBytes: null, doubtMs: null }], 10_000, answered)).toEqual([
       { fromMs: Number.NEGATIVE_INFINITY, atMs: 2_000 },
     ]);
+  });
+});
+
+describe("what a reply says", () => {
+  const key = (type: Key["type"], name = `${type}:0`): Key => ({ id: 0, name, type, owner: -1, taken: 0 });
+  const read = (one: Key, reply: WireReply) => readOf(one).versions(reply)[0];
+
+  it("a value names its write, and another key's value is no value of this one", () => {
+    const one = key("string");
+    expect(read(one, textOf(one, 3, 17))).toBe(17);
+    expect(read(one, null)).toBe(NOTHING);
+    expect(read(one, textOf(key("string", "string:1"), 3, 17))).toBeNull();
+    expect(read(one, "OK")).toBeNull();
+    expect(read(one, 17)).toBeNull();
+  });
+
+  it("what the server counts is its own version", () => {
+    expect(read(key("counter"), "17")).toBe(17);
+    expect(read(key("counter"), null)).toBe(NOTHING);
+    expect(read(key("counter"), "x")).toBeNull();
+    expect(read(key("list"), 0)).toBe(NOTHING);
+    expect(read(key("list"), 17)).toBe(17);
+  });
+
+  it("each write has a version of its own, whatever it is written with", () => {
+    const random = randomFrom(1);
+    const [one, other] = [key("string"), key("string", "string:1")];
+    const seen = new Set<number>();
+    const ways = new Set<string>();
+    for (let i = 0; i < 500; i++) {
+      const action = writeOf([one, other], 0, random);
+      ways.add(`${action.commands.length} ${action.commands[0]?.[0]}`);
+      const versions = action.effects.filter((effect) => effect.key === one).map(({ version }) => version);
+      expect(versions).toHaveLength(1);
+      for (const version of versions) {
+        expect(seen.has(version)).toBe(false);
+        seen.add(version);
+      }
+    }
+    expect([...ways].sort()).toEqual(["1 DEL", "1 EVAL", "1 MSET", "1 SET", "4 MULTI"]);
   });
 });
 
