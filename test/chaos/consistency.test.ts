@@ -1,6 +1,6 @@
 /**
- * Reads under one fault after the other, at moments nobody chose, until enough of them have been compared with
- * what they had to see.
+ * Reads under one fault after the other, at moments nobody chose, until enough of them have been compared
+ * with what they had to see.
  *
  *   HOLDFAST_PAIRS=1000000   so many comparisons; the default for `npm run chaos`, else a few
  *   HOLDFAST_SEED=123        the same moments again

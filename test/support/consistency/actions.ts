@@ -1,6 +1,6 @@
 /**
- * The ways in which keys are written and read. A value says which key, writer and version it is: whoever reads
- * it knows which write it saw.
+ * The ways in which keys are written and read. A value says which key, writer and version it is: whoever
+ * reads it knows which write it saw.
  */
 import { ReplyError } from "../resp.ts";
 import { type Kind, NOTHING, UNKNOWN } from "./history.ts";

@@ -7,8 +7,8 @@
 export type Kind = "read" | "write" | "erase";
 
 /**
- * `open`: no answer (yet). `error`: answered that it did not run. `uncertain`: nobody knows; it may take effect
- * at any time after its call, or never.
+ * `open`: no answer (yet). `error`: answered that it did not run. `uncertain`: nobody knows; it may take
+ * effect at any time after its call, or never.
  */
 export type Outcome = "open" | "ok" | "error" | "uncertain";
 

@@ -8,7 +8,7 @@ import type { Operation } from "./history.ts";
 export interface Loss {
   /** Writes answered before it are in the new history. */
   readonly fromMs: number;
-  /** The switch: writes asked for after it are in the new history, and reads answered before it see no loss. */
+  /** The switch: writes asked for after it are in the new history; reads answered before it see no loss. */
   readonly atMs: number;
 }
 

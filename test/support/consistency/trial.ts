@@ -1,4 +1,4 @@
-/** A group behind a proxy under a recorded load, to which something is done, and what the checkers say of it. */
+/** A group behind a proxy under a recorded load, to which something is done, and what the checkers say. */
 import { expect } from "vitest";
 import { type ChaosLink, startLink } from "../link.ts";
 import type { ConfigObject } from "../proxy.ts";

@@ -1,6 +1,6 @@
 /**
- * A lean client for many operations a second: requests go out in one write, replies are handed over one by one
- * at the moment they arrive. It never connects again.
+ * A lean client for many operations a second: requests go out in one write, replies are handed over one by
+ * one at the moment they arrive. It never connects again.
  */
 import net from "node:net";
 import RedisParser from "redis-parser";

@@ -1,6 +1,6 @@
 /**
- * Many sessions that write and read few hot and many cold keys, one request at a time or several in one write,
- * and remember all of it.
+ * Many sessions that write and read few hot and many cold keys, one request at a time or several in one
+ * write, and remember all of it.
  */
 import { randomFrom } from "../random.ts";
 import { ReplyError } from "../resp.ts";
