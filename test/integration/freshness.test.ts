@@ -515,7 +515,7 @@ async function coldReads({ writer, other }: Clients): Promise<number> {
 async function prepare(clients: Clients, { setup = [], db = 0 }: Row): Promise<void> {
   const { writer, other } = clients;
   for (const client of [writer, other]) await run(client, [["SELECT", db]]);
-  await run(writer, [...setup, ["MSET", ...COLD.flatMap((key) => [key, "cold"])]]);
+  await run(writer, [["FLUSHALL"], ...setup, ["MSET", ...COLD.flatMap((key) => [key, "cold"])]]);
   await untilSame(stage.master, stage.replica(0));
   await until(async () => (await coldReads(clients)) === 6, {
     what: "all reads being served by the replica",

@@ -99,6 +99,7 @@ export async function crashByHand(one: Trial): Promise<void> {
 }
 
 export async function switchover(one: Trial): Promise<void> {
+  if (one.links.length > 0) await one.unlink();
   const client = await one.stage.client();
   // It is refused, with nothing done, while no replica is near enough.
   let reply: Reply = null;
