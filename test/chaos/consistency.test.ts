@@ -25,6 +25,8 @@ import { OPERATIONS, untilWell } from "../support/switches.ts";
 const IS_LONG = process.env.HOLDFAST_CELLS === "all";
 const PAIRS = Number(process.env.HOLDFAST_PAIRS ?? (IS_LONG ? 1_000_000 : 50_000));
 const FAULTS_PER_ROUND = 4;
+/** Of the reads at the end of each round, by replicas. */
+const SHARE_MIN = 0.05;
 /** Of one round, at most. */
 const ROUND_MS = 120_000;
 
@@ -64,8 +66,8 @@ function chosen(one: Trial, faults: Readonly<Record<string, Lag>>): [string, Lag
   return entry;
 }
 
-/** Some lag, one switch, and links laid anew. */
-async function runRound(one: Trial): Promise<string[]> {
+/** Some lag, one switch, and links laid anew. @returns what it was, and who served the reads after it. */
+async function runRound(one: Trial): Promise<{ readonly names: string[]; readonly share: number }> {
   const names: string[] = [];
   for (let i = 0; i < FAULTS_PER_ROUND; i++) {
     const isSwitch = i === FAULTS_PER_ROUND - 1;
@@ -78,8 +80,7 @@ async function runRound(one: Trial): Promise<string[]> {
     await one.stage.untilReadable(2);
     await one.pause();
   }
-  await one.readsGoOn(500);
-  return names;
+  return { names, share: await one.shareOfReplicas(() => one.readsGoOn(500)) };
 }
 
 async function runUntil(pairsWanted: number, consistency: Consistency): Promise<void> {
@@ -88,7 +89,7 @@ async function runUntil(pairsWanted: number, consistency: Consistency): Promise<
   while (sum.pairs < pairsWanted) {
     const startMs = performance.now();
     await trial.begin({ keys: KEYS, sessions: 12 });
-    const names = await runRound(trial);
+    const { names, share } = await runRound(trial);
     const judgement = await trial.judge();
     const { order, linear, checkMs } = judgement;
     sum.rounds++;
@@ -101,6 +102,7 @@ async function runUntil(pairsWanted: number, consistency: Consistency): Promise<
     const what = `${consistency}, round ${sum.rounds} (${names.join(", ")})`;
     figure(`${what}: ${order.pairs} pairs, ${order.excused} excused by ${judgement.losses.length} losses`);
     expect(order.pairs, "pairs").toBeGreaterThan(1_000);
+    if (consistency !== "strong") expect(share, "reads by replicas").toBeGreaterThan(SHARE_MIN);
     expect(complaints(judgement, consistency), what).toEqual([]);
     const strange = [...judgement.report.errors.keys()].filter((word) => word !== "UNCERTAIN");
     expect(strange, `errors, ${what}`).toEqual([]);

@@ -564,7 +564,7 @@ describe("session: a read right behind an own write shows it, and spares the mas
   it.each(TABLE)("%s", (_, row) => runRow(row, "session"));
 });
 
-/** Ways to be shown by the master what another client has written to y, all with one key or none of one's own. */
+/** Ways to be shown by the master what another client has written to y. */
 const SIGHTS: readonly (readonly [name: string, commands: readonly Command[], shown: Reply])[] = [
   [
     "in a pipeline behind an own write",
