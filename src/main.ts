@@ -133,6 +133,7 @@ class Holdfast {
       onProblem: (problem: Problem, change: "raised" | "cleared") => this.chronicle.problem(problem, change),
       onFacts: (facts: NodeFacts) => this.onFacts(facts),
       onLooked: () => this.failover.looked(),
+      onProofAsked: (atMs: number) => this.router.proofs.asked(atMs),
     };
     const { username, password } = upstream;
     const createProbe = createProbeFactory({

@@ -37,6 +37,7 @@ import { Freshness } from "./freshness.ts";
 import { HedgeBudget } from "./hedging.ts";
 import { Hold } from "./hold.ts";
 import type { RequestEvent } from "./outcome.ts";
+import { Proofs } from "./proofs.ts";
 import { Standing } from "./standing.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
@@ -102,6 +103,7 @@ export class Router implements LaneKeeper {
   readonly hold: Hold;
   readonly doubts = new Doubts();
   readonly freshness = new Freshness();
+  readonly proofs: Proofs;
   readonly profiles = new Profiles();
   readonly nowMs: () => number;
   readonly pool: LanePool;
@@ -146,6 +148,7 @@ export class Router implements LaneKeeper {
     this.turn = turn;
     this.nowMs = nowMs;
     this.coarseMs = nowMs();
+    this.proofs = new Proofs(nowMs);
     this.hold = new Hold(
       { maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes },
       counters,
@@ -203,6 +206,7 @@ export class Router implements LaneKeeper {
     if (this.ticker !== null) clearInterval(this.ticker);
     if (this.hedger !== null) clearInterval(this.hedger);
     this.hold.destroy();
+    this.proofs.destroy();
     this.pool.destroy();
   }
 
@@ -235,6 +239,7 @@ export class Router implements LaneKeeper {
     this.hasBeenSilent = epoch.holdCause === "silent" || (this.hasBeenSilent && epoch.holdCause !== null);
     for (const node of gone) this.pool.giveBack(node, isMovable);
     for (const observer of this.observers) observer.onRouting();
+    this.proofs.came();
     this.hold.retryAll();
     if (!this.writable || this.waiting.size === 0) return;
     const waiting = [...this.waiting];
@@ -247,6 +252,7 @@ export class Router implements LaneKeeper {
     this.epoch = epoch;
     for (const { id, provenAtMs } of epoch.readable) this.target(id, provenAtMs);
     for (const observer of this.observers) observer.onRouting();
+    this.proofs.came();
   }
 
   /** The master is new: its replicas may not have found it yet. */

@@ -26,6 +26,7 @@ import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
 import {
   type Bond,
   EVERYTHING,
+  NOTHING,
   type NotRunCause,
   type PlainKind,
   Request,
@@ -49,6 +50,8 @@ export interface FlightHost {
   onProgress(): void;
   /** Where to send a request again, or what to answer it; null = it has to wait (the session is blocked). */
   wayFor(request: Request): Lane | Buffer | null;
+  /** What a read shows. */
+  slotsOf(request: Request): Slots;
   /** Another connection that may answer the read that is on the way; null = there is none. */
   twinLane(): Lane | null;
   /** It has answered first. */
@@ -370,13 +373,18 @@ export class Flight implements RequestOwner, TwinHost {
     if (request.kind === WRITE) {
       this.lastWriteMs = nowMs;
       if (lane?.isRetiring === true) this.lateWriteMs = nowMs;
-      this.remember(request.slots, nowMs);
+      // A look at keys that are not known (see slotsOf).
+      const isLook = request.slots === NOTHING && request.command.changes === "keys";
+      this.remember(isLook ? EVERYTHING : request.slots, nowMs);
       return;
     }
     this.lastReadMs = nowMs;
-    if (!this.readsReplica || request.slots === EVERYTHING || lane?.target.role !== "master") return;
-    this.router.freshness.need(request.slots, nowMs);
-    this.remember(request.slots, nowMs);
+    if (!this.readsReplica || lane?.target.role !== "master") return;
+    const slots = this.host.slotsOf(request);
+    if (slots !== EVERYTHING) this.router.freshness.need(slots, nowMs);
+    // SCAN and DBSIZE name keys, and show none: what is read of them may be on a replica later.
+    else if (request.command.plainKind !== READ) return;
+    this.remember(slots, nowMs);
   }
 
   private remember(slots: Slots, nowMs: number): void {

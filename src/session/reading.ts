@@ -72,9 +72,9 @@ export class Reading {
     if (home === null || !this.isBound) return false;
     const { provenAtMs } = home;
     if (this.hasMoved || this.version !== router.version || this.seenMs > provenAtMs) return true;
-    if (this.consistency === "proxy") return !router.freshness.isQuietAt(provenAtMs);
     const { recent } = this.flight;
-    return recent !== null && recent.newestMs > provenAtMs;
+    if (recent !== null && recent.newestMs > provenAtMs) return true;
+    return this.consistency === "proxy" && !router.freshness.isQuietAt(provenAtMs);
   }
 
   /** The lane for a read of these slots; null = the master must be asked. */
@@ -104,15 +104,27 @@ export class Reading {
   }
 
   /** Whether a node has all that the session has seen, and all that must be seen in these slots. */
-  private hasAll({ provenAtMs }: ReadTarget, slots: Slots): boolean {
+  private hasAll({ provenAtMs }: Pick<ReadTarget, "provenAtMs">, slots: Slots): boolean {
     if (this.seenMs > provenAtMs) return false;
     const { freshness } = this.router;
-    if (this.consistency === "proxy") return freshness.mayServe(slots, provenAtMs);
     const { recent } = this.flight;
-    if (recent === null || recent.newestMs <= provenAtMs) return true;
-    if (recent.touchedSince(provenAtMs, slots)) return false;
+    if (recent?.touchedSince(provenAtMs, slots) === true) return false;
+    if (this.consistency === "proxy") return freshness.mayServe(slots, provenAtMs);
+    if (recent === null) return true;
     // What it has forgotten stands in the table, among all that others have written.
     return recent.forgottenMs <= provenAtMs || freshness.mayServe(slots, provenAtMs);
+  }
+
+  /**
+   * The master would only have to be asked because of what it has shown, or what was answered, before a
+   * question that is on its way: a moment later the home may serve. Else a client that reads one key without
+   * a pause would never get back to it.
+   */
+  isSoonServed(slots: Slots): boolean {
+    const { home } = this;
+    if (home === null || this.isAway || this.hasMoved || !this.isBound) return false;
+    const provenAtMs = this.router.proofs.soon(home.provenAtMs);
+    return provenAtMs !== null && this.hasAll({ provenAtMs }, slots);
   }
 
   /** What is on the way together stays together: one read after another would wait for the one before. */

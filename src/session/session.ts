@@ -91,6 +91,7 @@ export type Blocked =
   | "lane" // the connection it feeds does not drain
   | "output" // the client does not take its replies
   | "hold" // there is no node for the next request
+  | "proof" // its replica is being asked whether it has what the next request must see
   | "pause" // what it asks was lost, or its login refused, again and again: not at once once more
   | "answer" // a server is asked something on the session's behalf, or PROXY … takes its time
   | "client-pause"; // CLIENT PAUSE stops the next request
@@ -362,7 +363,7 @@ export class Session
         const frameEnd = framer.end;
         const command = table.lookup(buf, framer.nameStart, framer.nameEnd);
         const isPlain = this.isPlain(command);
-        const slots = isPlain ? this.slotsOf(command, buf, pos) : EVERYTHING;
+        const slots = isPlain ? this.slotsIn(command, buf, pos) : EVERYTHING;
         const lane = isPlain ? this.route(command.kind, slots) : null;
         if (lane !== null && frameEnd - pos <= LARGE_BYTES) {
           if (lane !== run || base + frameEnd - runStart > chunk!.buffer.length) {
@@ -400,7 +401,7 @@ export class Session
   }
 
   /** What the plain request that the framer has found touches of the data. */
-  private slotsOf(command: Command, buf: Buffer, start: number): Slots {
+  private slotsIn(command: Command, buf: Buffer, start: number): Slots {
     const { framer, router } = this;
     if (command.kind === READ && !this.reading.isByKey) return EVERYTHING;
     if (!command.singleKey)
@@ -497,6 +498,11 @@ export class Session
     let lane: Lane | null = null;
     if (kind === READ ? this.flight.writes === 0 : kind === PREFER_MASTER && !router.writable) {
       lane = this.reading.lane(this.profile, slots);
+      if (lane === null && kind === READ && this.reading.isSoonServed(slots)) {
+        router.proofs.wait(this);
+        this.block("proof");
+        return null;
+      }
       if (lane === null && kind === READ && this.reading.lacksReplica) {
         this.lacks = "replica";
         return null;
@@ -699,6 +705,7 @@ export class Session
       case "answer":
         if (this.answer === null) return;
         break;
+      case "proof":
       case "no":
         break;
     }
@@ -709,6 +716,10 @@ export class Session
     if (this.answer === answer) this.answer = null;
     // What it was held for may have been answered by the proxy itself, and nothing was sent.
     if (this.blocked === "no") this.endHold("released");
+  }
+
+  proofCame(): void {
+    if (this.blocked === "proof") this.goOn();
   }
 
   laneDrained(): void {
@@ -769,15 +780,15 @@ export class Session
         return lane;
       }
     } else {
-      const lane = this.route(request.kind, this.slotsAgain(request));
+      const lane = this.route(request.kind, this.slotsOf(request));
       if (lane !== null) return lane;
     }
     if (this.blocked === "no" && !this.draining && !this.mustNotWait()) this.hold(this.waitsSince(request));
     return null;
   }
 
-  /** What a read shows was of no interest as long as nothing was written. */
-  private slotsAgain(request: Request): Slots {
+  /** It was of no interest as long as nothing was written. */
+  slotsOf(request: Request): Slots {
     const { command, kind, chunk, start, end, slots, rewrite } = request;
     if (kind !== READ || slots !== EVERYTHING || rewrite !== null) return slots;
     request.slots = slotsOf(this.router, command, kind, requestArgs(chunk.buffer.subarray(start, end), 0));

@@ -104,6 +104,8 @@ export interface WatcherCallbacks {
   onFacts(facts: NodeFacts): void;
   /** The nodes were looked at, and all of the above was told. */
   onLooked?(): void;
+  /** Proof is sought: what was answered before `atMs`, monotonic ms, replicas will soon have proven. */
+  onProofAsked?(atMs: number): void;
 }
 
 /** What is believed of the group, and what that rests on. */
@@ -504,7 +506,10 @@ export class Watcher {
     this.#lastProofRoundMs = nowMs;
     const { master, holdCause } = this.#belief.epoch;
     const entry = master === null ? undefined : this.#entries.get(master);
-    if (holdCause === null && entry !== undefined && !entry.inFlight) this.#probe(entry, nowMs);
+    if (holdCause === null && entry !== undefined && !entry.inFlight) {
+      this.#probe(entry, nowMs);
+      this.#callbacks.onProofAsked?.(nowMs);
+    }
     this.#cancelProofRound = this.#setTimer(() => this.#proofRound(), this.#proofIntervalMs);
   }
 

@@ -89,6 +89,7 @@ const STATES: Readonly<Record<Exclude<Blocked, "no" | "drain" | "pipeline">, Cli
   pause: "waiting",
   answer: "waiting",
   "client-pause": "paused",
+  proof: "waiting",
 };
 
 /** One client for PROXY CLIENTS. */
