@@ -43,6 +43,8 @@ import { Standing } from "./standing.ts";
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
 export interface ReadTarget extends Candidate {
   readonly node: NodeId;
+  /** Since when it may be read, without having fallen back, monotonic ms. */
+  readonly sinceMs: number;
   isSlow: boolean;
   readonly load: NodeMeter;
   /** Writes answered before this moment are applied there. */
@@ -112,6 +114,8 @@ export class Router implements LaneKeeper {
   writable = false;
   /** No replica is fit, and reads must not go to the master for that (`reads.whenNoneFit`). */
   lacksReplica = false;
+  /** When there last was a master that could be written no more, monotonic ms. */
+  masterLostMs = Number.NEGATIVE_INFINITY;
   /** Changes whenever sessions must choose anew where they read. */
   version = 0;
   /** The time, at most a tick old: for what happens at every read and need not be exact. */
@@ -228,7 +232,9 @@ export class Router implements LaneKeeper {
       const { failover, hold } = this.config;
       this.settledAtMs = this.nowMs() + Math.min(failover.settleTime, hold.maxTime);
     }
-    this.writable = epoch.holdCause === null && epoch.master !== null;
+    const isWritable = epoch.holdCause === null && epoch.master !== null;
+    if (this.writable && !isWritable) this.masterLostMs = this.nowMs();
+    this.writable = isWritable;
     this.noteStop(before, epoch);
     const gone = this.updateTargets(before, epoch);
     // Also the same node with another history: a connection is known by the history that it was opened for.
@@ -377,7 +383,7 @@ export class Router implements LaneKeeper {
   private target(node: NodeId, provenAtMs: number): ReadTarget {
     let target = this.targets.get(node);
     if (target === undefined || provenAtMs < target.provenAtMs) {
-      target = { node, provenAtMs, isSlow: false, ...this.standing.of(node) };
+      target = { node, provenAtMs, sinceMs: this.nowMs(), isSlow: false, ...this.standing.of(node) };
       this.targets.set(node, target);
     }
     target.provenAtMs = provenAtMs;

@@ -181,7 +181,8 @@ export class Reading {
   /**
    * A session stays on its node as long as that is fit, so that what it reads does not go back in time. On
    * another one it must see what it has seen: until that has proven to be as new the master serves. Without a
-   * master it waits for its node to be back, or for one that has.
+   * master it goes on at one that was fit when the master went, which may lack the last instants of what it
+   * has seen of the master, or of a replica that went with it; never at one that came back after that.
    */
   private choose(): void {
     const { router, home: before, flight } = this;
@@ -195,9 +196,11 @@ export class Reading {
     }
     this.version = router.version;
     const isProven = home !== null && home.provenAtMs >= flight.lastReadMs;
-    this.isAway = !isFit && !isProven && !router.writable;
+    const wasThere = home !== null && home.sinceMs <= router.masterLostMs;
+    this.isAway = !isFit && !isProven && !wasThere && !router.writable;
     if (this.isAway || home === before) return;
     this.settleOn(home);
-    this.hasMoved = home !== null;
+    this.hasMoved = router.writable || isProven;
+    if (!this.hasMoved) this.seenMs = Number.NEGATIVE_INFINITY;
   }
 }
