@@ -374,8 +374,9 @@ export class Flight implements RequestOwner, TwinHost {
       return;
     }
     this.lastReadMs = nowMs;
-    if (!this.readsReplica || request.slots === EVERYTHING || lane?.target.role !== "master") return;
-    this.router.freshness.need(request.slots, nowMs);
+    if (!this.readsReplica || lane?.target.role !== "master") return;
+    // Which keys it has shown is not known: that is of this session alone, else no other would get further.
+    if (request.slots !== EVERYTHING) this.router.freshness.need(request.slots, nowMs);
     this.remember(request.slots, nowMs);
   }
 

@@ -66,15 +66,16 @@ export class Reading {
     return this.consistency === "session" || this.consistency === "proxy";
   }
 
-  /** Whether it matters which keys a read is of. */
+  /** Whether it matters which keys a read is of: its node may lack them, or the master may answer it. */
   get isByKey(): boolean {
-    const { home, router } = this;
-    if (home === null || !this.isBound) return false;
+    const { home, router, flight } = this;
+    if (!this.isBound) return false;
+    if (this.version !== router.version || this.isAway) return true;
+    if (home === null) return false;
     const { provenAtMs } = home;
-    if (this.hasMoved || this.version !== router.version || this.seenMs > provenAtMs) return true;
-    if (this.consistency === "proxy") return !router.freshness.isQuietAt(provenAtMs);
-    const { recent } = this.flight;
-    return recent !== null && recent.newestMs > provenAtMs;
+    if (this.hasMoved || flight.writes > 0 || this.seenMs > provenAtMs) return true;
+    if (this.consistency === "proxy" && !router.freshness.isQuietAt(provenAtMs)) return true;
+    return flight.recent !== null && flight.recent.newestMs > provenAtMs;
   }
 
   /** The lane for a read of these slots; null = the master must be asked. */
@@ -106,13 +107,12 @@ export class Reading {
   /** Whether a node has all that the session has seen, and all that must be seen in these slots. */
   private hasAll({ provenAtMs }: ReadTarget, slots: Slots): boolean {
     if (this.seenMs > provenAtMs) return false;
-    const { freshness } = this.router;
-    if (this.consistency === "proxy") return freshness.mayServe(slots, provenAtMs);
     const { recent } = this.flight;
-    if (recent === null || recent.newestMs <= provenAtMs) return true;
-    if (recent.touchedSince(provenAtMs, slots)) return false;
+    if (recent?.touchedSince(provenAtMs, slots) === true) return false;
     // What it has forgotten stands in the table, among all that others have written.
-    return recent.forgottenMs <= provenAtMs || freshness.mayServe(slots, provenAtMs);
+    const isWhole = recent === null || recent.forgottenMs <= provenAtMs;
+    if (isWhole && this.consistency !== "proxy") return true;
+    return this.router.freshness.mayServe(slots, provenAtMs);
   }
 
   /** What is on the way together stays together: one read after another would wait for the one before. */
