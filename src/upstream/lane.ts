@@ -715,6 +715,8 @@ export class Lane implements Flushable, StreamHandler {
     if (unsent === null) return;
     this.unwritten.length = 0;
     this.firstUnsent = null;
+    this.taken = 0;
+    this.takenReads = 0;
     if (this.first === unsent) {
       this.first = null;
       this.last = null;

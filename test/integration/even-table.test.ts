@@ -2,6 +2,8 @@
 import { afterEach, expect, it } from "vitest";
 import { encodeRequest } from "../../src/resp/encode.ts";
 import type { HoldCause } from "../../src/topology/epoch.ts";
+import { ask } from "../../src/upstream/ask.ts";
+import { ANONYMOUS } from "../../src/upstream/profile.ts";
 import { EVERYTHING } from "../../src/upstream/request.ts";
 import type { RawClient } from "../support/client.ts";
 import {
@@ -145,3 +147,22 @@ it(`connections that end in all ways, seed ${SEED} (7)`, async () => {
   freshness.done(EVERYTHING, 0);
   expect(plane.faults).toEqual([]);
 }, 60_000);
+
+it("what a connection gives back unsent is not counted as sent", async () => {
+  const node = await startFakeNode(({ name }) => (name === "INCR" ? SILENT : undefined));
+  nodes.push(node);
+  plane = await new DataPlane().start();
+  plane.publish(node.address);
+  const { router, counters } = plane;
+  const lane = router.masterLane(router.profiles.get(ANONYMOUS, 0, 2));
+  if (lane === null) throw new Error("no connection");
+  ask(lane, ["INCR", "n"], () => {});
+  await until(() => node.received("INCR").length === 1, { what: "INCR being sent" });
+  const sent = counters.nodeRequests.get(node.address);
+  const given = new Promise((resolve) => ask(lane, ["GET", "n"], resolve));
+  lane.retire(1_000);
+  expect(await given).toBeNull();
+  await sleep(0);
+  expect(counters.nodeRequests.get(node.address)).toBe(sent);
+  expect(node.received("GET")).toEqual([]);
+});
