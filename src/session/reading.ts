@@ -140,7 +140,8 @@ export class Reading {
     const { flight, router, seenMs } = this;
     if (!this.isBound) return true;
     if (this.consistency === "proxy" && !router.freshness.isQuietAt(provenAtMs)) return false;
-    return Math.max(flight.lastReadMs, flight.lastWriteMs, seenMs) <= provenAtMs;
+    const newestMs = flight.recent?.newestMs ?? Number.NEGATIVE_INFINITY;
+    return Math.max(flight.lastReadMs, newestMs, seenMs) <= provenAtMs;
   }
 
   /** A twin was faster: the session stays there; what the master has shown its own node has yet to prove. */
