@@ -26,7 +26,6 @@ import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
 import {
   type Bond,
   EVERYTHING,
-  NOTHING,
   type NotRunCause,
   type PlainKind,
   Request,
@@ -373,9 +372,7 @@ export class Flight implements RequestOwner, TwinHost {
     if (request.kind === WRITE) {
       this.lastWriteMs = nowMs;
       if (lane?.isRetiring === true) this.lateWriteMs = nowMs;
-      // A look at keys that are not known (see slotsOf).
-      const isLook = request.slots === NOTHING && request.command.changes === "keys";
-      this.remember(isLook ? EVERYTHING : request.slots, nowMs);
+      this.remember(request.slots, nowMs);
       return;
     }
     this.lastReadMs = nowMs;

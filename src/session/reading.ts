@@ -66,15 +66,16 @@ export class Reading {
     return this.consistency === "session" || this.consistency === "proxy";
   }
 
-  /** Whether it matters which keys a read is of. */
+  /** Whether it matters which keys a read is of: its node may lack them, or the master may answer it. */
   get isByKey(): boolean {
-    const { home, router } = this;
-    if (home === null || !this.isBound) return false;
+    const { home, router, flight } = this;
+    if (!this.isBound) return false;
+    if (this.version !== router.version || this.isAway) return true;
+    if (home === null) return false;
     const { provenAtMs } = home;
-    if (this.hasMoved || this.version !== router.version || this.seenMs > provenAtMs) return true;
-    const { recent } = this.flight;
-    if (recent !== null && recent.newestMs > provenAtMs) return true;
-    return this.consistency === "proxy" && !router.freshness.isQuietAt(provenAtMs);
+    if (this.hasMoved || flight.writes > 0 || this.seenMs > provenAtMs) return true;
+    if (this.consistency === "proxy" && !router.freshness.isQuietAt(provenAtMs)) return true;
+    return flight.recent !== null && flight.recent.newestMs > provenAtMs;
   }
 
   /** The lane for a read of these slots; null = the master must be asked. */
@@ -106,13 +107,12 @@ export class Reading {
   /** Whether a node has all that the session has seen, and all that must be seen in these slots. */
   private hasAll({ provenAtMs }: Pick<ReadTarget, "provenAtMs">, slots: Slots): boolean {
     if (this.seenMs > provenAtMs) return false;
-    const { freshness } = this.router;
     const { recent } = this.flight;
     if (recent?.touchedSince(provenAtMs, slots) === true) return false;
-    if (this.consistency === "proxy") return freshness.mayServe(slots, provenAtMs);
-    if (recent === null) return true;
     // What it has forgotten stands in the table, among all that others have written.
-    return recent.forgottenMs <= provenAtMs || freshness.mayServe(slots, provenAtMs);
+    const isWhole = recent === null || recent.forgottenMs <= provenAtMs;
+    if (isWhole && this.consistency !== "proxy") return true;
+    return this.router.freshness.mayServe(slots, provenAtMs);
   }
 
   /**
@@ -152,7 +152,8 @@ export class Reading {
     const { flight, router, seenMs } = this;
     if (!this.isBound) return true;
     if (this.consistency === "proxy" && !router.freshness.isQuietAt(provenAtMs)) return false;
-    return Math.max(flight.lastReadMs, flight.lastWriteMs, seenMs) <= provenAtMs;
+    const newestMs = flight.recent?.newestMs ?? Number.NEGATIVE_INFINITY;
+    return Math.max(flight.lastReadMs, newestMs, seenMs) <= provenAtMs;
   }
 
   /** A twin was faster: the session stays there; what the master has shown its own node has yet to prove. */

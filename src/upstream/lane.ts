@@ -111,6 +111,11 @@ const SAMPLE_EVERY = 8;
 /** What private connections keep: nobody looks at it. */
 const UNREAD = new NodeMeter();
 
+/** A call that may wait for hours counts as a write only once it has come to something. */
+function mayWait({ bond }: Request): boolean {
+  return bond === "blocking";
+}
+
 /** How often a request time-out is looked for, ms. */
 const TIMEOUT_CHECK_MS = 100;
 
@@ -259,7 +264,7 @@ export class Lane implements Flushable, StreamHandler {
     else this.last.next = request;
     this.last = request;
     if (this.firstUnsent === null) this.firstUnsent = request;
-    if (request.kind === WRITE) this.context.writes.sent(request.slots);
+    if (request.kind === WRITE && !mayWait(request)) this.context.writes.sent(request.slots);
     this.inFlight++;
     this.taken++;
     if (request.kind === READ) this.takenReads++;
@@ -518,7 +523,7 @@ export class Lane implements Flushable, StreamHandler {
     this.first = request.next;
     if (this.first === null) this.last = null;
     request.next = null;
-    if (request.kind === WRITE) this.context.writes.done(request.slots, this.lastHeardMs);
+    if (request.kind === WRITE) this.settleWrite(request, this.lastHeardMs);
     this.inFlight--;
     this.meter.outstanding--;
     if (request === this.sample) this.endSample();
@@ -664,8 +669,14 @@ export class Lane implements Flushable, StreamHandler {
   private settleWrites(first: Request | null): void {
     const nowMs = this.context.nowMs();
     for (let one = first; one !== null; one = one.next) {
-      if (one.kind === WRITE) this.context.writes.done(one.slots, nowMs);
+      if (one.kind === WRITE) this.settleWrite(one, nowMs);
     }
+  }
+
+  private settleWrite(request: Request, nowMs: number): void {
+    const { writes } = this.context;
+    if (mayWait(request)) writes.need(request.slots, nowMs);
+    else writes.done(request.slots, nowMs);
   }
 
   /**
@@ -704,6 +715,8 @@ export class Lane implements Flushable, StreamHandler {
     if (unsent === null) return;
     this.unwritten.length = 0;
     this.firstUnsent = null;
+    this.taken = 0;
+    this.takenReads = 0;
     if (this.first === unsent) {
       this.first = null;
       this.last = null;

@@ -25,6 +25,8 @@ export interface WriteLog {
   sent(slots: Slots): void;
   /** It was answered, or given back, or lost. @param nowMs monotonic ms, not before that. */
   done(slots: Slots, nowMs: number): void;
+  /** The same for what `sent` was not told of. */
+  need(slots: Slots, nowMs: number): void;
 }
 
 /** What an error reply that says "did not run" says about the node. */

@@ -196,7 +196,7 @@ function slotsOfUnit(session: Session, transaction: Transaction): Slots {
   const all: number[] = [];
   for (const { command, args } of transaction.queued()) {
     const slots = slotsOf(session.router, command, command.plainKind, args);
-    if (slots === EVERYTHING && command.plainKind === WRITE) return EVERYTHING;
+    if (slots === EVERYTHING) return EVERYTHING;
     if (typeof slots !== "number") all.push(...slots);
     else if (slots >= 0) all.push(slots);
   }
