@@ -68,12 +68,17 @@ export class Reading {
 
   /** Whether it matters which keys a read is of. */
   get isByKey(): boolean {
-    const { home, router } = this;
-    if (home === null || !this.isBound) return false;
+    const { home, router, flight } = this;
+    if (!this.isBound) return false;
+    // It is about to choose: until the new home may be read, the master shows more than that.
+    if (this.version !== router.version || this.isAway) return true;
+    if (home === null) return false;
+    // The master answers, behind the session's own write.
+    if (flight.writes > 0) return true;
     const { provenAtMs } = home;
-    if (this.hasMoved || this.version !== router.version || this.seenMs > provenAtMs) return true;
+    if (this.hasMoved || this.seenMs > provenAtMs) return true;
     if (this.consistency === "proxy") return !router.freshness.isQuietAt(provenAtMs);
-    const { recent } = this.flight;
+    const { recent } = flight;
     return recent !== null && recent.newestMs > provenAtMs;
   }
 
