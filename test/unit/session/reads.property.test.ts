@@ -1,11 +1,14 @@
 /**
  * The whole rule for reads as a model: a master with a log of writes, replicas that have applied some part of
- * it, a watcher that learns of both at times of its own, and sessions with the real router, flight and choice.
+ * it, a watcher that learns of both at times of its own, and sessions with the real router, flight and choice
+ * of a node.
  */
 import { strict as assert } from "node:assert";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { Freshness } from "../../../src/routing/freshness.ts";
 import type { Consistency } from "../../../src/session/reading.ts";
+import { Recent } from "../../../src/session/recent.ts";
 import { Twin } from "../../../src/session/twin.ts";
 import type { HoldCause, NodeId } from "../../../src/topology/epoch.ts";
 import type { NodeMeter } from "../../../src/upstream/meter.ts";
@@ -377,10 +380,36 @@ const RULE = fc.property(READS, fc.array(EVENT, { maxLength: 150, size: "max" })
   total.replica += world.checked.replica;
 });
 
+afterEach(() => void vi.restoreAllMocks());
+
 describe("what reads are shown, whatever happens", () => {
   it("6, 7: no session misses what it has written or seen; by proxy, strong: nor what was answered to any", () => {
-    fc.assert(RULE, { numRuns: Number(process.env.RUNS ?? 1_500) });
+    fc.assert(RULE, { numRuns: 5_000 });
     // Of any use only if replicas do answer.
     expect(total.replica).toBeGreaterThan(total.master / 4);
+  });
+
+  it.each<[string, () => void]>([
+    [
+      "what the session has lately touched is not heeded",
+      () => {
+        vi.spyOn(Recent.prototype, "touchedSince").mockReturnValue(false);
+      },
+    ],
+    [
+      "the table of writes lets every replica serve",
+      () => {
+        vi.spyOn(Freshness.prototype, "mayServe").mockReturnValue(true);
+      },
+    ],
+    [
+      "nothing ever needs proof in the table",
+      () => {
+        vi.spyOn(Freshness.prototype, "need").mockReturnValue(undefined);
+      },
+    ],
+  ])("would be seen to be wrong if %s", (_, spoil) => {
+    spoil();
+    expect(fc.check(RULE, { numRuns: 5_000, endOnFailure: true }).failed).toBe(true);
   });
 });
