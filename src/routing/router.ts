@@ -37,7 +37,7 @@ import { Freshness } from "./freshness.ts";
 import { HedgeBudget } from "./hedging.ts";
 import { Hold } from "./hold.ts";
 import type { RequestEvent } from "./outcome.ts";
-import { Standing } from "./standing.ts";
+import { Standing, type Upstream } from "./standing.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
 export interface ReadTarget extends Candidate {
@@ -123,6 +123,11 @@ export class Router implements LaneKeeper {
   private readable: ReadTarget[] = [];
   private choice = new Choice<ReadTarget>([]);
   private readonly standing: Standing;
+  private readonly upstream: Upstream = {
+    readable: () => this.readable.map(({ node }) => node),
+    sampledSinceMs: (node) => this.pool.sampledSinceMs(node),
+    isConnected: (node) => this.pool.isConnected(node),
+  };
   private readonly hedgeBudget = new HedgeBudget();
   private hedger: NodeJS.Timeout | null = null;
   private readonly waiting = new Set<WaitsForMaster>();
@@ -336,7 +341,7 @@ export class Router implements LaneKeeper {
       targets.length === this.readable.length && targets.every((one, i) => one === this.readable[i]);
     if (same && before.number === epoch.number) return [];
     const left = this.readable.filter((one) => !targets.includes(one));
-    for (const one of left) if (this.targets.get(one.node) === one) this.targets.delete(one.node);
+    for (const [node, one] of this.targets) if (!targets.includes(one)) this.targets.delete(node);
     const gone = left.map(({ node }) => node).filter((node) => !targets.some((one) => one.node === node));
     this.readable = from === "master" ? [] : targets;
     this.choose();
@@ -356,9 +361,7 @@ export class Router implements LaneKeeper {
   }
 
   private lookForSlow(): void {
-    const { readable, pool } = this;
-    const nodes = (): NodeId[] => readable.map(({ node }) => node);
-    if (this.standing.look(this.coarseMs, nodes, (node) => pool.sampledSinceMs(node))) this.choose();
+    if (this.standing.look(this.coarseMs, this.upstream)) this.choose();
   }
 
   /** What has proven less than before is not what it was: who has read there has to look anew. */

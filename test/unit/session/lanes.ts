@@ -75,7 +75,7 @@ export class FakeLane {
     this.isRetiring = true;
   }
 
-  /** Answers the first request. @returns whether its owner has taken the reply, and does not send it again. */
+  /** Answers the first request. @returns whether its owner has taken the reply: else it is sent again. */
   answer(nowMs: number): boolean {
     const request = this.requests.shift();
     if (request === undefined) return false;
