@@ -102,7 +102,7 @@ describe("40: slow nodes are looked for", () => {
   it.each<[string, number, number, NodeId[]]>([
     ["it waits longer than the others take", 8, 50, [B]],
     ["nothing is known of it, and it waits for 100 ms", 0, 0, [B]],
-    ["nothing is known of it, and it has only begun to wait", 0, 150, []],
+    ["nothing is known of it, and it had only begun to wait at the first look", 0, 50, []],
     ["it waits for less than it takes to be slow", 8, 192, []],
   ])("by what they have not answered yet: %s", (_, count, sinceMs, expected) => {
     const { took, look, slow, upstream } = setUp();
