@@ -161,13 +161,19 @@ export class FakeSession {
   readonly reading: Reading;
   /** Times that a twin's answer was the first. */
   twinAnswers = 0;
+  /** What its client was told. */
+  readonly told: string[] = [];
   /** What each request touches, also where it did not matter when it was sent. */
   private readonly slots = new WeakMap<Request, Slots>();
   private readonly upstream: FakeUpstream;
 
   constructor(upstream: FakeUpstream, id: number) {
     this.upstream = upstream;
-    const output = { own: () => undefined, copy: () => undefined };
+    const output = {
+      own: (bytes: Buffer) => void this.told.push(bytes.toString()),
+      copy: (buf: Buffer, start: number, end: number) =>
+        void this.told.push(buf.toString("latin1", start, end)),
+    };
     this.flight = new Flight(this.host(), output as unknown as Output, upstream.router);
     this.reading = new Reading(upstream.router, this.flight, id);
   }

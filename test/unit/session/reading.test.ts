@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { WRITE } from "../../../src/commands/command.ts";
 import type { Consistency } from "../../../src/session/reading.ts";
 import type { Epoch, NodeId } from "../../../src/topology/epoch.ts";
 import type { NodeMeter } from "../../../src/upstream/meter.ts";
@@ -452,9 +453,25 @@ describe("41: where a read that takes long is sent as well", () => {
     expect(readAt(140)).toBe("b");
   });
 
-  it("only when it is the one request on the way", () => {
-    slowRead();
-    read(OTHER);
+  it("and is told to the client once, with what the proxy says behind it", () => {
+    const other = slowRead();
+    session.flight.say(Buffer.from("+behind"));
+    session.hedge();
+    upstream.reader(other).answer(110);
+    for (const node of [B, C]) upstream.reader(node).answer(120);
+    expect(session.told).toEqual(["$1\r\nx\r\n", "+behind"]);
+    expect(upstream.router.counters.hedgesWon).toBe(1);
+  });
+
+  it.each<[string, () => unknown]>([
+    ["it is the one request on the way", () => read(OTHER)],
+    ["its client wants replies", () => Object.assign(session.flight, { muted: true })],
+    ["it stands as it came", () => Object.assign(upstream.reader(B).requests[0]!, { replyCount: 2 })],
+    ["it is a read", () => Object.assign(upstream.reader(B).requests[0]!, { kind: WRITE })],
+  ])("only when %s", (_, change) => {
+    setUp({}, { b: 50 });
+    expect(read()).toBe("b");
+    change();
     expect(session.hedge()).toBe(false);
   });
 
