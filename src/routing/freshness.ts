@@ -3,17 +3,18 @@
  *
  * A replica is *proven* up to a moment when it has applied an offset that the master reported after that
  * moment (topology/rules/samples.ts): it has every write that was answered before. So it shows nothing old
- * of a key when no write of that key is on the way, and the last one was answered before that moment.
+ * of a key when the last write of that key was answered before that moment.
  *
  * The table knows hashes of keys, not keys: two keys in one slot only make each other wait. It is shared by
- * all sessions, so that what one has written no other one is shown without. Databases are not part of the
- * hash: MOVE, COPY and SWAPDB change another one than they are sent in.
+ * all sessions: what one has written no other one need be shown without, and a session can forget what it has
+ * written itself. Databases are not part of the hash: MOVE, COPY and SWAPDB change another one than they
+ * are sent in.
  *
  * The master may know more than was written through this process (another proxy, a client of its own,
- * eviction). So a read that it answered counts like a write: what a session has seen there it is not shown
- * without either.
+ * eviction). What it has shown to a session that session must not be shown without either: those moments are
+ * kept beside the writes, for sessions that have forgotten theirs.
  */
-import { EVERYTHING, NOTHING, type Slots, type WriteLog } from "../upstream/request.ts";
+import { EVERYTHING, NOTHING, type Slots } from "../upstream/request.ts";
 
 /** A power of two. With 200 keys written within a proof interval one other key in 80 waits with them. */
 const SLOTS = 16_384;
@@ -21,16 +22,9 @@ const SLOTS = 16_384;
 /** More keys than this in one request are not told apart. */
 const MAX_KEYS = 1024;
 
-export class Freshness implements WriteLog {
-  /** Writes on the way, by slot; and those that may change anything. */
-  private readonly pending = new Int32Array(SLOTS);
-  private pendingEverywhere = 0;
-  /** Moment up to which a replica must be proven, monotonic ms, by slot; and for all of them. */
-  private readonly neededMs = new Float64Array(SLOTS).fill(Number.NEGATIVE_INFINITY);
-  private neededEverywhereMs = Number.NEGATIVE_INFINITY;
-  /** The newest of all these moments, and all the writes on the way. */
-  private newestMs = Number.NEGATIVE_INFINITY;
-  private pendingCount = 0;
+export class Freshness {
+  private readonly written = new Moments();
+  private readonly seen = new Moments();
 
   /** The slot of a key. */
   slotOf(buf: Uint8Array, start: number, end: number): number {
@@ -47,56 +41,52 @@ export class Freshness implements WriteLog {
     return keys.map((key) => this.slotOf(key, 0, key.length));
   }
 
-  /** Nothing at all was written, or read from the master, that a replica proven up to then may lack. */
+  /** A write was answered, or lost and may have run. @param nowMs monotonic ms. */
+  wrote(slots: Slots, nowMs: number): void {
+    this.written.note(slots, nowMs);
+  }
+
+  /** The master has shown a session what is there, monotonic ms. */
+  saw(slots: Slots, nowMs: number): void {
+    this.seen.note(slots, nowMs);
+  }
+
+  /** Nothing at all was written that a replica proven up to then may lack. */
   isQuietAt(provenAtMs: number): boolean {
-    return this.pendingCount === 0 && this.newestMs <= provenAtMs;
+    return this.written.newestMs <= provenAtMs;
   }
 
-  /** Whether a replica proven up to a moment may be read for these slots. */
-  mayServe(slots: Slots, provenAtMs: number): boolean {
-    if (this.isQuietAt(provenAtMs) || slots === NOTHING) return true;
-    if (slots === EVERYTHING) return false;
-    if (this.pendingEverywhere > 0 || this.neededEverywhereMs > provenAtMs) return false;
-    if (typeof slots === "number") return this.mayServeSlot(slots, provenAtMs);
-    for (const slot of slots) if (!this.mayServeSlot(slot, provenAtMs)) return false;
-    return true;
+  /** Whether a replica proven up to a moment has all that was written to these slots. */
+  hasWritten(slots: Slots, provenAtMs: number): boolean {
+    return this.written.areBefore(slots, provenAtMs);
   }
 
-  private mayServeSlot(slot: number, provenAtMs: number): boolean {
-    return this.pending[slot] === 0 && this.neededMs[slot]! <= provenAtMs;
+  /** Whether it has, besides that, all that the master has shown of them to anybody. */
+  hasAll(slots: Slots, provenAtMs: number): boolean {
+    return this.written.areBefore(slots, provenAtMs) && this.seen.areBefore(slots, provenAtMs);
   }
+}
 
-  /** Whether only proof is missing: no write of these slots is on the way. */
-  isSettled(slots: Slots): boolean {
-    if (this.pendingCount === 0 || slots === NOTHING) return true;
-    if (slots === EVERYTHING || this.pendingEverywhere > 0) return false;
-    if (typeof slots === "number") return this.pending[slots] === 0;
-    return slots.every((slot) => this.pending[slot] === 0);
-  }
+/** The last moment of each slot, monotonic ms. */
+class Moments {
+  /** The newest of all. */
+  newestMs = Number.NEGATIVE_INFINITY;
+  private everywhereMs = Number.NEGATIVE_INFINITY;
+  private readonly atMs = new Float64Array(SLOTS).fill(Number.NEGATIVE_INFINITY);
 
-  sent(slots: Slots): void {
-    if (slots === NOTHING) return;
-    this.pendingCount++;
-    if (slots === EVERYTHING) this.pendingEverywhere++;
-    else if (typeof slots === "number") this.pending[slots]!++;
-    else for (const slot of slots) this.pending[slot]!++;
-  }
-
-  done(slots: Slots, nowMs: number): void {
-    if (slots === NOTHING) return;
-    this.pendingCount--;
-    if (slots === EVERYTHING) this.pendingEverywhere--;
-    else if (typeof slots === "number") this.pending[slots]!--;
-    else for (const slot of slots) this.pending[slot]!--;
-    this.need(slots, nowMs);
-  }
-
-  /** From now on a replica must be proven up to `nowMs` to be read for these slots. */
-  need(slots: Slots, nowMs: number): void {
+  note(slots: Slots, nowMs: number): void {
     if (slots === NOTHING) return;
     if (nowMs > this.newestMs) this.newestMs = nowMs;
-    if (slots === EVERYTHING) this.neededEverywhereMs = nowMs;
-    else if (typeof slots === "number") this.neededMs[slots] = nowMs;
-    else for (const slot of slots) this.neededMs[slot] = nowMs;
+    if (slots === EVERYTHING) this.everywhereMs = nowMs;
+    else if (typeof slots === "number") this.atMs[slots] = nowMs;
+    else for (const slot of slots) this.atMs[slot] = nowMs;
+  }
+
+  areBefore(slots: Slots, provenAtMs: number): boolean {
+    if (this.newestMs <= provenAtMs || slots === NOTHING) return true;
+    if (slots === EVERYTHING || this.everywhereMs > provenAtMs) return false;
+    if (typeof slots === "number") return this.atMs[slots]! <= provenAtMs;
+    for (const slot of slots) if (this.atMs[slot]! > provenAtMs) return false;
+    return true;
   }
 }

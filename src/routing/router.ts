@@ -38,7 +38,7 @@ import { HedgeBudget } from "./hedging.ts";
 import { Hold } from "./hold.ts";
 import type { RequestEvent } from "./outcome.ts";
 import { Proofs } from "./proofs.ts";
-import { Standing } from "./standing.ts";
+import { Standing, type Upstream } from "./standing.ts";
 
 /** A node that may be read. One object a node, so that sessions can keep it and see its progress. */
 export interface ReadTarget extends Candidate {
@@ -129,6 +129,11 @@ export class Router implements LaneKeeper {
   private readable: ReadTarget[] = [];
   private choice = new Choice<ReadTarget>([]);
   private readonly standing: Standing;
+  private readonly upstream: Upstream = {
+    readable: () => this.readable.map(({ node }) => node),
+    sampledSinceMs: (node) => this.pool.sampledSinceMs(node),
+    isConnected: (node) => this.pool.isConnected(node),
+  };
   private readonly hedgeBudget = new HedgeBudget();
   private hedger: NodeJS.Timeout | null = null;
   private readonly waiting = new Set<WaitsForMaster>();
@@ -136,7 +141,7 @@ export class Router implements LaneKeeper {
   private stopped: (Pick<LaneTarget, "node" | "replid"> & { readonly atMs: number }) | null = null;
   /** Since it was last known to be well the master has not answered for a while, whatever came after that. */
   private hasBeenSilent = false;
-  private readonly severed = new SeveredConnections(() => this.freshness.need(EVERYTHING, this.nowMs()));
+  private readonly severed = new SeveredConnections(() => this.freshness.wrote(EVERYTHING, this.nowMs()));
   /** When a new master's replicas must have found it, monotonic ms. */
   private settledAtMs = Number.NEGATIVE_INFINITY;
   private soughtProofMs = Number.NEGATIVE_INFINITY;
@@ -152,7 +157,7 @@ export class Router implements LaneKeeper {
     this.turn = turn;
     this.nowMs = nowMs;
     this.coarseMs = nowMs();
-    this.proofs = new Proofs(nowMs);
+    this.proofs = new Proofs(config.reads.proofInterval, nowMs);
     this.hold = new Hold(
       { maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes },
       counters,
@@ -186,7 +191,6 @@ export class Router implements LaneKeeper {
         turn,
         keeper: this,
         severed: this.severed,
-        writes: this.freshness,
         nowMs,
         meterOf: (node) => this.standing.meterOf(node),
       },
@@ -245,7 +249,7 @@ export class Router implements LaneKeeper {
     this.hasBeenSilent = epoch.holdCause === "silent" || (this.hasBeenSilent && epoch.holdCause !== null);
     for (const node of gone) this.pool.giveBack(node, isMovable);
     for (const observer of this.observers) observer.onRouting();
-    this.proofs.came();
+    this.proofs.came(epoch.readable);
     this.hold.retryAll();
     if (!this.writable || this.waiting.size === 0) return;
     const waiting = [...this.waiting];
@@ -258,7 +262,7 @@ export class Router implements LaneKeeper {
     this.epoch = epoch;
     for (const { id, provenAtMs } of epoch.readable) this.target(id, provenAtMs);
     for (const observer of this.observers) observer.onRouting();
-    this.proofs.came();
+    this.proofs.came(epoch.readable);
   }
 
   /** The master is new: its replicas may not have found it yet. */
@@ -348,7 +352,7 @@ export class Router implements LaneKeeper {
       targets.length === this.readable.length && targets.every((one, i) => one === this.readable[i]);
     if (same && before.number === epoch.number) return [];
     const left = this.readable.filter((one) => !targets.includes(one));
-    for (const one of left) if (this.targets.get(one.node) === one) this.targets.delete(one.node);
+    for (const [node, one] of this.targets) if (!targets.includes(one)) this.targets.delete(node);
     const gone = left.map(({ node }) => node).filter((node) => !targets.some((one) => one.node === node));
     this.readable = from === "master" ? [] : targets;
     this.choose();
@@ -368,9 +372,7 @@ export class Router implements LaneKeeper {
   }
 
   private lookForSlow(): void {
-    const { readable, pool } = this;
-    const nodes = (): NodeId[] => readable.map(({ node }) => node);
-    if (this.standing.look(this.coarseMs, nodes, (node) => pool.sampledSinceMs(node))) this.choose();
+    if (this.standing.look(this.coarseMs, this.upstream)) this.choose();
   }
 
   /** What has proven less than before is not what it was: who has read there has to look anew. */

@@ -14,10 +14,20 @@ const SPAN_MS = 2_000;
 /** Samples in that time without which nothing is said of a node. */
 const LEAST_SAMPLES = 8;
 
+/** What there is to be looked at. */
+export interface Upstream {
+  /** The nodes that may be read now. */
+  readable(): readonly NodeId[];
+  /** When a node's oldest sample that is not answered was sent, monotonic ms; null = there is none. */
+  sampledSinceMs(node: NodeId): number | null;
+  /** Whether there are shared connections to a node. */
+  isConnected(node: NodeId): boolean;
+}
+
 export class Standing {
   private readonly preferred: ReadonlySet<NodeId>;
   private readonly weights: ReadonlyMap<NodeId, number>;
-  /** One for each node that was ever connected to: connections keep theirs. */
+  /** One for each node that may be read, or that has connections: those keep theirs. */
   private readonly meters = new Map<NodeId, NodeMeter>();
   private readonly slow: SlowNodes;
   private lookedMs = Number.NEGATIVE_INFINITY;
@@ -49,30 +59,31 @@ export class Standing {
 
   /**
    * To be called often.
-   * @param nodes those that may be read now.
-   * @param waitingSinceMs when the oldest sample of a node that is not answered was sent, monotonic ms;
-   *   null = there is none.
    * @returns whether other nodes are slow now.
    */
-  look(
-    nowMs: number,
-    nodes: () => readonly NodeId[],
-    waitingSinceMs: (node: NodeId) => number | null,
-  ): boolean {
+  look(nowMs: number, upstream: Upstream): boolean {
     if (nowMs - this.lookedMs < LOOK_MS) return false;
     this.lookedMs = nowMs;
-    if (nowMs - this.turnedMs >= SPAN_MS) {
-      this.turnedMs = nowMs;
-      for (const meter of this.meters.values()) meter.turn();
-    }
+    const nodes = upstream.readable();
+    if (nowMs - this.turnedMs >= SPAN_MS) this.turn(nowMs, nodes, upstream);
     return this.slow.look(
-      nodes().map((node) => {
+      nodes.map((node) => {
         const tookMs = this.meterOf(node).p99Ms(LEAST_SAMPLES);
-        const waitsMs = nowMs - (waitingSinceMs(node) ?? nowMs);
+        const waitsMs = nowMs - (upstream.sampledSinceMs(node) ?? nowMs);
         // One that has only begun to wait says nothing of a node of which nothing else is known.
         if (tookMs === null) return { node, lateMs: waitsMs < LOOK_MS ? null : waitsMs };
         return { node, lateMs: Math.max(tookMs, waitsMs) };
       }),
     );
+  }
+
+  /** A new span of time begins; of nodes that are of no use any more nothing is kept. */
+  private turn(nowMs: number, nodes: readonly NodeId[], upstream: Upstream): void {
+    this.turnedMs = nowMs;
+    for (const [node, meter] of this.meters) {
+      meter.turn();
+      const isUsed = meter.sessions > 0 || nodes.includes(node) || upstream.isConnected(node);
+      if (!isUsed) this.meters.delete(node);
+    }
   }
 }

@@ -34,7 +34,7 @@ import {
   type Slots,
   type UnitFacts,
 } from "../upstream/request.ts";
-import { isNoScript } from "./calls/scripts.ts";
+import { isNoScript, isReadOnly } from "./calls/scripts.ts";
 import type { Output } from "./output.ts";
 import { Recent } from "./recent.ts";
 import { canHaveTwin, Twin, type TwinHost } from "./twin.ts";
@@ -372,15 +372,22 @@ export class Flight implements RequestOwner, TwinHost {
     if (request.kind === WRITE) {
       this.lastWriteMs = nowMs;
       if (lane?.isRetiring === true) this.lateWriteMs = nowMs;
-      this.remember(request.slots, nowMs);
+      this.rememberWrite(request.slots, nowMs);
       return;
     }
     this.lastReadMs = nowMs;
     if (!this.readsReplica || lane?.target.role !== "master") return;
     const slots = this.host.slotsOf(request);
-    if (slots !== EVERYTHING) this.router.freshness.need(slots, nowMs);
-    // SCAN and DBSIZE name keys, and show none: what is read of them may be on a replica later.
+    // Which keys it has shown is not known: no other session need wait for that. SCAN and DBSIZE name keys,
+    // and show none: what is read of them may be on a replica later.
+    if (slots !== EVERYTHING) this.router.freshness.saw(slots, nowMs);
     else if (request.command.plainKind !== READ) return;
+    this.remember(slots, nowMs);
+  }
+
+  /** It has run, or may have: reads must show it from now on. */
+  private rememberWrite(slots: Slots, nowMs: number): void {
+    this.router.freshness.wrote(slots, nowMs);
     this.remember(slots, nowMs);
   }
 
@@ -447,14 +454,15 @@ export class Flight implements RequestOwner, TwinHost {
     this.left(request);
     if (this.host.isClosed) return false;
     const cause = this.causeIn(request, buf, start, end);
-    if (request.command.script && isNoScript(buf, start, end)) {
-      const repaired = withScript(request);
+    if (request.command.script) {
+      const repaired = isNoScript(buf, start, end) ? withScript(request) : null;
       if (repaired !== null) {
         this.keep(repaired);
         return false;
       }
-      // A replica could not be given it: the user may not, or it is forgotten. The master may have it.
-      if (request.kind === READ) {
+      // A replica lacks the script, and cannot be given it: the user may not, or it is forgotten. Or it refuses
+      // a function that may write, where the master has an error of its own. It is asked.
+      if (request.kind === READ && (isNoScript(buf, start, end) || isReadOnly(buf, start, end))) {
         request.kind = MASTER_READ;
         return this.keep(request);
       }
@@ -542,8 +550,7 @@ export class Flight implements RequestOwner, TwinHost {
       request.mayHaveRun ||= request.kind === WRITE;
     }
     request.severed = this.lane?.severed ?? null;
-    // It may have run: what is read next must show that.
-    if (request.kind === WRITE) this.remember(request.slots, this.router.nowMs());
+    if (request.kind === WRITE) this.rememberWrite(request.slots, this.router.nowMs());
     if (this.settle(request, event, LOST_TOO_OFTEN)) this.pauseAfterLosses(request);
     this.host.onProgress();
   }

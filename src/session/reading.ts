@@ -26,6 +26,8 @@ export class Reading {
   private isAway = false;
   /** It has another home, and what it has seen before is not yet known whole. */
   private hasMoved = false;
+  /** Its node was the master, and it goes on without: what it has seen there it may miss for so long. */
+  private isOrphan = false;
   /** Its home must have proven this much: all that the session has seen before it was its home. */
   private seenMs = Number.NEGATIVE_INFINITY;
   private readonly router: Router;
@@ -70,10 +72,13 @@ export class Reading {
   get isByKey(): boolean {
     const { home, router, flight } = this;
     if (!this.isBound) return false;
+    // It is about to choose: until the new home may be read, the master shows more than that.
     if (this.version !== router.version || this.isAway) return true;
     if (home === null) return false;
+    // The master answers, behind the session's own write.
+    if (flight.writes > 0) return true;
     const { provenAtMs } = home;
-    if (this.hasMoved || flight.writes > 0 || this.seenMs > provenAtMs) return true;
+    if (this.hasMoved || this.seenMs > provenAtMs) return true;
     if (this.consistency === "proxy" && !router.freshness.isQuietAt(provenAtMs)) return true;
     return flight.recent !== null && flight.recent.newestMs > provenAtMs;
   }
@@ -106,13 +111,15 @@ export class Reading {
 
   /** Whether a node has all that the session has seen, and all that must be seen in these slots. */
   private hasAll({ provenAtMs }: Pick<ReadTarget, "provenAtMs">, slots: Slots): boolean {
-    if (this.seenMs > provenAtMs) return false;
+    const isExcused = this.isOrphan && !this.router.writable;
+    if (this.seenMs > provenAtMs && !isExcused) return false;
     const { recent } = this.flight;
     if (recent?.touchedSince(provenAtMs, slots) === true) return false;
-    // What it has forgotten stands in the table, among all that others have written.
+    const { freshness } = this.router;
+    // What it has forgotten stands in the table, among all that others have written and seen.
     const isWhole = recent === null || recent.forgottenMs <= provenAtMs;
-    if (isWhole && this.consistency !== "proxy") return true;
-    return this.router.freshness.mayServe(slots, provenAtMs);
+    if (!isWhole) return freshness.hasAll(slots, provenAtMs);
+    return this.consistency !== "proxy" || freshness.hasWritten(slots, provenAtMs);
   }
 
   /**
@@ -171,7 +178,7 @@ export class Reading {
     }
     this.home = home;
     // The master's replies count only where the replica that is read otherwise could show less.
-    this.flight.readsReplica = this.isBound && home !== null && home.provenAtMs < Number.POSITIVE_INFINITY;
+    this.flight.readsReplica = this.isBound && home !== null && !isMaster(home);
   }
 
   /** The session has ended. */
@@ -182,8 +189,8 @@ export class Reading {
   /**
    * A session stays on its node as long as that is fit, so that what it reads does not go back in time. On
    * another one it must see what it has seen: until that has proven to be as new the master serves. Without a
-   * master it goes on at one that was fit when the master went, which may lack the last instants of what it
-   * has seen of the master, or of a replica that went with it; never at one that came back after that.
+   * master it waits for its node to be back, or for one that has. Only whose node was that master itself
+   * (`reads.from: any`) goes on at once, at one that was fit when the master went.
    */
   private choose(): void {
     const { router, home: before, flight } = this;
@@ -198,10 +205,16 @@ export class Reading {
     this.version = router.version;
     const isProven = home !== null && home.provenAtMs >= flight.lastReadMs;
     const wasThere = home !== null && home.sinceMs <= router.masterLostMs;
-    this.isAway = !isFit && !isProven && !wasThere && !router.writable;
+    const isOrphan = before !== null && isMaster(before) && wasThere && !router.writable;
+    this.isAway = !isFit && !isProven && !isOrphan && !router.writable;
     if (this.isAway || home === before) return;
     this.settleOn(home);
-    this.hasMoved = router.writable || isProven;
-    if (!this.hasMoved) this.seenMs = Number.NEGATIVE_INFINITY;
+    this.isOrphan = isOrphan;
+    this.hasMoved = home !== null;
   }
+}
+
+/** Whether a node that may be read is the master (`reads.from: any`). */
+function isMaster({ provenAtMs }: ReadTarget): boolean {
+  return provenAtMs === Number.POSITIVE_INFINITY;
 }

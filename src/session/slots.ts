@@ -2,7 +2,11 @@
 import { type Command, WRITE } from "../commands/command.ts";
 import { keysOf, touchedByWrite } from "../commands/keys.ts";
 import type { Router } from "../routing/router.ts";
-import { EVERYTHING, type PlainKind, type Slots } from "../upstream/request.ts";
+import { EVERYTHING, NOTHING, type PlainKind, type Slots } from "../upstream/request.ts";
+import type { Queued } from "./transaction/transaction.ts";
+
+/** What it looks at of the router. */
+export type SlotsRouter = Pick<Router, "config" | "freshness">;
 
 /**
  * What a request may change or show: the replies of writes tell of keys they leave as they are, too (SORT and
@@ -10,10 +14,34 @@ import { EVERYTHING, type PlainKind, type Slots } from "../upstream/request.ts";
  * @param args the request's words, the name first.
  * @returns EVERYTHING where its keys are not known.
  */
-export function slotsOf(router: Router, command: Command, kind: PlainKind, args: readonly Buffer[]): Slots {
+export function slotsOf(
+  router: SlotsRouter,
+  command: Command,
+  kind: PlainKind,
+  args: readonly Buffer[],
+): Slots {
   const { freshness, config } = router;
   const { scriptKeys } = config.reads;
-  if (kind === WRITE && touchedByWrite(command, args, scriptKeys) === "everything") return EVERYTHING;
+  if (kind === WRITE) {
+    const touched = touchedByWrite(command, args, scriptKeys);
+    if (touched === "everything") return EVERYTHING;
+    if (command.changes === "nothing" || command.changes === "functions") return NOTHING;
+  }
   const keys = keysOf(command, args, scriptKeys);
   return typeof keys === "string" ? EVERYTHING : freshness.slotsOf(keys);
+}
+
+/**
+ * What any of the commands of a transaction may change, or show.
+ * @param queued those that the server runs.
+ */
+export function slotsOfUnit(router: SlotsRouter, queued: Iterable<Queued>): Slots {
+  const all: number[] = [];
+  for (const { command, args } of queued) {
+    const slots = slotsOf(router, command, command.plainKind, args);
+    if (slots === EVERYTHING) return EVERYTHING;
+    if (typeof slots !== "number") all.push(...slots);
+    else if (slots >= 0) all.push(slots);
+  }
+  return all.length === 0 ? NOTHING : all;
 }

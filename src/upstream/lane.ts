@@ -12,7 +12,7 @@ import { Handshake } from "./handshake.ts";
 import { NodeMeter } from "./meter.ts";
 import { PartialReply } from "./partial.ts";
 import type { Profile } from "./profile.ts";
-import { NOBODY, Request, type RequestOwner, type WriteLog } from "./request.ts";
+import { NOBODY, Request, type RequestOwner } from "./request.ts";
 import { killRequests, type Severed, type SeveredConnections } from "./severed.ts";
 
 /**
@@ -74,7 +74,6 @@ export interface LaneContext {
   readonly turn: Turn;
   readonly keeper: LaneKeeper;
   readonly severed: SeveredConnections;
-  readonly writes: WriteLog;
   nowMs(): number;
   /** The one of this node that all shared connections to it keep. */
   meterOf(node: NodeId): NodeMeter;
@@ -110,11 +109,6 @@ const SAMPLE_EVERY = 8;
 
 /** What private connections keep: nobody looks at it. */
 const UNREAD = new NodeMeter();
-
-/** A call that may wait for hours counts as a write only once it has come to something. */
-function mayWait({ bond }: Request): boolean {
-  return bond === "blocking";
-}
 
 /** How often a request time-out is looked for, ms. */
 const TIMEOUT_CHECK_MS = 100;
@@ -264,7 +258,6 @@ export class Lane implements Flushable, StreamHandler {
     else this.last.next = request;
     this.last = request;
     if (this.firstUnsent === null) this.firstUnsent = request;
-    if (request.kind === WRITE && !mayWait(request)) this.context.writes.sent(request.slots);
     this.inFlight++;
     this.taken++;
     if (request.kind === READ) this.takenReads++;
@@ -523,7 +516,6 @@ export class Lane implements Flushable, StreamHandler {
     this.first = request.next;
     if (this.first === null) this.last = null;
     request.next = null;
-    if (request.kind === WRITE) this.settleWrite(request, this.lastHeardMs);
     this.inFlight--;
     this.meter.outstanding--;
     if (request === this.sample) this.endSample();
@@ -650,7 +642,6 @@ export class Lane implements Flushable, StreamHandler {
   /** Closes the socket; returns the requests that were unanswered. */
   private end(): Request | null {
     const request = this.first;
-    this.settleWrites(request);
     this.state = "closed";
     this.first = null;
     this.last = null;
@@ -663,20 +654,6 @@ export class Lane implements Flushable, StreamHandler {
     for (const one of this.ending.splice(0)) this.context.severed.settle(one, null);
     this.owner?.connectionGone(this);
     return request;
-  }
-
-  /** What is not answered through this connection counts as written now. */
-  private settleWrites(first: Request | null): void {
-    const nowMs = this.context.nowMs();
-    for (let one = first; one !== null; one = one.next) {
-      if (one.kind === WRITE) this.settleWrite(one, nowMs);
-    }
-  }
-
-  private settleWrite(request: Request, nowMs: number): void {
-    const { writes } = this.context;
-    if (mayWait(request)) writes.need(request.slots, nowMs);
-    else writes.done(request.slots, nowMs);
   }
 
   /**
@@ -726,7 +703,6 @@ export class Lane implements Flushable, StreamHandler {
       one.next = null;
       this.last = one;
     }
-    this.settleWrites(unsent);
     for (let one: Request | null = unsent; one !== null; ) {
       const next: Request | null = one.next;
       this.inFlight--;

@@ -291,6 +291,12 @@ export class LanePool {
     return false;
   }
 
+  /** Whether there are shared connections to a node. */
+  isConnected(node: NodeId): boolean {
+    for (const lane of this.lanes) if (lane.target.node === node) return true;
+    return false;
+  }
+
   /** When the oldest read of a node that is timed and not answered was sent, monotonic ms; null = none is. */
   sampledSinceMs(node: NodeId): number | null {
     let oldest: number | null = null;

@@ -9,25 +9,12 @@ import type { Severed } from "./severed.ts";
  */
 export type PlainKind = Exclude<Kind, typeof SPECIAL>;
 
-/**
- * Which slots of the table of writes (see `WriteLog`) a request touches: one, several, or one of the two
- * below.
- */
+/** Which slots of the table of writes (routing/freshness.ts) a request touches: some, or one of these two. */
 export type Slots = number | readonly number[];
 /** Any key: which ones is not known. */
 export const EVERYTHING = -1;
 /** No key. */
 export const NOTHING = -2;
-
-/** Keeps account of the writes that are on the way to a master, and of when they were answered. */
-export interface WriteLog {
-  /** A write was given to a connection. */
-  sent(slots: Slots): void;
-  /** It was answered, or given back, or lost. @param nowMs monotonic ms, not before that. */
-  done(slots: Slots, nowMs: number): void;
-  /** The same for what `sent` was not told of. */
-  need(slots: Slots, nowMs: number): void;
-}
 
 /** What an error reply that says "did not run" says about the node. */
 export type NotRunCause = "not-master" | "loading" | "link-down" | "no-replicas";

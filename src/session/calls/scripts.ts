@@ -146,3 +146,10 @@ export class Scripts {
 export function isNoScript(buf: Buffer, start: number, end: number): boolean {
   return end - start === NOSCRIPT.length && buf.toString("latin1", start, end) === NOSCRIPT;
 }
+
+/** What a replica says to a script or function that may write, before it runs. */
+export function isReadOnly(buf: Buffer, start: number, end: number): boolean {
+  return buf.toString("latin1", start, Math.min(end, start + READONLY.length)) === READONLY;
+}
+
+const READONLY = "-READONLY ";

@@ -2,7 +2,7 @@
 import { arityFits, type Command, MASTER_READ, WRITE } from "../../commands/command.ts";
 import { encodeError, encodeNullArray, OK, QUEUED } from "../../resp/encode.ts";
 import type { Lane } from "../../upstream/lane.ts";
-import { type Bond, EVERYTHING, NOTHING, type PlainKind, type Slots } from "../../upstream/request.ts";
+import { type Bond, EVERYTHING, type PlainKind } from "../../upstream/request.ts";
 import { ScanCall } from "../calls/scan.ts";
 import { needScripts, noteScriptCommand, rememberScript } from "../calls/script-commands.ts";
 import { MAX_GIVEN } from "../calls/scripts.ts";
@@ -13,7 +13,7 @@ import { nameOf, refuseReplication, refuseReserved, refusesTopology, refuseUnsaf
 import { publishesReserved } from "../pubsub/subscribe.ts";
 import type { Session } from "../session.ts";
 import { reset } from "../settings.ts";
-import { slotsOf } from "../slots.ts";
+import { slotsOfUnit } from "../slots.ts";
 import {
   type Frame,
   forbidden,
@@ -181,7 +181,7 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
     isIdempotent: onUnknown === "retry-idempotent" && transaction.isIdempotent,
     mayReplicate: transaction.mayReplicate,
   };
-  const slots = slotsOfUnit(session, transaction);
+  const slots = slotsOfUnit(session.router, transaction.queued());
   const what: Sending = { command: frame.command, kind, replies, bond, unit, slots };
   session.transaction = null;
   session.router.counters.requests.transaction++;
@@ -189,18 +189,6 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
   // What follows may see the session as the transaction leaves it.
   if (session.privateLane !== null || rewrite?.isBarrier === true) session.block("drain");
   return true;
-}
-
-/** What any of its commands may change, or show. */
-function slotsOfUnit(session: Session, transaction: Transaction): Slots {
-  const all: number[] = [];
-  for (const { command, args } of transaction.queued()) {
-    const slots = slotsOf(session.router, command, command.plainKind, args);
-    if (slots === EVERYTHING) return EVERYTHING;
-    if (typeof slots !== "number") all.push(...slots);
-    else if (slots >= 0) all.push(slots);
-  }
-  return all.length === 0 ? NOTHING : all;
 }
 
 function bondOf(session: Session, transaction: Transaction): Bond {

@@ -134,7 +134,7 @@ export class Transaction {
   }
 }
 
-interface Queued {
+export interface Queued {
   readonly command: Command;
   readonly args: readonly Buffer[];
 }
