@@ -6,8 +6,13 @@ export interface WaitsForProof {
   proofCame(): void;
 }
 
-/** A replica whose last proof is older than this, ms, is not waited for. */
-const MOST_MS = 100;
+interface Proven {
+  readonly provenAtMs: number;
+  readonly proofTookMs: number;
+}
+
+/** A replica whose last proof is older than this, ms, is not waited for, far away as it may be. */
+const MOST_MS = 150;
 
 /** What two looks may be apart beyond the interval that is set, ms. */
 const SLACK_MS = 5;
@@ -15,9 +20,6 @@ const SLACK_MS = 5;
 export class Proofs {
   /** When it was last asked for, monotonic ms. */
   private askedMs = Number.NEGATIVE_INFINITY;
-  /** The newest proof of any replica, and how old that was when it came, ms. */
-  private provenAtMs = Number.NEGATIVE_INFINITY;
-  private tookMs = 0;
   private readonly waiting = new Set<WaitsForProof>();
   private timer: NodeJS.Timeout | null = null;
   private readonly intervalMs: number;
@@ -34,31 +36,24 @@ export class Proofs {
   }
 
   /**
-   * Up to when a replica that is proven so far will soon be, monotonic ms; null = nothing is on its way, or
-   * the replica has not kept up.
+   * Up to when a replica will soon be proven, monotonic ms; null = nothing is on its way, or the replica has
+   * not kept up.
+   * @param replica how far it is proven, and how old that proof was when it came, ms.
    */
-  soon(provenAtMs: number): number | null {
+  soon({ provenAtMs, proofTookMs }: Proven): number | null {
     if (provenAtMs >= this.askedMs) return null;
-    const patienceMs = Math.min(MOST_MS, this.intervalMs + 2 * this.tookMs + SLACK_MS);
+    // It is asked again when it has answered: half a question is lost, a whole one follows.
+    const patienceMs = Math.min(MOST_MS, this.intervalMs + 3 * proofTookMs + 2 * SLACK_MS);
     return this.nowMs() - provenAtMs < patienceMs ? this.askedMs : null;
   }
 
   wait(one: WaitsForProof): void {
     this.waiting.add(one);
-    this.timer ??= setTimeout(() => this.wakeAll(), SLACK_MS);
+    this.timer ??= setTimeout(() => this.came(), SLACK_MS);
   }
 
-  /** Replicas are proven up to these moments now, or routing has changed otherwise. */
-  came(proven: readonly { readonly provenAtMs: number }[]): void {
-    for (const { provenAtMs } of proven) {
-      if (provenAtMs <= this.provenAtMs) continue;
-      this.provenAtMs = provenAtMs;
-      this.tookMs = this.nowMs() - provenAtMs;
-    }
-    this.wakeAll();
-  }
-
-  private wakeAll(): void {
+  /** Replicas have proven more, routing has changed otherwise, or it is time to look. */
+  came(): void {
     if (this.timer !== null) clearTimeout(this.timer);
     this.timer = null;
     if (this.waiting.size === 0) return;

@@ -49,6 +49,8 @@ export interface ReadTarget extends Candidate {
   readonly load: NodeMeter;
   /** Writes answered before this moment are applied there. */
   provenAtMs: number;
+  /** How old that proof was when it came, ms: what is asked for now will take about as long. */
+  proofTookMs: number;
 }
 
 /** Who has something to do as soon as there is a master. */
@@ -249,7 +251,7 @@ export class Router implements LaneKeeper {
     this.hasBeenSilent = epoch.holdCause === "silent" || (this.hasBeenSilent && epoch.holdCause !== null);
     for (const node of gone) this.pool.giveBack(node, isMovable);
     for (const observer of this.observers) observer.onRouting();
-    this.proofs.came(epoch.readable);
+    this.proofs.came();
     this.hold.retryAll();
     if (!this.writable || this.waiting.size === 0) return;
     const waiting = [...this.waiting];
@@ -262,7 +264,7 @@ export class Router implements LaneKeeper {
     this.epoch = epoch;
     for (const { id, provenAtMs } of epoch.readable) this.target(id, provenAtMs);
     for (const observer of this.observers) observer.onRouting();
-    this.proofs.came(epoch.readable);
+    this.proofs.came();
   }
 
   /** The master is new: its replicas may not have found it yet. */
@@ -383,11 +385,14 @@ export class Router implements LaneKeeper {
   }
 
   private target(node: NodeId, provenAtMs: number): ReadTarget {
+    const nowMs = this.nowMs();
     let target = this.targets.get(node);
     if (target === undefined || provenAtMs < target.provenAtMs) {
-      target = { node, provenAtMs, sinceMs: this.nowMs(), isSlow: false, ...this.standing.of(node) };
+      const unproven = { provenAtMs: Number.NEGATIVE_INFINITY, proofTookMs: 0 };
+      target = { node, ...unproven, sinceMs: nowMs, isSlow: false, ...this.standing.of(node) };
       this.targets.set(node, target);
     }
+    if (provenAtMs > target.provenAtMs) target.proofTookMs = nowMs - provenAtMs;
     target.provenAtMs = provenAtMs;
     return target;
   }

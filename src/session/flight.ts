@@ -381,7 +381,7 @@ export class Flight implements RequestOwner, TwinHost {
     // Which keys it has shown is not known: no other session need wait for that. SCAN and DBSIZE name keys,
     // and show none: what is read of them may be on a replica later.
     if (slots !== EVERYTHING) this.router.freshness.saw(slots, nowMs);
-    else if (request.command.plainKind !== READ) return;
+    else if (request.command.plainKind === MASTER_READ) return;
     this.remember(slots, nowMs);
   }
 
@@ -460,8 +460,8 @@ export class Flight implements RequestOwner, TwinHost {
         this.keep(repaired);
         return false;
       }
-      // A replica lacks the script, and cannot be given it: the user may not, or it is forgotten. Or it refuses
-      // a function that may write, where the master has an error of its own. It is asked.
+      // A replica lacks the script, and cannot be given it: the user may not, or it is forgotten. Or it
+      // refuses a function that may write, where the master has an error of its own. The master is asked.
       if (request.kind === READ && (isNoScript(buf, start, end) || isReadOnly(buf, start, end))) {
         request.kind = MASTER_READ;
         return this.keep(request);

@@ -130,7 +130,7 @@ export class Reading {
   isSoonServed(slots: Slots): boolean {
     const { home } = this;
     if (home === null || this.isAway || this.hasMoved || !this.isBound) return false;
-    const provenAtMs = this.router.proofs.soon(home.provenAtMs);
+    const provenAtMs = this.router.proofs.soon(home);
     return provenAtMs !== null && this.hasAll({ provenAtMs }, slots);
   }
 

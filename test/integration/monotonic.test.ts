@@ -82,14 +82,6 @@ const ROWS: readonly Row[] = [
     reply: "2",
   },
   {
-    says: "SCAN, which the master answers",
-    before: [HOME],
-    shows: [["SCAN", "0", "MATCH", "new"]],
-    shown: [expect.anything(), ["new"]],
-    next: ["GET", "new"],
-    reply: "1",
-  },
-  {
     says: "a read of any keys after a write",
     before: [HOME, [["SET", "own", "1"]]],
     shows: [["KEYS", "new"]],
