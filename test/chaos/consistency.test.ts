@@ -122,7 +122,7 @@ describe(`reads under any fault (HOLDFAST_SEED=${SEED})`, () => {
   );
 
   it("session: own writes and no way back (7, 16, 40, 47–49)", { timeout }, () =>
-    runUntil(PAIRS / 2, "session"),
+    runUntil(PAIRS, "session"),
   );
 
   it("strong: one order for all (7, 16, 40)", { timeout }, () => runUntil(PAIRS / 2, "strong"));
