@@ -214,7 +214,7 @@ describe("a read in flight", () => {
     await setUp();
     expect(await stage.master.cli("SET", "k", "value")).toBe("OK");
     for (const replica of stage.group.replicas) await replica.untilCaughtUp(stage.master);
-    const clients = await stage.clients(6);
+    const clients = await stage.clients(16);
     for (const client of clients) expect(await client.command("GET", "k")).toBe("value");
     await stage.replica(0).kill("SIGSTOP");
     const before = await stage.sentTo(stage.replica(0));
@@ -239,7 +239,7 @@ describe("a read in flight", () => {
     expect(await stage.master.cli("SET", "k", "value")).toBe("OK");
     for (const replica of stage.group.replicas) await replica.untilCaughtUp(stage.master);
     await stage.untilReadable(2);
-    const clients = await stage.clients(6);
+    const clients = await stage.clients(24);
     for (const client of clients) expect(await client.command("GET", "k")).toBe("value");
     await stage.master.kill("SIGSTOP");
     const before = await stage.sentTo(stage.master);
