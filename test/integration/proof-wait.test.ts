@@ -1,4 +1,4 @@
-/** Reads that wait a moment for a proof that is on its way, and whatever else happens to their clients then. */
+/** Reads that wait a moment for proof on its way, and whatever else happens to their clients then. */
 import { afterEach, beforeEach, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
 import { type ChaosLink, startLink } from "../support/link.ts";
@@ -26,13 +26,17 @@ afterEach(async () => {
   await link.close();
 });
 
-/** Writes a key and reads it, again and again, until told to stop. @returns what was read and is not right. */
+/** Writes a key and reads it, again and again, until told to stop. @returns what it read and is wrong. */
 async function writeAndRead(client: RawClient, key: string, isOver: () => boolean): Promise<unknown[]> {
   const wrong: unknown[] = [];
   for (let i = 0; !isOver(); i++) {
     await client.command("SET", key, i);
     for (let read = 0; read < 5; read++) {
-      const reads = await client.pipeline([["GET", key], ["GET", "nobody's"], ["GET", key]]);
+      const reads = await client.pipeline([
+        ["GET", key],
+        ["GET", "nobody's"],
+        ["GET", key],
+      ]);
       const [first, second, third] = reads.map(String);
       if (first !== String(i) || second !== "null" || third !== String(i)) wrong.push([i, read, reads]);
     }
@@ -45,7 +49,7 @@ async function waitingClients(admin: RawClient): Promise<number> {
   return all.filter((one) => fields(one).state === "waiting").length;
 }
 
-it("7, 15, 44: each is answered, unless its client is killed or has gone, also when the proxy is to end", async () => {
+it("7, 15, 44: each is answered, unless its client is killed or has gone", async () => {
   const admin = await stage.client({ protocol: 3 });
   const clients = await stage.clients(10);
   const doomed = [await stage.proxy.connect(), await stage.proxy.connect()];
@@ -55,7 +59,11 @@ it("7, 15, 44: each is answered, unless its client is killed or has gone, also w
   const ends = doomed.map((client, i) => writeAndRead(client, `d${i}`, () => isOver).catch(() => "ended"));
 
   let seen = 0;
-  await until(async () => (seen += await waitingClients(admin)) >= 20, { what: "reads that wait for proof" });
+  const hasSeen = async (): Promise<boolean> => {
+    seen += await waitingClients(admin);
+    return seen >= 20;
+  };
+  await until(hasSeen, { what: "reads that wait for proof" });
   for (const id of ids) expect(await admin.command("CLIENT", "KILL", "ID", id)).toBe(1);
   expect(await Promise.all(ends)).toEqual(["ended", "ended"]);
 
