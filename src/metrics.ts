@@ -91,7 +91,7 @@ export class Counters {
   readonly reads: Record<ReadWay, number> = zeros(READ_WAYS);
   /** Reads sent to the master because no replica was provably fresh enough for the session. */
   freshnessReads = 0;
-  /** Reads sent to a second replica because the first one took its time; those that answered first. */
+  /** Reads sent to a second node because the first one took its time; those that answered first. */
   hedges = 0;
   hedgesWon = 0;
 
@@ -462,13 +462,13 @@ const UPSTREAM_ROWS: readonly MetricRow[] = [
   single(
     "counter",
     "hedges_total",
-    "Reads sent to a second replica because the first one took its time.",
+    "Reads sent to a second node because the first one took its time.",
     (from) => from.counters.hedges,
   ),
   single(
     "counter",
     "hedges_won_total",
-    "Of these, answered first by the second replica.",
+    "Of these, answered first by the second node.",
     (from) => from.counters.hedgesWon,
   ),
   single(

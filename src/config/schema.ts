@@ -424,7 +424,7 @@ const reads = group({
     min: "1ms",
     max: "1m",
     zero: "off",
-    doc: "A lone read unanswered for this long goes to another replica, too; at most 1 in 10 reads does.",
+    doc: "A lone read unanswered for this long goes to another node, too; at most 1 in 10 reads does.",
   }),
 });
 

@@ -64,7 +64,7 @@ export interface ReadsStatus {
   readonly masterPolicy: number;
   /** Of all of them the share that the freshness rule sent to the master, 0 to 1; null = no reads yet. */
   readonly freshnessShare: number | null;
-  /** Reads sent to a second replica because the first one took its time, and those that it answered first. */
+  /** Reads sent to a second node because the first one took its time, and those that it answered first. */
   readonly hedges: number;
   readonly hedgesWon: number;
 }

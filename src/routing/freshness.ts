@@ -6,9 +6,9 @@
  * of a key when the last write of that key was answered before that moment.
  *
  * The table knows hashes of keys, not keys: two keys in one slot only make each other wait. It is shared by
- * all sessions: what one has written no other one need be shown without, and a session can forget what it has
- * written itself. Databases are not part of the hash: MOVE, COPY and SWAPDB change another one than they
- * are sent in.
+ * all sessions: so one can be shown all that the others have written (`reads.consistency: proxy`), and can
+ * forget what it has written itself. Databases are not part of the hash: MOVE, COPY and SWAPDB change another
+ * one than they are sent in.
  *
  * The master may know more than was written through this process (another proxy, a client of its own,
  * eviction). What it has shown to a session that session must not be shown without either: those moments are

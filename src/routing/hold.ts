@@ -1,7 +1,7 @@
 /**
  * Sessions whose next request needs a master while there is none, or a replica (`reads.whenNoneFit: wait`).
- * A session is held as a whole: it is not
- * read any further than its bounds allow and queues behind itself, so its requests keep their order.
+ * A session is held as a whole: it is not read any further than its bounds allow and queues behind itself, so
+ * its requests keep their order.
  *
  * Exact accounting: held = released + expired + left + failed + held now.
  */

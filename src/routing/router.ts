@@ -159,7 +159,7 @@ export class Router implements LaneKeeper {
     this.turn = turn;
     this.nowMs = nowMs;
     this.coarseMs = nowMs();
-    this.proofs = new Proofs(config.reads.proofInterval, nowMs);
+    this.proofs = new Proofs(Math.min(config.reads.proofInterval, config.probe.interval), nowMs);
     this.hold = new Hold(
       { maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes },
       counters,
@@ -672,6 +672,7 @@ const DRAIN_CHECK_MS = 1;
 
 /** How often at most it is said that reads wait for proof, ms. */
 const SEEK_PROOF_EVERY_MS = 5;
+
 /** Looks for late reads in the time after which one is late. */
 const HEDGE_LOOKS = 4;
 

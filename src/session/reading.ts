@@ -60,7 +60,8 @@ export class Reading {
   /** Why a read goes to the master for which `lane` had none. */
   get whyMaster(): Exclude<ReadWay, "replica"> {
     if (this.consistency === "strong" || this.router.config.reads.from === "master") return "policy";
-    return this.router.hasReadable ? "freshness" : "none-fit";
+    // Behind the session's own unanswered write no replica can be fresh enough.
+    return this.flight.writes > 0 || this.router.hasReadable ? "freshness" : "none-fit";
   }
 
   /** It sees what it has written, and nothing older than it has seen. */

@@ -518,10 +518,7 @@ export class Session
       if (lane === null) return null;
     }
     if (!this.mayUse(lane)) return null;
-    // Behind the session's own unanswered write no replica can be fresh enough.
-    if (isMasters && kind === READ) {
-      router.counters.addMasterRead(this.flight.writes > 0 ? "freshness" : this.reading.whyMaster);
-    }
+    if (isMasters && kind === READ) router.counters.addMasterRead(this.reading.whyMaster);
     return lane;
   }
 
@@ -787,7 +784,7 @@ export class Session
     return null;
   }
 
-  /** It was of no interest as long as nothing was written. */
+  /** What a request touches: of a read that was sent while that did not matter it is looked up now. */
   slotsOf(request: Request): Slots {
     const { command, kind, chunk, start, end, slots, rewrite } = request;
     if (kind !== READ || slots !== EVERYTHING || rewrite !== null) return slots;

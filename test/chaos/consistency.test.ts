@@ -121,9 +121,7 @@ describe(`reads under any fault (HOLDFAST_SEED=${SEED})`, () => {
     runUntil(PAIRS, "proxy"),
   );
 
-  it("session: own writes and no way back (7, 16, 40, 47–49)", { timeout }, () =>
-    runUntil(PAIRS, "session"),
-  );
+  it("session: own writes and no way back (7, 16, 40, 47–49)", { timeout }, () => runUntil(PAIRS, "session"));
 
   it("strong: one order for all (7, 16, 40)", { timeout }, () => runUntil(PAIRS / 2, "strong"));
 });

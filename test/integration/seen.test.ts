@@ -156,6 +156,13 @@ describe("reads by their way", () => {
     const client = await stage.client();
     await client.command("PROXY", "CONSISTENCY", "strong");
     expect(await added(() => get(client, 5))).toEqual({ ...NONE, policy: 5 });
+    const behindWrite = async (): Promise<void> => {
+      await client.pipeline([
+        ["SET", "k", "v"],
+        ["GET", "k"],
+      ]);
+    };
+    expect(await added(behindWrite), "strong, behind a write").toEqual({ ...NONE, policy: 1 });
     await client.command("PROXY", "CONSISTENCY", "default");
     await client.command("HELLO", "3");
     await client.command("CLIENT", "TRACKING", "ON");

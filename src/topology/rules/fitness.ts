@@ -98,7 +98,6 @@ export function isBehind(verdict: FitVerdict): boolean {
 }
 
 /** What speaks against reading from it, its lag apart; null = nothing. */
-
 function unfitness(
   master: MasterBelief | null,
   scene: Scene,

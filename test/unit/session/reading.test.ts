@@ -342,6 +342,55 @@ describe("what reads see by a session's own setting", () => {
   });
 });
 
+describe("7: proof that is on its way, of a key written at 120 ms", () => {
+  /** The replica had proven 115 ms at once; it was asked for more at this moment, and now it is 125 ms. */
+  function askedAt(askedMs: number, reads: Record<string, unknown> = {}): void {
+    setUp(reads);
+    readAt(110);
+    upstream.nowMs = 115;
+    prove({ b: 115 });
+    writeAt(120, KEY);
+    upstream.router.proofs.asked(askedMs);
+    upstream.nowMs = 125;
+  }
+
+  it.each<[string, number, Record<string, unknown>, boolean]>([
+    ["asked for after it was answered", 121, {}, true],
+    ["asked for at that moment", 120, {}, true],
+    ["asked for before", 119, {}, false],
+    ["for all clients' writes", 121, { consistency: "proxy" }, true],
+    ["for who sees what there is", 121, { consistency: "eventual" }, false],
+    ["for who sees what the master has", 121, { consistency: "strong" }, false],
+  ])("is waited for: %s", (_, askedMs, reads, expected) => {
+    askedAt(askedMs, reads);
+    session.reading.lane(upstream.profile, KEY);
+    expect(session.reading.isSoonServed(KEY)).toBe(expected);
+  });
+
+  it("is not waited for when another client writes the key again and again", () => {
+    askedAt(121, { consistency: "proxy" });
+    const other = new FakeSession(upstream, 8);
+    other.send("write", KEY);
+    answerAll(123);
+    expect(session.reading.isSoonServed(KEY)).toBe(false);
+  });
+
+  it("is not waited for by a session without a replica", () => {
+    askedAt(121);
+    prove({}, { holdCause: "silent" });
+    expect(session.reading.lane(upstream.profile, KEY)).toBeNull();
+    expect(session.reading.isSoonServed(KEY)).toBe(false);
+  });
+
+  it("is not waited for longer than probes are apart, however rarely it is asked for", () => {
+    askedAt(121, { proofInterval: "1m" });
+    upstream.nowMs = 115 + 109;
+    expect(session.reading.isSoonServed(KEY)).toBe(true);
+    upstream.nowMs = 115 + 110;
+    expect(session.reading.isSoonServed(KEY)).toBe(false);
+  });
+});
+
 describe("why a read goes to the master", () => {
   it.each<[string, Record<string, unknown>, Proven, string]>([
     ["its replica has not proven enough", {}, { b: 1 }, "freshness"],
@@ -350,6 +399,17 @@ describe("why a read goes to the master", () => {
     ["reads are meant for it", { from: "master" }, { b: 1 }, "policy"],
   ])("%s", (_, reads, proven, expected) => {
     setUp(reads, proven);
+    expect(session.reading.whyMaster).toBe(expected);
+  });
+
+  it.each<[string, Record<string, unknown>, Proven, string]>([
+    ["its own write is on the way there", {}, { b: 50 }, "freshness"],
+    ["its write is, and no replica is fit", {}, {}, "freshness"],
+    ["its write is, and reads see what the master has", { consistency: "strong" }, { b: 50 }, "policy"],
+    ["its write is, and reads are meant for it", { from: "master" }, { b: 50 }, "policy"],
+  ])("behind a write: %s", (_, reads, proven, expected) => {
+    setUp(reads, proven);
+    write();
     expect(session.reading.whyMaster).toBe(expected);
   });
 
