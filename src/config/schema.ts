@@ -390,6 +390,13 @@ const reads = group({
     max: "1m",
     doc: "How often, at most, offsets are looked at while reads wait for a replica to have caught up.",
   }),
+  proofWait: duration({
+    default: "150ms",
+    min: "1ms",
+    max: "1s",
+    zero: "never",
+    doc: "How long at most a read waits for its replica's proof that is on its way, before the master is asked.",
+  }),
   whenNoneFit: choice({
     values: ["master", "wait", "error"],
     default: "master",

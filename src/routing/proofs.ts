@@ -11,10 +11,7 @@ interface Proven {
   readonly proofTookMs: number;
 }
 
-/** A replica whose last proof is older than this, ms, is not waited for, far away as it may be. */
-const MOST_MS = 150;
-
-/** What two looks may be apart beyond the interval that is set, ms. */
+/** What a question may be late by, ms; and how often who waits looks again, though nothing came. */
 const SLACK_MS = 5;
 
 export class Proofs {
@@ -23,11 +20,16 @@ export class Proofs {
   private readonly waiting = new Set<WaitsForProof>();
   private timer: NodeJS.Timeout | null = null;
   private readonly intervalMs: number;
+  private readonly mostMs: number;
   private readonly nowMs: () => number;
 
-  /** @param intervalMs how often it is asked for, at most. */
-  constructor(intervalMs: number, nowMs: () => number) {
+  /**
+   * @param intervalMs how often it is asked for, at most.
+   * @param mostMs a replica whose last proof is older than this is not waited for, far away as it may be.
+   */
+  constructor(intervalMs: number, mostMs: number, nowMs: () => number) {
     this.intervalMs = intervalMs;
+    this.mostMs = mostMs;
     this.nowMs = nowMs;
   }
 
@@ -42,8 +44,8 @@ export class Proofs {
    */
   soon({ provenAtMs, proofTookMs }: Proven): number | null {
     if (provenAtMs >= this.askedMs) return null;
-    // It is asked again when it has answered: half a question is lost, a whole one follows.
-    const patienceMs = Math.min(MOST_MS, this.intervalMs + 3 * proofTookMs + 2 * SLACK_MS);
+    // A replica that is being asked already is asked once more behind that: at worst two answers are awaited.
+    const patienceMs = Math.min(this.mostMs, this.intervalMs + 3 * proofTookMs + 2 * SLACK_MS);
     return this.nowMs() - provenAtMs < patienceMs ? this.askedMs : null;
   }
 

@@ -159,7 +159,8 @@ export class Router implements LaneKeeper {
     this.turn = turn;
     this.nowMs = nowMs;
     this.coarseMs = nowMs();
-    this.proofs = new Proofs(Math.min(config.reads.proofInterval, config.probe.interval), nowMs);
+    const { proofInterval, proofWait } = config.reads;
+    this.proofs = new Proofs(Math.min(proofInterval, config.probe.interval), proofWait, nowMs);
     this.hold = new Hold(
       { maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes },
       counters,

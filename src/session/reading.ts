@@ -100,6 +100,13 @@ export class Reading {
     return null;
   }
 
+  /** The lane to any node that may be read, for what is the same everywhere; null = there is none. */
+  anywhere(profile: Profile): Lane | null {
+    const { router, home } = this;
+    const target = home !== null && router.isReadable(home) ? home : router.anyTarget();
+    return target === null ? null : router.readLane(profile, target);
+  }
+
   /** It has moved, and what is on the way from elsewhere may show it more: first its replies. */
   private isArriving(lane: Lane): boolean {
     const { flight } = this;

@@ -496,14 +496,15 @@ export class Session
   route(kind: Command["kind"], slots: Slots): Lane | null {
     const { router } = this;
     let lane: Lane | null = null;
-    if (kind === READ ? this.flight.writes === 0 : kind === PREFER_MASTER && !router.writable) {
+    if (kind === PREFER_MASTER && !router.writable) lane = this.reading.anywhere(this.profile);
+    else if (kind === READ && this.flight.writes === 0) {
       lane = this.reading.lane(this.profile, slots);
-      if (lane === null && kind === READ && this.reading.isSoonServed(slots)) {
+      if (lane === null && this.reading.isSoonServed(slots)) {
         router.proofs.wait(this);
         this.block("proof");
         return null;
       }
-      if (lane === null && kind === READ && this.reading.lacksReplica) {
+      if (lane === null && this.reading.lacksReplica) {
         this.lacks = "replica";
         return null;
       }

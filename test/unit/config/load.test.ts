@@ -57,6 +57,7 @@ describe("values", () => {
         maxLag: 10_000,
         maxLagBytes: 67_108_864,
         proofInterval: 20,
+        proofWait: 150,
         whenNoneFit: "master",
         scriptKeys: "any",
         prefer: [],

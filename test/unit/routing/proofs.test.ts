@@ -10,7 +10,7 @@ beforeEach(() => {
   vi.useFakeTimers();
   nowMs = 1_000;
   woken = 0;
-  proofs = new Proofs(20, () => nowMs);
+  proofs = new Proofs(20, 150, () => nowMs);
 });
 
 afterEach(() => {
