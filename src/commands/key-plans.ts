@@ -34,19 +34,10 @@ export function planOf(facts: KeyedFacts, specs: readonly KeySpec[] | null): Key
   const known = BY_NAME.get(facts.name);
   if (known !== undefined) return known;
   if (specs === null) return UNKNOWN_KEYS;
-  if (specs.length > 0) return { kind: "specs", specs: specs.every(isSource) ? specs.map(asWritten) : specs };
+  if (specs.length > 0) return { kind: "specs", specs };
   // LOLWUT is flagged as a read and reads nothing.
   if (facts.name === "lolwut") return NONE;
   return facts.onData || !facts.builtin ? UNKNOWN_KEYS : NONE;
-}
-
-function isSource({ source }: KeySpec): boolean {
-  return source;
-}
-
-/** XREADGROUP is a write, and flags its only keys as read: its groups are in them. */
-function asWritten(spec: KeySpec): KeySpec {
-  return { ...spec, source: false };
 }
 
 // The built-in table
@@ -55,14 +46,13 @@ function asWritten(spec: KeySpec): KeySpec {
  * Reads specs as the built-in table has them, joined by "+":
  * `1` one key; `1:-1:2` from 1 to the last, every second; `2#` as many as argument 2 says, behind it;
  * `STREAMS@4:-1:1:2` behind the word STREAMS, found from argument 4 on, in the first half of what follows.
- * Those with `<` before them are only read, others of the same command are written.
  */
 export function specsOfText(text: string): KeySpec[] {
   if (text === "") return [];
   return text.split("+").map((one): KeySpec => {
-    const match = /^(<?)(?:([A-Z]+)@)?(\d+)(#?)(?::(-?\d+))?(?::(\d+))?(?::(\d+))?$/.exec(one);
+    const match = /^(?:([A-Z]+)@)?(\d+)(#?)(?::(-?\d+))?(?::(\d+))?(?::(\d+))?$/.exec(one);
     if (match === null) throw new Error(`not a key spec: ${one}`);
-    const [, source, keyword, at, keynum, last = "0", step = "1", limit = "0"] = match;
+    const [, keyword, at, keynum, last = "0", step = "1", limit = "0"] = match;
     const search: KeySearch =
       keyword === undefined
         ? { kind: "index", index: Number(at) }
@@ -71,7 +61,7 @@ export function specsOfText(text: string): KeySpec[] {
       keynum === "#"
         ? { kind: "keynum", count: 0, first: 1, step: 1 }
         : { kind: "range", last: Number(last), step: Number(step), limit: Number(limit) };
-    return { search, run, source: source === "<" };
+    return { search, run };
   });
 }
 
@@ -108,7 +98,7 @@ function specsOfRange(first: unknown, last: unknown, step: unknown, isMovable: b
   if (first === 0) return [];
   if (first < 0 || step < 1 || (last >= 0 && last < first)) return null;
   const run: KeyRun = { kind: "range", last: last < 0 ? last : last - first, step, limit: 0 };
-  return [{ search: { kind: "index", index: first }, run, source: false }];
+  return [{ search: { kind: "index", index: first }, run }];
 }
 
 function specsOfReply(reply: readonly unknown[]): KeySpec[] | null {
@@ -121,7 +111,7 @@ function specsOfReply(reply: readonly unknown[]): KeySpec[] | null {
     const search = searchOf(fieldsOf(fields.get("begin_search")));
     const run = runOf(fieldsOf(fields.get("find_keys")));
     if (flags.has("incomplete") || search === null || run === null) return null;
-    specs.push({ search, run, source: flags.has("RO") });
+    specs.push({ search, run });
   }
   return specs;
 }

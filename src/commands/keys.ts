@@ -1,6 +1,6 @@
 /**
- * PURE. Which keys a request touches, and which of them it may change. What is not known for sure is said to
- * be more, never less: a key too many costs a read its replica, a key too few would show old data.
+ * PURE. Which keys a request touches, and whether it may change everything. What is not known for sure is
+ * said to be more, never less: a key too many costs a read its replica, a key too few would show old data.
  */
 
 /** Where the search for keys begins (redis.io, "Command key specifications"). */
@@ -23,8 +23,6 @@ export type KeyRun =
 export interface KeySpec {
   readonly search: KeySearch;
   readonly run: KeyRun;
-  /** These keys are only read, by a command that writes to others. */
-  readonly source: boolean;
 }
 
 /** Where a command has its keys. */
@@ -40,8 +38,8 @@ export type KeyPlan =
   | { readonly kind: "container"; readonly plans: ReadonlyMap<string, KeyPlan> };
 
 /**
- * What a request that may write changes in the data that replicas have: nothing; its keys, but for the
- * sources among them; what a script likes; the functions, with some sub-commands; or it can be anything.
+ * What a request that may write changes in the data that replicas have: nothing; its keys, or some of them;
+ * what a script likes; the functions, with some sub-commands; or it can be anything.
  */
 export type Changes = "nothing" | "keys" | "script" | "functions" | "everything";
 
@@ -74,25 +72,22 @@ export function keysOf(
 }
 
 /**
- * The keys that a request may change. Asked of a read, it says none.
+ * Whether a request may change everything, whatever `keysOf` finds in it. If not, it changes no other keys
+ * than those, and may change any where `keysOf` says "unknown". Asked of a read, it says no.
  * @param args as in `keysOf`.
  */
-export function touchedByWrite(
-  command: Keyed,
-  args: readonly Buffer[],
-  scriptKeys: ScriptKeys,
-): readonly Buffer[] | "everything" {
+export function changesEverything(command: Keyed, args: readonly Buffer[], scriptKeys: ScriptKeys): boolean {
   switch (command.changes) {
     case "nothing":
-      return NO_KEYS;
+      return false;
     case "everything":
-      return "everything";
+      return true;
     case "functions":
-      return isHarmlessFunctionCommand(args) ? NO_KEYS : "everything";
+      return !isHarmlessFunctionCommand(args);
     case "script":
-      return scriptKeys === "any" ? "everything" : writtenByPlan(command.keys, args);
+      return scriptKeys === "any" || !namesKeys(command.keys);
     case "keys":
-      return writtenByContainer(command, args);
+      return changesMoreThanKeys(command, args);
   }
 }
 
@@ -103,27 +98,17 @@ function isHarmlessFunctionCommand(args: readonly Buffer[]): boolean {
   return HARMLESS_FUNCTION_COMMANDS.has(upperCased(args[1]));
 }
 
-function writtenByContainer(command: Keyed, args: readonly Buffer[]): readonly Buffer[] | "everything" {
-  const { keys, replicating } = command;
-  if (keys.kind !== "container") return writtenByPlan(keys, args);
+function changesMoreThanKeys({ keys, replicating }: Keyed, args: readonly Buffer[]): boolean {
+  if (keys.kind !== "container") return !namesKeys(keys);
   const name = upperCased(args[1]).toLowerCase();
   const plan = keys.plans.get(name);
-  if (plan === undefined) return "everything";
-  return replicating?.has(name) === true ? writtenByPlan(plan, args) : NO_KEYS;
+  if (plan === undefined) return true;
+  return replicating?.has(name) === true && !namesKeys(plan);
 }
 
-function writtenByPlan(plan: KeyPlan, args: readonly Buffer[]): readonly Buffer[] | "everything" {
-  switch (plan.kind) {
-    // A write without keys: FLUSHALL, or a module's.
-    case "none":
-    case "unknown":
-    case "container":
-      return "everything";
-    case "sort":
-      return stored(args);
-    case "specs":
-      return keysBySpecs(plan.specs, args, true) ?? "everything";
-  }
+/** A write that names no keys is FLUSHALL, or a module's. */
+function namesKeys({ kind }: KeyPlan): boolean {
+  return kind === "specs" || kind === "sort";
 }
 
 function keysByPlan(plan: KeyPlan, args: readonly Buffer[]): readonly Buffer[] | "unknown" {
@@ -135,7 +120,7 @@ function keysByPlan(plan: KeyPlan, args: readonly Buffer[]): readonly Buffer[] |
     case "sort":
       return keysOfSort(args);
     case "specs":
-      return keysBySpecs(plan.specs, args, false) ?? "unknown";
+      return keysBySpecs(plan.specs, args) ?? "unknown";
     case "container": {
       const sub = plan.plans.get(upperCased(args[1]).toLowerCase());
       return sub === undefined || sub.kind === "container" ? "unknown" : keysByPlan(sub, args);
@@ -162,10 +147,9 @@ function stored(args: readonly Buffer[]): Buffer[] {
 // By specs (db.c, getKeysUsingKeySpecs)
 
 /** @returns null when they cannot be known. */
-function keysBySpecs(specs: readonly KeySpec[], args: readonly Buffer[], writtenOnly: boolean) {
+function keysBySpecs(specs: readonly KeySpec[], args: readonly Buffer[]): Buffer[] | null {
   const keys: Buffer[] = [];
-  for (const { search, run, source } of specs) {
-    if (writtenOnly && source) continue;
+  for (const { search, run } of specs) {
     const isFound =
       search.kind === "index" ? take(run, args, search.index, keys) : takeBehind(search, run, args, keys);
     if (!isFound) return null;

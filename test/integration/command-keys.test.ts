@@ -1,8 +1,9 @@
 /** The keys of requests, compared with what a real server says of every command and of many calls. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Command, WRITE } from "../../src/commands/command.ts";
-import { keysOf, touchedByWrite } from "../../src/commands/keys.ts";
+import { keysOf } from "../../src/commands/keys.ts";
 import { CommandTable } from "../../src/commands/table.ts";
+import { changedKeys } from "../support/changed-keys.ts";
 import { RawClient } from "../support/client.ts";
 import { type Call, callsOf, DATA_SET, SERVER_STATE } from "../support/command-calls.ts";
 import { type CommandSpec, readCommandSpecs } from "../support/command-specs.ts";
@@ -80,7 +81,7 @@ describe("what is built in and what a server tells", () => {
         const words = asBuffers(args);
         const [ours, theirs] = TABLES.map(([, table]) => {
           const command = look(table, nameOf(spec));
-          return [keysOf(command, words, "declared"), touchedByWrite(command, words, "declared")];
+          return [keysOf(command, words, "declared"), changedKeys(command, words, "declared")];
         });
         expect([args.join(" "), ours]).toEqual([args.join(" "), theirs]);
         compared++;
@@ -102,7 +103,7 @@ describe.each(TABLES)("of every call of every command, by what is %s,", (_, tabl
         const words = asBuffers(args);
         const line = words.join(" ");
         const found = keysOf(command, words, "declared");
-        const changed = touchedByWrite(command, words, "declared");
+        const changed = changedKeys(command, words, "declared");
         for (const { key, isWritten } of theirs) {
           known++;
           if (found !== "unknown")
@@ -141,7 +142,7 @@ it("whatever a call really changes is among what it may change", async () => {
       const before = await digests(keys);
       await client.command(...args);
       const after = await digests(keys);
-      const changed = touchedByWrite(command, asBuffers(args), "any");
+      const changed = changedKeys(command, asBuffers(args), "any");
       for (const [i, key] of keys.entries()) {
         if (before[i] === after[i]) continue;
         changes++;
