@@ -235,7 +235,7 @@ async function through(kind: Kind, check: (application: Application, lostBytes: 
     for (const name of switches.order(kind)) {
       await switches.run(name);
       await application.progress(20, `after ${name}`);
-      lostBytes += await reportedLoss(stage);
+      lostBytes += (await reportedLoss(stage)).lostBytes;
     }
     await application.stopProducing();
     await application.untilDone();

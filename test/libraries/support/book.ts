@@ -18,6 +18,13 @@ export type Step = (typeof STEPS)[number];
 /** How a call was answered. */
 export type Outcome = "acked" | "uncertain";
 
+/** What the proxy has said of switches. */
+export interface Reported {
+  readonly lostBytes: number;
+  /** Clients that were answered in the last moments, of which nothing proves that what they wrote survived. */
+  readonly doubtClients: number;
+}
+
 interface Counts {
   acked: number;
   uncertain: number;
@@ -137,18 +144,30 @@ export class Book {
   /**
    * Holds the book against the data.
    *
-   * @param lostBytes what the proxy has reported as lost.
+   * @param reported what the proxy has said of the switches.
    */
-  async audit(master: RedisServer, kind: Kind, lostBytes: number): Promise<void> {
-    // A lost push or pop makes a job vanish or come again.
-    const reported = Math.floor(lostBytes / LEAST_WRITE_BYTES);
-    const mayLose = kind === "two masters" ? reported + this.#stepsIn(UNSEEN_MS) : 0;
+  async audit(master: RedisServer, kind: Kind, reported: Reported): Promise<void> {
+    const mayLose = this.#mayLose(kind, reported);
     expect(this.faults, "faults").toEqual([]);
     this.#auditUncertain(kind);
     expect(this.missedOwn.slice(mayLose), "own writes that were missed").toEqual([]);
     this.#auditMessages(kind);
     const lost = (await this.#lostCounts(master)) + this.#wrongJobs(kind);
     expect(lost, "writes lost").toBeLessThanOrEqual(mayLose);
+  }
+
+  /** A lost push or pop makes a job vanish or come again. */
+  #mayLose(kind: Kind, { lostBytes, doubtClients }: Reported): number {
+    switch (kind) {
+      case "planned":
+        return 0;
+      case "two masters":
+        return Math.floor(lostBytes / LEAST_WRITE_BYTES) + this.#stepsIn(UNSEEN_MS);
+      // A master that is killed between its writes to the clients and to the replicas (networking.c,
+      // handleClientsWithPendingWrites) has answered what nobody else has.
+      case "crash":
+        return doubtClients;
+    }
   }
 
   /** Steps that succeeded in a time like this, on average. */

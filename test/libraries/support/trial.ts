@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { randomFrom, SEED } from "../../support/random.ts";
 import { report as figure, Stage } from "../../support/stage.ts";
 import { within } from "../../support/wait.ts";
-import type { Book } from "./book.ts";
+import type { Book, Reported } from "./book.ts";
 import { type Kind, Switches } from "./switches.ts";
 
 /** Users of a library, working. */
@@ -64,13 +64,15 @@ async function trial(stage: Stage, switches: Switches, kind: Kind, all: readonly
   const calmly = (when: string) =>
     Promise.all(all.map(({ book }) => book.calm(() => book.progress(STEPS, when))));
   try {
-    let lostBytes = 0;
+    const reported = { lostBytes: 0, doubtClients: 0 };
     await calmly("at first");
     const connections = await accepted(stage);
     for (const name of switches.order(kind)) {
       await switches.run(name);
       await calmly(`after ${name}`);
-      lostBytes += await reportedLoss(stage);
+      const { lostBytes, doubtClients } = await reportedLoss(stage);
+      reported.lostBytes += lostBytes;
+      reported.doubtClients += doubtClients;
     }
     for (const users of all) {
       await within(users.stopProducing(), DEADLINE_MS, `${users.name}: an answer to every call`);
@@ -79,8 +81,8 @@ async function trial(stage: Stage, switches: Switches, kind: Kind, all: readonly
     }
     expect(await accepted(stage), "connections accepted").toBe(connections);
     for (const { name, book } of all) {
-      figure(`${name}: ${book.summary()}, ${lostBytes} bytes reported lost`);
-      await book.audit(switches.master, kind, lostBytes);
+      figure(`${name}: ${book.summary()}, ${reported.lostBytes} bytes reported lost`);
+      await book.audit(switches.master, kind, reported);
     }
   } finally {
     for (const users of all) await within(users.stop(), DEADLINE_MS, `the end of ${users.name}`);
@@ -92,8 +94,11 @@ export function accepted(stage: Stage): Promise<number> {
   return stage.proxy.metric("holdfast_clients_accepted_total");
 }
 
-/** Bytes that the last switch has lost, as the proxy says. */
-export async function reportedLoss(stage: Stage): Promise<number> {
+/**
+ * What the last switch has lost, as the proxy says: bytes, and clients that were answered in the moments that
+ * nothing proves.
+ */
+export async function reportedLoss(stage: Stage): Promise<Reported> {
   const [record] = await stage.failovers();
-  return Number(record?.lost_bytes ?? 0);
+  return { lostBytes: Number(record?.lost_bytes ?? 0), doubtClients: Number(record?.doubt_clients ?? 0) };
 }
