@@ -21,7 +21,7 @@ export type Outcome = "acked" | "uncertain";
 /** What the proxy has said of switches. */
 export interface Reported {
   readonly lostBytes: number;
-  /** Clients that were answered in the last moments, of which nothing proves that what they wrote survived. */
+  /** Clients that were answered in the last moments: nothing proves that what they wrote survived. */
   readonly doubtClients: number;
 }
 
