@@ -14,39 +14,50 @@ interface Proven {
 /** What a question may be late by, ms; and how often who waits looks again, though nothing came. */
 const SLACK_MS = 5;
 
+/** Questions that may be on their way at once to a replica that is far away. */
+const ASKS = 8;
+
 export class Proofs {
   /** When it was last asked for, monotonic ms. */
   private askedMs = Number.NEGATIVE_INFINITY;
+  /** The last times that it was, the newest first. */
+  private asks: number[] = [];
   private readonly waiting = new Set<WaitsForProof>();
   private timer: NodeJS.Timeout | null = null;
-  private readonly intervalMs: number;
   private readonly mostMs: number;
   private readonly nowMs: () => number;
 
-  /**
-   * @param intervalMs how often it is asked for, at most.
-   * @param mostMs a replica whose last proof is older than this is not waited for, far away as it may be.
-   */
-  constructor(intervalMs: number, mostMs: number, nowMs: () => number) {
-    this.intervalMs = intervalMs;
+  /** @param mostMs what takes longer is not waited for, far away as the replica may be. */
+  constructor(mostMs: number, nowMs: () => number) {
     this.mostMs = mostMs;
     this.nowMs = nowMs;
   }
 
   asked(atMs: number): void {
     this.askedMs = atMs;
+    this.asks.unshift(atMs);
+    if (this.asks.length > ASKS) this.asks.pop();
+  }
+
+  /** How long ago it was asked for what has come now, ms; null = nobody had, it came by itself. */
+  took(provenAtMs: number): number | null {
+    const askedMs = this.asks.find((atMs) => atMs <= provenAtMs);
+    if (askedMs === undefined || provenAtMs - askedMs > SLACK_MS) return null;
+    return this.nowMs() - askedMs;
   }
 
   /**
    * Up to when a replica will soon be proven, monotonic ms; null = nothing is on its way, or the replica has
    * not kept up.
-   * @param replica how far it is proven, and how old that proof was when it came, ms.
+   * @param replica how far it is proven, and how long that took, ms.
    */
   soon({ provenAtMs, proofTookMs }: Proven): number | null {
-    if (provenAtMs >= this.askedMs) return null;
+    const { askedMs } = this;
     // A replica that is being asked already is asked once more behind that: at worst two answers are awaited.
-    const patienceMs = Math.min(this.mostMs, this.intervalMs + 3 * proofTookMs + 2 * SLACK_MS);
-    return this.nowMs() - provenAtMs < patienceMs ? this.askedMs : null;
+    const dueMs = this.nowMs() - Math.min(this.mostMs, 2 * proofTookMs + SLACK_MS);
+    if (provenAtMs >= askedMs || askedMs <= dueMs) return null;
+    const overdueMs = this.asks.find((atMs) => atMs <= dueMs);
+    return overdueMs !== undefined && provenAtMs < overdueMs ? null : askedMs;
   }
 
   wait(one: WaitsForProof): void {

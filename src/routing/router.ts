@@ -49,7 +49,7 @@ export interface ReadTarget extends Candidate {
   readonly load: NodeMeter;
   /** Writes answered before this moment are applied there. */
   provenAtMs: number;
-  /** How old that proof was when it came, ms: what is asked for now will take about as long. */
+  /** How long it took from the question to the proof, ms: what is asked for now will take about as long. */
   proofTookMs: number;
 }
 
@@ -159,8 +159,7 @@ export class Router implements LaneKeeper {
     this.turn = turn;
     this.nowMs = nowMs;
     this.coarseMs = nowMs();
-    const { proofInterval, proofWait } = config.reads;
-    this.proofs = new Proofs(Math.min(proofInterval, config.probe.interval), proofWait, nowMs);
+    this.proofs = new Proofs(config.reads.proofWait, nowMs);
     this.hold = new Hold(
       { maxTimeMs: config.hold.maxTime, maxBytes: config.hold.maxBytes },
       counters,
@@ -386,14 +385,15 @@ export class Router implements LaneKeeper {
   }
 
   private target(node: NodeId, provenAtMs: number): ReadTarget {
-    const nowMs = this.nowMs();
     let target = this.targets.get(node);
     if (target === undefined || provenAtMs < target.provenAtMs) {
       const unproven = { provenAtMs: Number.NEGATIVE_INFINITY, proofTookMs: 0 };
-      target = { node, ...unproven, sinceMs: nowMs, isSlow: false, ...this.standing.of(node) };
+      target = { node, ...unproven, sinceMs: this.nowMs(), isSlow: false, ...this.standing.of(node) };
       this.targets.set(node, target);
     }
-    if (provenAtMs > target.provenAtMs) target.proofTookMs = nowMs - provenAtMs;
+    if (provenAtMs > target.provenAtMs) {
+      target.proofTookMs = this.proofs.took(provenAtMs) ?? target.proofTookMs;
+    }
     target.provenAtMs = provenAtMs;
     return target;
   }

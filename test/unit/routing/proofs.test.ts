@@ -10,7 +10,7 @@ beforeEach(() => {
   vi.useFakeTimers();
   nowMs = 1_000;
   woken = 0;
-  proofs = new Proofs(20, 150, () => nowMs);
+  proofs = new Proofs(150, () => nowMs);
 });
 
 afterEach(() => {
@@ -19,17 +19,31 @@ afterEach(() => {
 });
 
 describe("7: proof that is on its way", () => {
-  it.each<[string, number, number, number, number | null]>([
-    // says, asked at, proven up to, how long that took, expected
-    ["of a replica that has proven what was asked for before", 1_000, 981, 2, 1_000],
-    ["of one that has proven what is asked for", 1_000, 1_000, 2, null],
-    ["of one that has not kept up", 1_000, 960, 2, null],
-    ["of one whose answers take long", 1_000, 900, 40, 1_000],
-    ["of one whose answers take too long", 1_000, 849, 90, null],
-    ["of one that has proven nothing", 1_000, Number.NEGATIVE_INFINITY, 0, null],
-  ])("%s", (_, askedMs, provenAtMs, proofTookMs, expected) => {
-    proofs.asked(askedMs);
+  it.each<[string, number[], number, number, number | null]>([
+    // says, asked at, proven up to, how long that took, expected; it is 1,000 ms
+    ["of a replica that has proven what was asked for before", [980, 999], 981, 2, 999],
+    ["of one that has proven what is asked for", [980, 999], 999, 2, null],
+    ["of one that has not kept up", [980, 999], 960, 2, null],
+    ["of one that takes longer than it did", [980, 990], 981, 2, null],
+    ["of one whose answers take long", [940, 960, 980, 999], 930, 40, 999],
+    ["of one whose answers take long, and that has not kept up", [900, 940, 999], 899, 40, null],
+    ["of one whose answers take too long", [840, 999], 839, 90, null],
+    ["of one that was never asked before", [999], Number.NEGATIVE_INFINITY, 0, 999],
+  ])("%s", (_, asked, provenAtMs, proofTookMs, expected) => {
+    for (const atMs of asked) proofs.asked(atMs);
     expect(proofs.soon({ provenAtMs, proofTookMs })).toBe(expected);
+  });
+
+  it.each<[string, number, number | null]>([
+    ["what was asked for last", 1_000.5, 50],
+    ["what was asked for before", 980.1, 70],
+    ["what nobody had asked for", 990, null],
+    ["what came before anybody asked", 900, null],
+  ])("took as long as since the question for %s", (_, provenAtMs, expected) => {
+    proofs.asked(980);
+    proofs.asked(1_000);
+    nowMs = 1_050;
+    expect(proofs.took(provenAtMs)).toBe(expected);
   });
 
   it("is not expected before anybody has asked", () => {

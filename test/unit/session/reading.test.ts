@@ -343,7 +343,7 @@ describe("what reads see by a session's own setting", () => {
 });
 
 describe("7: proof that is on its way, of a key written at 120 ms", () => {
-  /** The replica had proven 115 ms at once; it was asked for more at this moment, and now it is 125 ms. */
+  /** The replica had proven 115 ms at once; it was asked for more at this moment, and now it is 124 ms. */
   function askedAt(askedMs: number, reads: Record<string, unknown> = {}): void {
     setUp(reads);
     readAt(110);
@@ -351,7 +351,7 @@ describe("7: proof that is on its way, of a key written at 120 ms", () => {
     prove({ b: 115 });
     writeAt(120, KEY);
     upstream.router.proofs.asked(askedMs);
-    upstream.nowMs = 125;
+    upstream.nowMs = 124;
   }
 
   it.each<[string, number, Record<string, unknown>, boolean]>([
@@ -382,11 +382,14 @@ describe("7: proof that is on its way, of a key written at 120 ms", () => {
     expect(session.reading.isSoonServed(KEY)).toBe(false);
   });
 
-  it("is not waited for longer than probes are apart, however rarely it is asked for", () => {
-    askedAt(121, { proofInterval: "1m" });
-    upstream.nowMs = 115 + 109;
+  it.each([
+    ["5 ms by a replica that answers at once", {}, 126],
+    ["reads.proofWait", { proofWait: "2ms" }, 123],
+  ])("is not waited for longer than %s", (_, reads, untilMs) => {
+    askedAt(121, reads);
+    upstream.nowMs = untilMs - 1;
     expect(session.reading.isSoonServed(KEY)).toBe(true);
-    upstream.nowMs = 115 + 110;
+    upstream.nowMs = untilMs;
     expect(session.reading.isSoonServed(KEY)).toBe(false);
   });
 });
