@@ -146,6 +146,9 @@ describe("a crash in the middle of much traffic (12, 14)", () => {
     const working = clients.map((client, i) => work(client, `n:${i}`));
     const isBusy = () => clients.every((_, i) => (acked.get(`n:${i}`) ?? 0) > 200);
     await until(isBusy, { what: "all clients counting", everyMs: 1 });
+    // At the moment of the crash each of them has something on the wire.
+    await stage.master.kill("SIGSTOP");
+    await sleep(20);
     await stage.master.kill("SIGKILL");
     await stage.untilCause("connection-lost");
     await stage.replica(0).promote();
