@@ -18,10 +18,8 @@ const SLACK_MS = 5;
 const ASKS = 8;
 
 export class Proofs {
-  /** When it was last asked for, monotonic ms. */
-  private askedMs = Number.NEGATIVE_INFINITY;
-  /** The last times that it was, the newest first. */
-  private asks: number[] = [];
+  /** When it was asked for lately, monotonic ms, the newest first. */
+  private readonly asks: number[] = [];
   private readonly waiting = new Set<WaitsForProof>();
   private timer: NodeJS.Timeout | null = null;
   private readonly mostMs: number;
@@ -34,7 +32,6 @@ export class Proofs {
   }
 
   asked(atMs: number): void {
-    this.askedMs = atMs;
     this.asks.unshift(atMs);
     if (this.asks.length > ASKS) this.asks.pop();
   }
@@ -52,7 +49,7 @@ export class Proofs {
    * @param replica how far it is proven, and how long that took, ms.
    */
   soon({ provenAtMs, proofTookMs }: Proven): number | null {
-    const { askedMs } = this;
+    const [askedMs = Number.NEGATIVE_INFINITY] = this.asks;
     // A replica that is being asked already is asked once more behind that: at worst two answers are awaited.
     const dueMs = this.nowMs() - Math.min(this.mostMs, 2 * proofTookMs + SLACK_MS);
     if (provenAtMs >= askedMs || askedMs <= dueMs) return null;
