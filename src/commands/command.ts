@@ -70,7 +70,7 @@ export interface Command {
   readonly script: boolean;
   /** Whether a run more changes nothing, for a write of which nobody knows whether it ran. */
   readonly idempotence: Idempotence;
-  /** Where its keys are, for `keysOf` and `changesEverything`. */
+  /** Where its keys are, for `keysOf` and `changedKeys`. */
   readonly keys: KeyPlan;
   /** It has exactly one key, its first argument, and changes no other data: no need to ask `keysOf`. */
   readonly singleKey: boolean;

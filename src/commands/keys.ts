@@ -71,6 +71,18 @@ export function keysOf(
   return keysByPlan(command.keys, args);
 }
 
+/** What a write may change: everything, or no other keys than these, which may have more than it changes. */
+export function changedKeys(
+  command: Keyed,
+  args: readonly Buffer[],
+  scriptKeys: ScriptKeys,
+): readonly Buffer[] | "everything" {
+  if (changesEverything(command, args, scriptKeys)) return "everything";
+  if (command.changes === "nothing" || command.changes === "functions") return NO_KEYS;
+  const keys = keysOf(command, args, scriptKeys);
+  return keys === "unknown" ? "everything" : keys;
+}
+
 /**
  * Whether a request may change everything, whatever `keysOf` finds in it. If not, it changes no other keys
  * than those, and may change any where `keysOf` says "unknown". Asked of a read, it says no.

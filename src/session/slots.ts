@@ -1,6 +1,6 @@
 /** Which slots of the table of writes (routing/freshness.ts) a request touches. */
 import { type Command, WRITE } from "../commands/command.ts";
-import { changesEverything, keysOf } from "../commands/keys.ts";
+import { changedKeys, keysOf } from "../commands/keys.ts";
 import type { Router } from "../routing/router.ts";
 import { EVERYTHING, NOTHING, type PlainKind, type Slots } from "../upstream/request.ts";
 import type { Queued } from "./transaction/transaction.ts";
@@ -22,11 +22,7 @@ export function slotsOf(
 ): Slots {
   const { freshness, config } = router;
   const { scriptKeys } = config.reads;
-  if (kind === WRITE) {
-    if (changesEverything(command, args, scriptKeys)) return EVERYTHING;
-    if (command.changes === "nothing" || command.changes === "functions") return NOTHING;
-  }
-  const keys = keysOf(command, args, scriptKeys);
+  const keys = kind === WRITE ? changedKeys(command, args, scriptKeys) : keysOf(command, args, scriptKeys);
   return typeof keys === "string" ? EVERYTHING : freshness.slotsOf(keys);
 }
 

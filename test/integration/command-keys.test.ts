@@ -1,9 +1,8 @@
 /** The keys of requests, compared with what a real server says of every command and of many calls. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Command, WRITE } from "../../src/commands/command.ts";
-import { keysOf } from "../../src/commands/keys.ts";
+import { changedKeys, keysOf } from "../../src/commands/keys.ts";
 import { CommandTable } from "../../src/commands/table.ts";
-import { changedKeys } from "../support/changed-keys.ts";
 import { RawClient } from "../support/client.ts";
 import { type Call, callsOf, DATA_SET, SERVER_STATE } from "../support/command-calls.ts";
 import { type CommandSpec, readCommandSpecs } from "../support/command-specs.ts";

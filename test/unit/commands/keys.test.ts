@@ -2,9 +2,8 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BUILTIN_COMMANDS } from "../../../src/commands/builtin.ts";
 import type { Command } from "../../../src/commands/command.ts";
-import { changesEverything, keysOf, type ScriptKeys } from "../../../src/commands/keys.ts";
+import { changedKeys, changesEverything, keysOf, type ScriptKeys } from "../../../src/commands/keys.ts";
 import { CommandTable } from "../../../src/commands/table.ts";
-import { changedKeys } from "../../support/changed-keys.ts";
 
 const builtin = new CommandTable();
 
