@@ -9,11 +9,11 @@
  */
 
 import type { NodeId } from "../topology/epoch.ts";
+import { followedBy } from "../topology/rules/aliases.ts";
 import type { NodeView } from "../topology/rules/model.ts";
 import type { LiveView } from "../topology/rules/scene.ts";
 import { isLive } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
-import { followedBy } from "./diagnosis.ts";
 import type { CommandResult, Obstacle } from "./model.ts";
 import { type Care, type Draft, isSwitching, type State } from "./state.ts";
 

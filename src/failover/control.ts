@@ -5,6 +5,7 @@
 
 import { type Clock, systemTimer } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
+import { firstAddress } from "../topology/rules/aliases.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
 import type {
@@ -64,8 +65,8 @@ export class FailoverControl {
     this.commander = createNodeCommander({
       ...{ username, password, timeoutMs: options.commandTimeoutMs },
       isSame: (one, other) => {
-        const { aliases } = watcher.group();
-        return (aliases.get(one) ?? one) === (aliases.get(other) ?? other);
+        const group = watcher.group();
+        return firstAddress(group, one) === firstAddress(group, other);
       },
       addressFor: (node, master) => addressFor(watcher.group(), node, master),
     });

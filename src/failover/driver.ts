@@ -11,6 +11,7 @@
 
 import type { Clock, SetTimer } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
+import { firstAddress } from "../topology/rules/aliases.ts";
 import { isLive } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { step } from "./machine.ts";
@@ -136,7 +137,7 @@ export class FailoverDriver {
   /** Moves the master role away from `node` if it has it, and says when `node` may be stopped. */
   async restartable(node: NodeId, timeoutMs: number): Promise<RestartableAnswer> {
     const group = this.parts.group();
-    const id = group.aliases.get(node) ?? node;
+    const id = firstAddress(group, node);
     if (!group.nodes.some((view) => view.id === id)) return no(`${node} is not a node of this group`);
     const { master, holdCause } = group.epoch;
     if (master === null || holdCause !== null) {

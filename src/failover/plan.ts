@@ -4,12 +4,13 @@
  */
 
 import type { NodeId } from "../topology/epoch.ts";
+import { firstAddress, followedBy } from "../topology/rules/aliases.ts";
 import { lagMs } from "../topology/rules/samples.ts";
 import type { LiveView } from "../topology/rules/scene.ts";
 import { isLive } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { byFitness, type Unfit, unfitness } from "./candidate.ts";
-import { followedBy, isHandingOver } from "./diagnosis.ts";
+import { isHandingOver } from "./diagnosis.ts";
 import type { PromoteMode, SwitchoverRequest, SwitchVia } from "./model.ts";
 
 export interface Plan {
@@ -52,7 +53,7 @@ export function planSwitchover(
     if (best === undefined) return refused(`no replica can take over: ${allObstacles(group, request)}`);
     return planned(from.id, via === "sentinel" ? null : best.node, via);
   }
-  const to = group.aliases.get(request.to) ?? request.to;
+  const to = firstAddress(group, request.to);
   const view = group.nodes.find(({ id }) => id === to);
   if (view === undefined) return refused(`${to} is not a node of this group`);
   const why = isLive(view) ? obstacleOf(view, group, request) : "it does not answer";

@@ -23,6 +23,7 @@ import { discover, mentioned } from "./discovery.ts";
 import type { Epoch, Evidence, NodeId } from "./epoch.ts";
 import type { NodeFacts, NodeProbe, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
 import { type Aftermath, aftermathOf, followAftermath } from "./rules/aftermath.ts";
+import { type Aliases, findAliases } from "./rules/aliases.ts";
 import { isBehind } from "./rules/fitness.ts";
 import {
   type AcceptReason,
@@ -35,7 +36,6 @@ import {
   type ProblemKind,
   type SeenBy,
 } from "./rules/model.ts";
-import { findAliases } from "./rules/scene.ts";
 import { NO_SENTINELS, type SentinelWord } from "./rules/sentinel.ts";
 import { type AdoptRefusal, adopt, type Decision, decide, isSameEpoch, suspect } from "./rules.ts";
 import { describeNodes, type NodeStatus } from "./status.ts";
@@ -115,7 +115,7 @@ export interface GroupSight {
   readonly master: MasterBelief | null;
   /** All watched addresses but second ones of known nodes. */
   readonly nodes: readonly NodeView[];
-  readonly aliases: ReadonlyMap<NodeId, NodeId>;
+  readonly aliases: Aliases;
   readonly instances: ReadonlySet<string>;
   /** Monotonic ms: our own process has run without standing still since then. */
   readonly awakeSinceMs: number;
