@@ -6,8 +6,9 @@
 
 import type { Redis } from "ioredis";
 import { type Address, addressOf } from "../config/address.ts";
+import { messageOf } from "../errors.ts";
 import { announcedAddress } from "../topology/address.ts";
-import { dial, greeting, hangUp, type Login, messageOf, refusedLogin } from "../topology/dial.ts";
+import { dial, greeting, hangUp, type Login, refusedLogin } from "../topology/dial.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import { type AttachedReplica, parseReport, type ReportBase } from "../topology/report.ts";
 import type { CommandResult, NodeCommand } from "./model.ts";

@@ -61,7 +61,3 @@ export function refusedLogin(prelude: readonly string[][], replies: readonly Pip
   }
   return null;
 }
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}

@@ -11,7 +11,8 @@
 
 import type { Redis } from "ioredis";
 import type { Clock } from "../clock.ts";
-import { dial, greeting, hangUp, type Login, messageOf, type PipelineReply, refusedLogin } from "./dial.ts";
+import { messageOf } from "../errors.ts";
+import { dial, greeting, hangUp, type Login, type PipelineReply, refusedLogin } from "./dial.ts";
 import type { NodeId } from "./epoch.ts";
 import type { NodeProbe, ProbeEvents, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
 import { parseReport, type ReportBase } from "./report.ts";
