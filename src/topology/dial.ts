@@ -78,7 +78,7 @@ export class Connection {
     for (const [error] of replies) if (error !== null && !isReplyError(error)) throw error;
   }
 
-  /** Why a call failed with `error`: ioredis gives the reason of a failure apart from the rejected promise. */
+  /** Why a call failed: ioredis gives the reason apart from the promise that it rejects with `error`. */
   causeOf(error: unknown): Error {
     if (this.#lastError !== null) return this.#lastError;
     return error instanceof Error ? error : new Error(messageOf(error));
