@@ -5,6 +5,7 @@
 
 import { type Clock, systemTimer } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
+import { changesOf, type ProblemChange, problemLine } from "../topology/problems.ts";
 import { firstAddress } from "../topology/rules/aliases.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
@@ -48,7 +49,7 @@ export interface FailoverControlOptions extends Settings {
   readonly onAnswer: (answer: SwitchoverAnswer) => void;
   readonly tell: (what: Told, node: NodeId | null, detail: string) => void;
   /** An obstacle is there, or is not any more. */
-  readonly onObstacle: (obstacle: Obstacle, change: "raised" | "cleared") => void;
+  readonly onObstacle: (obstacle: Obstacle, change: ProblemChange) => void;
 }
 
 export class FailoverControl {
@@ -83,7 +84,7 @@ export class FailoverControl {
       askSentinel: (done: (result: CommandResult) => void) => void options.askSentinel().then(done),
       tell,
       onAnswer: options.onAnswer,
-      onObstacles: (obstacles: readonly Obstacle[]) => this.compare(obstacles),
+      onObstacles: (obstacles: readonly Obstacle[]) => this.onObstacles(obstacles),
     };
     this.driver = new FailoverDriver(options, parts, members);
     const lease = { username, password, timeoutMs: options.commandTimeoutMs, clock, label: options.label };
@@ -125,7 +126,7 @@ export class FailoverControl {
 
   /** For people, a line each. */
   problems(): string[] {
-    return this.obstacles.map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`);
+    return this.obstacles.map(problemLine);
   }
 
   private confirm(nodes: readonly NodeId[], done: (standing: Standing) => void): void {
@@ -133,13 +134,10 @@ export class FailoverControl {
     setImmediate(() => done({ kind: "refused", reason: "this proxy does not promote by itself" }));
   }
 
-  private compare(now: readonly Obstacle[]): void {
+  private onObstacles(now: readonly Obstacle[]): void {
     const before = this.obstacles;
     this.obstacles = now;
-    const has = (list: readonly Obstacle[], one: Obstacle) =>
-      list.some(({ kind, node }) => kind === one.kind && node === one.node);
-    for (const one of now) if (!has(before, one)) this.options.onObstacle(one, "raised");
-    for (const one of before) if (!has(now, one)) this.options.onObstacle(one, "cleared");
+    for (const [obstacle, change] of changesOf(before, now)) this.options.onObstacle(obstacle, change);
   }
 
   async close(): Promise<void> {

@@ -22,6 +22,7 @@ import { type Clock, type SetTimer, systemTimer } from "../clock.ts";
 import { discover, mentioned } from "./discovery.ts";
 import type { Epoch, Evidence, NodeId } from "./epoch.ts";
 import type { NodeFacts, NodeProbe, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
+import { changesOf, distinct, nodeProblems, type ProblemChange } from "./problems.ts";
 import { type Aftermath, aftermathOf, followAftermath } from "./rules/aftermath.ts";
 import { type Aliases, findAliases } from "./rules/aliases.ts";
 import { isBehind } from "./rules/fitness.ts";
@@ -33,7 +34,6 @@ import {
   type MasterBelief,
   type NodeView,
   type Problem,
-  type ProblemKind,
   type SeenBy,
 } from "./rules/model.ts";
 import { NO_SENTINELS, type SentinelWord } from "./rules/sentinel.ts";
@@ -99,7 +99,7 @@ export interface WatcherCallbacks {
   /** The same node is the master again with a new history (restart, adoption): same epoch number. */
   onReturn(facts: SwitchFacts): void;
   /** Once per change, not once per round. */
-  onProblem(problem: Problem, change: "raised" | "cleared"): void;
+  onProblem(problem: Problem, change: ProblemChange): void;
   /** A running instance was met for the first time. */
   onFacts(facts: NodeFacts): void;
   /** The nodes were looked at, and all of the above was told. */
@@ -194,7 +194,7 @@ export class Watcher {
   #aftermath: Aftermath | null = null;
   /** Since when writes are held on request, monotonic ms; null = they are not. */
   #heldSinceMs: number | null = null;
-  #problems: ReadonlyMap<string, Problem> = new Map();
+  #problems: readonly Problem[] = [];
   #cancelTick: (() => void) | null = null;
   #tickDueMs = Number.POSITIVE_INFINITY;
   #cancelFlush: (() => void) | null = null;
@@ -284,7 +284,7 @@ export class Watcher {
   }
 
   problems(): readonly Problem[] {
-    return [...this.#problems.values()];
+    return this.#problems;
   }
 
   nodes(): NodeStatus[] {
@@ -686,26 +686,12 @@ export class Watcher {
 
   #tellProblems(decided: readonly Problem[]): void {
     const before = this.#problems;
-    const all = [...decided, ...this.#nodeProblems(), ...this.#ownProblems(), ...this.#sentinels.problems];
-    const now = new Map(all.map((problem) => [`${problem.kind} ${problem.node ?? ""}`, problem]));
-    this.#problems = now;
-    for (const [key, problem] of now) {
-      if (!before.has(key) && this.#state !== "closed") this.#callbacks.onProblem(problem, "raised");
+    const views = this.#views();
+    const ofNodes = nodeProblems(views, findAliases(views, this.#belief.epoch.master));
+    this.#problems = distinct([...decided, ...ofNodes, ...this.#ownProblems(), ...this.#sentinels.problems]);
+    for (const [problem, change] of changesOf(before, this.#problems)) {
+      if (this.#state !== "closed") this.#callbacks.onProblem(problem, change);
     }
-    for (const [key, problem] of before) {
-      if (!now.has(key) && this.#state !== "closed") this.#callbacks.onProblem(problem, "cleared");
-    }
-  }
-
-  #nodeProblems(): Problem[] {
-    const aliases = findAliases(this.#views(), this.#belief.epoch.master);
-    const problems: Problem[] = [];
-    for (const { view } of this.#entries.values()) {
-      const kind = problemOf(view.contact);
-      if (kind === null || aliases.has(view.id)) continue;
-      problems.push({ kind, node: view.id, detail: `${view.contact}: ${view.detail}` });
-    }
-    return problems;
   }
 
   #ownProblems(): Problem[] {
@@ -719,22 +705,5 @@ export class Watcher {
       problems.push({ kind: "stalled", node: null, detail });
     }
     return problems;
-  }
-}
-
-function problemOf(contact: Contact): ProblemKind | null {
-  switch (contact) {
-    case "never":
-    case "answering":
-    case "loading":
-      return null;
-    case "unreachable":
-    case "closed":
-    case "silent":
-      return "node-unreachable";
-    case "no-access":
-      return "probe-no-access";
-    case "nonsense":
-      return "node-nonsense";
   }
 }
