@@ -1,5 +1,5 @@
 /**
- * PURE. A node that answers probes and lets no other connection live (maxclients, a firewall) would be
+ * A node that answers probes and lets no other connection live (maxclients, a firewall) would be
  * believed and suspected by turns, as fast as it can be dialled: it is suspected longer and longer.
  */
 

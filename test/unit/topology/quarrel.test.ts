@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { Quarrel } from "../../../src/topology/quarrel.ts";
 
-/** What each of so many contradictions is worth, ms; the next one comes `gapMs` after the one before ended. */
+/** What so many contradictions are worth each, ms; each comes `gapMs` after the end of the one before. */
 function worth(quarrel: Quarrel, times: number, gapMs: number): number[] {
   const found: number[] = [];
   for (let nowMs = 0; found.length < times; nowMs += (found.at(-1) ?? 0) + gapMs) {
