@@ -292,7 +292,7 @@ export class Watcher {
     const entry = this.#entries.get(evidence.node);
     if (this.#state !== "running" || entry === undefined) return;
     const nowMs = this.#clock.nowMs();
-    this.#belief = suspect(this.#belief, evidence, true, nowMs, this.#quarrelMs(entry, evidence, nowMs));
+    this.#belief = suspect(this.#belief, evidence, nowMs, this.#quarrelMs(entry, evidence, nowMs));
     this.#lookSoon(entry);
     this.#publish(null);
     this.#roundSoon();
