@@ -12,7 +12,7 @@
 import type { Clock, SetTimer } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import { firstAddress } from "../topology/rules/aliases.ts";
-import { isLive } from "../topology/rules/scene.ts";
+import { liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { step } from "./machine.ts";
 import type {
@@ -163,7 +163,7 @@ export class FailoverDriver {
     if (this.waiters.length === 0) return;
     const { master } = group;
     this.waiters = this.waiters.filter(({ node, untilMs, stallMs, resolve }) => {
-      const report = group.nodes.filter(isLive).find(({ id }) => id === node)?.report;
+      const report = liveAt(group.nodes, node)?.report;
       const follows = report?.role === "replica" && report.linkUp && report.replid === master?.replid;
       if (follows && master !== null) resolve({ kind: "yes", movedTo: master.id, stallMs });
       else if (this.parts.clock.nowMs() < untilMs) return true;

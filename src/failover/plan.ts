@@ -6,8 +6,7 @@
 import type { NodeId } from "../topology/epoch.ts";
 import { firstAddress, followedBy } from "../topology/rules/aliases.ts";
 import { lagMs } from "../topology/rules/samples.ts";
-import type { LiveView } from "../topology/rules/scene.ts";
-import { isLive } from "../topology/rules/scene.ts";
+import { isLive, type LiveView, liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { byFitness, type Unfit, unfitness } from "./candidate.ts";
 import { isHandingOver } from "./diagnosis.ts";
@@ -39,7 +38,7 @@ export function planSwitchover(
   }
   const { epoch, master } = group;
   if (epoch.holdCause !== null) return refused(`the master ${master.id} is not well: ${epoch.holdCause}`);
-  const from = group.nodes.filter(isLive).find(({ id }) => id === master.id);
+  const from = liveAt(group.nodes, master.id);
   if (from === undefined) return refused(`the master ${master.id} does not answer`);
   if (isHandingOver(group)) return refused("a FAILOVER is under way on the servers already");
   const fit = group.nodes

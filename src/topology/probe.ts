@@ -126,9 +126,9 @@ class IoredisProbe implements NodeProbe {
   }
 
   async #ask(line: Line, running: Running, full: boolean): Promise<ProbeOutcome> {
-    const now = this.#options.clock.nowMs();
+    const nowMs = this.#options.clock.nowMs();
     const isFirst = line.base === null;
-    const isFull = full || isFirst || line.base?.loading === true || now - line.baseAtMs >= FULL_EVERY_MS;
+    const isFull = full || isFirst || line.base?.loading === true || nowMs - line.baseAtMs >= FULL_EVERY_MS;
     const prelude = isFirst ? greeting(this.#options, "holdfast-probe") : [];
     const sections = isFull ? FULL_SECTIONS : BRIEF_SECTIONS;
     const calls = [...prelude, ...sections.map((section) => ["info", section])];

@@ -35,6 +35,11 @@ export function isLive(view: NodeView): view is LiveView {
   return view.contact === "answering" && view.report !== null;
 }
 
+/** The node at that address, if it answers. */
+export function liveAt(nodes: readonly NodeView[], id: NodeId): LiveView | undefined {
+  return nodes.filter(isLive).find((view) => view.id === id);
+}
+
 /** A live master that has its data and that nothing newer speaks against; only these can be believed. */
 export function isClaimant(scene: Scene, view: LiveView): boolean {
   return view.report.role === "master" && !view.report.loading && !isSuspected(scene, view.id);
