@@ -4,6 +4,7 @@
  */
 
 import { type Clock, systemTimer } from "../clock.ts";
+import type { Login } from "../topology/dial.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import { changesOf, type ProblemChange, problemLine } from "../topology/problems.ts";
 import { firstAddress } from "../topology/rules/aliases.ts";
@@ -31,11 +32,9 @@ export interface Watching {
   hint(nodes: readonly NodeId[]): void;
 }
 
-export interface FailoverControlOptions extends Settings {
+export interface FailoverControlOptions extends Settings, Login {
   /** For one command on a node, connecting included, ms. */
   readonly commandTimeoutMs: number;
-  readonly username?: string | undefined;
-  readonly password?: string | undefined;
   readonly clock: Clock;
   readonly watcher: Watching;
   /** Once nothing sent to the master is unanswered. @returns what cancels it. */

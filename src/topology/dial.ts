@@ -9,7 +9,7 @@ import { addressOf } from "../config/address.ts";
 import { messageOf } from "../errors.ts";
 import type { NodeId } from "./epoch.ts";
 
-/** The proxy's own login on the nodes. */
+/** The proxy's own login on the nodes, or on the Sentinels. */
 export interface Login {
   readonly username?: string | undefined;
   readonly password?: string | undefined;
