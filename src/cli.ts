@@ -9,6 +9,7 @@ import { CONFIG_VARIABLE, FLAG_SETTINGS, type Mistake, type SettingFlag } from "
 import { type ConfigInput, type LoadResult, loadConfig, type NamedFiles } from "./config/load.ts";
 import { nearest } from "./config/nearest.ts";
 import type { Config } from "./config/schema.ts";
+import { messageOf } from "./errors.ts";
 
 /** What to do. `text` goes to standard output when `exitCode` is 0, else to standard error. */
 export type CliResult =
@@ -170,8 +171,8 @@ function load(
   try {
     text = readFile(path);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    const unreadable: Mistake = { ...NOWHERE, where: path, problem: `cannot be read: ${reason}` };
+    const problem = `cannot be read: ${messageOf(error)}`;
+    const unreadable: Mistake = { ...NOWHERE, where: path, problem };
     return loadConfig({ file: null, env, flags, mistakes: [...mistakes, unreadable], readFile });
   }
   return loadConfig({ file: { name: path, text }, env, flags, mistakes, readFile });

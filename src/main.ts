@@ -34,6 +34,7 @@ import { parseNodeId } from "./topology/address.ts";
 import type { Epoch, NodeId } from "./topology/epoch.ts";
 import { createProbeFactory } from "./topology/probe.ts";
 import type { NodeFacts } from "./topology/probing.ts";
+import { type ProblemChange, problemLine } from "./topology/problems.ts";
 import type { Problem } from "./topology/rules/model.ts";
 import type { SentinelWord } from "./topology/rules/sentinel.ts";
 import { createLinkFactory } from "./topology/sentinel/link.ts";
@@ -130,7 +131,7 @@ class Holdfast {
       onSwitch: (facts: SwitchFacts) => this.onSwitch(facts),
       onReturn: (facts: SwitchFacts) => this.onReturn(facts),
       onLoss: (epoch: number, lostBytes: number) => this.chronicle.lost(epoch, lostBytes),
-      onProblem: (problem: Problem, change: "raised" | "cleared") => this.chronicle.problem(problem, change),
+      onProblem: (problem: Problem, change: ProblemChange) => this.chronicle.problem(problem, change),
       onFacts: (facts: NodeFacts) => this.onFacts(facts),
       onLooked: () => this.failover.looked(),
       onProofAsked: (atMs: number) => this.router.proofs.asked(atMs),
@@ -215,8 +216,11 @@ class Holdfast {
   }
 
   private problems(): string[] {
-    const seen = this.watcher.problems().map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`);
-    return [...seen, ...this.failover.problems(), ...this.keeper.problems()];
+    return [
+      ...this.watcher.problems().map(problemLine),
+      ...this.failover.problems(),
+      ...this.keeper.problems(),
+    ];
   }
 
   private buildHttp(address: { host: string; port: number }, overview: Overview): HttpServer {

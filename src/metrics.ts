@@ -247,345 +247,275 @@ const PREFIX = "holdfast_";
 
 /** A metric without labels. */
 function single(
-  type: MetricDoc["type"],
   name: string,
   help: string,
-  read: (from: Readings) => number,
+  read: (counters: Counters, sources: MetricSources) => number,
 ): MetricRow {
-  return { name: PREFIX + name, type, labels: [], help, read: (from) => [[[], read(from)]] };
+  return rowOf(name, [], help, ({ counters, sources }) => [[[], read(counters, sources)]]);
 }
 
 /** A metric with one label whose values are a closed set: one series per value, zero included. */
 function byLabel(
-  type: MetricDoc["type"],
   name: string,
   label: string,
   help: string,
   read: (counters: Counters) => Readonly<Record<string, number>>,
 ): MetricRow {
-  const samples = (from: Readings): Sample[] =>
-    Object.entries(read(from.counters)).map(([value, number]) => [[value], number]);
-  return { name: PREFIX + name, type, labels: [label], help, read: samples };
+  return rowOf(name, [label], help, ({ counters }) =>
+    Object.entries(read(counters)).map(([value, number]) => [[value], number]),
+  );
 }
 
 /** A metric with one series per node; a node whose value is not known (null) has none. */
 function byNode(
-  type: MetricDoc["type"],
   name: string,
   help: string,
   read: (node: NodeReading, counters: Counters) => number | null,
 ): MetricRow {
-  const samples = ({ counters, sources }: Readings): Sample[] =>
+  return rowOf(name, ["node"], help, ({ counters, sources }) =>
     sources.nodes().flatMap((node) => {
       const value = read(node, counters);
       return value === null ? [] : [[[node.id], value] as const];
-    });
-  return { name: PREFIX + name, type, labels: ["node"], help, read: samples };
+    }),
+  );
+}
+
+function rowOf(name: string, labels: readonly string[], help: string, read: MetricRow["read"]): MetricRow {
+  // Only what grows is a total.
+  return { name: PREFIX + name, type: name.endsWith("_total") ? "counter" : "gauge", labels, help, read };
 }
 
 const CLIENT_ROWS: readonly MetricRow[] = [
-  single("gauge", "clients", "Clients connected now.", (from) => from.counters.clientsNow),
+  single("clients", "Clients connected now.", (counters) => counters.clientsNow),
   single(
-    "gauge",
     "clients_paused",
     "Clients not read from now: they do not take replies, a node is slow, or they are held or paused and sent much.",
-    (from) => from.counters.clientsPausedNow,
+    (counters) => counters.clientsPausedNow,
   ),
+  single("clients_accepted_total", "Client connections accepted.", (counters) => counters.accepted),
   single(
-    "counter",
-    "clients_accepted_total",
-    "Client connections accepted.",
-    (from) => from.counters.accepted,
-  ),
-  single(
-    "counter",
     "clients_refused_total",
     "Client connections refused because limits.maxClients was reached.",
-    (from) => from.counters.refused,
+    (counters) => counters.refused,
   ),
   byLabel(
-    "counter",
     "clients_closed_total",
     "reason",
     `Client connections ended, by reason: ${CLOSE_REASONS.join(", ")}.`,
     (counters) => counters.closed,
   ),
-  single(
-    "counter",
-    "auth_failures_total",
-    "Logins of clients that were refused.",
-    (from) => from.counters.authFailures,
-  ),
+  single("auth_failures_total", "Logins of clients that were refused.", (counters) => counters.authFailures),
   byLabel(
-    "counter",
     "requests_total",
     "class",
     `Requests of clients, by class: ${REQUEST_CLASSES.join(", ")}.`,
     (counters) => counters.requests,
   ),
+  single("client_received_bytes_total", "Bytes received from clients.", (counters) => counters.bytesIn),
+  single("client_sent_bytes_total", "Bytes written to clients.", (counters) => counters.bytesOut),
   single(
-    "counter",
-    "client_received_bytes_total",
-    "Bytes received from clients.",
-    (from) => from.counters.bytesIn,
-  ),
-  single("counter", "client_sent_bytes_total", "Bytes written to clients.", (from) => from.counters.bytesOut),
-  single(
-    "counter",
     "proxy_errors_total",
     "Errors of the proxy itself sent to clients.",
-    (from) => from.counters.proxyErrors,
+    (counters) => counters.proxyErrors,
   ),
 ];
 
 const HOLD_ROWS: readonly MetricRow[] = [
-  single("gauge", "held", "Sessions held now.", (from) => from.counters.heldNow),
-  single(
-    "gauge",
-    "held_bytes",
-    "Bytes held sessions have waiting now.",
-    (from) => from.counters.heldBytesNow,
-  ),
-  single("counter", "holds_total", "Sessions that began to be held.", (from) => from.counters.held),
+  single("held", "Sessions held now.", (counters) => counters.heldNow),
+  single("held_bytes", "Bytes held sessions have waiting now.", (counters) => counters.heldBytesNow),
+  single("holds_total", "Sessions that began to be held.", (counters) => counters.held),
   byLabel(
-    "counter",
     "holds_ended_total",
     "outcome",
     "Holds ended: released (a master came), expired (hold.maxTime), left (the client), failed (any other).",
     (counters) => counters.holdEnded,
   ),
   single(
-    "counter",
     "hold_full_total",
     "Requests refused because hold.maxBytes was reached.",
-    (from) => from.counters.holdFull,
+    (counters) => counters.holdFull,
   ),
   single(
-    "counter",
     "uncertain_total",
     "Requests answered UNCERTAIN: they may or may not have run.",
-    (from) => from.counters.uncertain,
+    (counters) => counters.uncertain,
   ),
   byLabel(
-    "counter",
     "resent_total",
     "class",
     "Requests sent again after their connection was lost: reads, and writes that provably did not run.",
     (counters) => ({ read: counters.resentReads, write: counters.resentWrites }),
   ),
   single(
-    "counter",
     "resent_unknown_total",
     "Writes sent again although they may have run, as inFlight.onUnknown says.",
-    (from) => from.counters.resentUnknown,
+    (counters) => counters.resentUnknown,
   ),
   single(
-    "counter",
     "blocking_reissued_total",
     "Calls that were waiting when their connection was lost, and were issued again.",
-    (from) => from.counters.blockingReissued,
+    (counters) => counters.blockingReissued,
   ),
 ];
 
 const SUBSCRIPTION_ROWS: readonly MetricRow[] = [
   single(
-    "counter",
     "subscription_moves_total",
     "Times the subscriptions of a user's clients were moved to another upstream connection.",
-    (from) => from.counters.subscriptionMoves,
+    (counters) => counters.subscriptionMoves,
   ),
   single(
-    "counter",
     "subscription_gap_ms_total",
     "Milliseconds in which messages may have been missed because of these moves.",
-    (from) => from.counters.subscriptionGapMs,
+    (counters) => counters.subscriptionGapMs,
   ),
 ];
 
 const UPSTREAM_ROWS: readonly MetricRow[] = [
   byLabel(
-    "gauge",
     "upstream_connections",
     "kind",
     "Upstream connections open now: lane (shared), private, or idle (private ones kept for the next client).",
     (counters) => counters.upstreamNow,
   ),
   byLabel(
-    "counter",
     "upstream_opened_total",
     "kind",
     "Upstream connections opened.",
     (counters) => counters.upstreamOpened,
   ),
   byLabel(
-    "counter",
     "upstream_lost_total",
     "kind",
     "Upstream connections that ended without the proxy closing them.",
     (counters) => counters.upstreamLost,
   ),
   byNode(
-    "counter",
     "node_requests_total",
     "Requests written to the node.",
     (node, counters) => counters.nodeRequests.get(node.id) ?? 0,
   ),
   byNode(
-    "counter",
     "node_reads_total",
     "Reads written to the node that a replica may serve.",
     (node, counters) => counters.nodeReads.get(node.id) ?? 0,
   ),
   byNode(
-    "gauge",
     "node_outstanding",
     "Requests given to the node over shared connections and not answered now.",
     (node) => node.outstanding,
   ),
-  byNode(
-    "gauge",
-    "node_slow",
-    "1 when the node answers clearly later than the other replicas, else 0.",
-    (node) => flag(node.slow),
+  byNode("node_slow", "1 when the node answers clearly later than the other replicas, else 0.", (node) =>
+    flag(node.slow),
   ),
-  {
-    name: `${PREFIX}reads_total`,
-    type: "counter",
-    labels: ["served_by", "reason"],
-    help: "Reads that a replica may serve, by who got them: replica (fit); master (freshness, none-fit, policy).",
-    read: ({ counters }) =>
+  rowOf(
+    "reads_total",
+    ["served_by", "reason"],
+    "Reads that a replica may serve, by who got them: replica (fit); master (freshness, none-fit, policy).",
+    ({ counters }) =>
       READ_WAYS.map((way): Sample => {
         const labels = way === "replica" ? ["replica", "fit"] : ["master", way];
         return [labels, counters.reads[way]];
       }),
-  },
+  ),
   single(
-    "counter",
     "hedges_total",
     "Reads sent to a second node because the first one took its time.",
-    (from) => from.counters.hedges,
+    (counters) => counters.hedges,
   ),
   single(
-    "counter",
     "hedges_won_total",
     "Of these, answered first by the second node.",
-    (from) => from.counters.hedgesWon,
+    (counters) => counters.hedgesWon,
   ),
   single(
-    "counter",
     "freshness_reads_total",
     "Reads sent to the master because no replica was provably fresh enough for the session.",
-    (from) => from.counters.freshnessReads,
+    (counters) => counters.freshnessReads,
   ),
 ];
 
 const TOPOLOGY_ROWS: readonly MetricRow[] = [
   single(
-    "gauge",
     "epoch",
     "Number of the current epoch; 0 until the first master was found.",
-    (from) => from.sources.epoch().number,
+    (_, sources) => sources.epoch().number,
   ),
-  single("gauge", "writable", "1 when there is a verified master that takes writes, else 0.", (from) =>
-    flag(from.sources.epoch().writable),
+  single("writable", "1 when there is a verified master that takes writes, else 0.", (_, sources) =>
+    flag(sources.epoch().writable),
   ),
+  single("switches_total", "Times the master became another one.", (counters) => counters.switches),
   single(
-    "counter",
-    "switches_total",
-    "Times the master became another one.",
-    (from) => from.counters.switches,
-  ),
-  single(
-    "counter",
     "lost_bytes_total",
     "Replication bytes lost in switches, as far as known.",
-    (from) => from.counters.lostBytes,
+    (counters) => counters.lostBytes,
   ),
   single(
-    "counter",
     "switches_loss_unknown_total",
     "Switches of which it is not known how much they lost.",
-    (from) => from.counters.switchesLossUnknown,
+    (counters) => counters.switchesLossUnknown,
   ),
   single(
-    "counter",
     "refused_claims_total",
     "Nodes that claimed to be master and were not believed.",
-    (from) => from.counters.refusedClaims,
+    (counters) => counters.refusedClaims,
   ),
-  byNode("gauge", "node_up", "1 when the node answers probes, else 0.", (node) => flag(node.reachable)),
-  byNode("gauge", "node_fit", "1 when the node may serve requests, else 0.", (node) => flag(node.fit)),
-  byNode(
-    "gauge",
-    "node_lag_ms",
-    "Milliseconds the node is behind the master, if known.",
-    (node) => node.lagMs,
-  ),
-  byNode(
-    "gauge",
-    "node_lag_bytes",
-    "Bytes the node is behind the master, if known.",
-    (node) => node.lagBytes,
-  ),
-  {
-    name: `${PREFIX}node_role`,
-    type: "gauge",
-    labels: ["node", "role"],
-    help: `1 for the role the node says it has (${NODE_ROLES.join(", ")}), 0 for the others.`,
-    read: ({ sources }) =>
+  byNode("node_up", "1 when the node answers probes, else 0.", (node) => flag(node.reachable)),
+  byNode("node_fit", "1 when the node may serve requests, else 0.", (node) => flag(node.fit)),
+  byNode("node_lag_ms", "Milliseconds the node is behind the master, if known.", (node) => node.lagMs),
+  byNode("node_lag_bytes", "Bytes the node is behind the master, if known.", (node) => node.lagBytes),
+  rowOf(
+    "node_role",
+    ["node", "role"],
+    `1 for the role the node says it has (${NODE_ROLES.join(", ")}), 0 for the others.`,
+    ({ sources }) =>
       sources
         .nodes()
         .flatMap((node) => NODE_ROLES.map((role): Sample => [[node.id, role], flag(node.role === role)])),
-  },
-  {
-    name: `${PREFIX}sentinels`,
-    type: "gauge",
-    labels: ["state"],
-    help: `Sentinels that have a say, by state: ${SENTINEL_STATES.join(", ")}.`,
-    read: ({ sources }) => {
+  ),
+  rowOf(
+    "sentinels",
+    ["state"],
+    `Sentinels that have a say, by state: ${SENTINEL_STATES.join(", ")}.`,
+    ({ sources }) => {
       const states = sources.sentinels().map(({ state }) => state);
       return SENTINEL_STATES.map(
         (state): Sample => [[state], states.filter((other) => other === state).length],
       );
     },
-  },
+  ),
 ];
 
 const FAILOVER_ROWS: readonly MetricRow[] = [
   byLabel(
-    "counter",
     "promotions_total",
     "result",
     "Replicas this proxy told to replace a master that was gone (failover.promote: self): done, failed.",
     (counters) => counters.promotions,
   ),
   byLabel(
-    "counter",
     "switchovers_total",
     "result",
     "Planned switches asked for: done, refused (nothing was begun), rolled_back, open (its end was not seen in time).",
     (counters) => counters.switchovers,
   ),
   single(
-    "counter",
     "switchover_stall_seconds_total",
     "Seconds for which writes stood still in planned switches that were done.",
-    (from) => from.counters.switchoverStallSeconds,
+    (counters) => counters.switchoverStallSeconds,
   ),
   single(
-    "gauge",
     "switchover_stall_seconds_max",
     "The longest of these stalls since the start.",
-    (from) => from.counters.switchoverStallSecondsMax,
+    (counters) => counters.switchoverStallSecondsMax,
   ),
   single(
-    "counter",
     "repointed_total",
     "Nodes that were told to follow the master, and do.",
-    (from) => from.counters.repointed,
+    (counters) => counters.repointed,
   ),
-  single("gauge", "promoter", "1 when this proxy may replace a master that is gone, else 0.", (from) =>
-    flag(from.sources.isPromoter()),
+  single("promoter", "1 when this proxy may replace a master that is gone, else 0.", (_, sources) =>
+    flag(sources.isPromoter()),
   ),
 ];
 

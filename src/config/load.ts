@@ -6,6 +6,7 @@
  */
 
 import { strict as assert } from "node:assert";
+import { messageOf } from "../errors.ts";
 import { crossCheck, type Finding } from "./checks.ts";
 import {
   environmentLayer,
@@ -123,7 +124,7 @@ function readNamed(
       if (text.includes("-----BEGIN ")) files.set(path, text);
       else mistake(`${raw} is not in PEM form (there is no line -----BEGIN …)`);
     } catch (error) {
-      mistake(`${raw} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+      mistake(`${raw} cannot be read: ${messageOf(error)}`);
     }
   }
   return { files, mistakes };

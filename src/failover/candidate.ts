@@ -58,7 +58,7 @@ export type Choice =
 
 /**
  * The replica to promote for a master that is gone.
- * @param since reports sent before this monotonic time, ms, say nothing of how far a replica got.
+ * @param sinceMs reports sent before this monotonic time say nothing of how far a replica got.
  * @param excluded nodes that are not to be tried (now).
  * @param bounds what a replica may lack.
  * @param mayWait false = it took long enough: who has not reported is left out, who has not applied counts
@@ -66,7 +66,7 @@ export type Choice =
  */
 export function chooseCandidate(
   group: GroupSight,
-  since: number,
+  sinceMs: number,
   excluded: ReadonlySet<NodeId>,
   mayWait = true,
   bounds: Bounds = NO_BOUNDS,
@@ -80,7 +80,7 @@ export function chooseCandidate(
     const why = unfitness(view, master);
     if (why !== null) reasons.push(`${view.id}: ${why}`);
     else if (excluded.has(view.id)) reasons.push(`${view.id}: could not be promoted`);
-    else if (view.report === null || view.report.sentAtMs < since) isWaiting = true;
+    else if (view.report === null || view.report.sentAtMs < sinceMs) isWaiting = true;
     else if (isLeftBehind(view.report, master, bounds)) reasons.push(`${view.id}: too far behind`);
     else fit.push(view.report);
   }

@@ -9,11 +9,10 @@
  */
 
 import type { NodeId } from "../topology/epoch.ts";
+import { followedBy } from "../topology/rules/aliases.ts";
 import type { NodeView } from "../topology/rules/model.ts";
-import type { LiveView } from "../topology/rules/scene.ts";
-import { isLive } from "../topology/rules/scene.ts";
+import { isLive, type LiveView, liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
-import { followedBy } from "./diagnosis.ts";
 import type { CommandResult, Obstacle } from "./model.ts";
 import { type Care, type Draft, isSwitching, type State } from "./state.ts";
 
@@ -47,14 +46,14 @@ export function withOrphans(state: State, group: GroupSight): ReadonlyMap<NodeId
     return view === undefined || !isLive(view) || followedBy(group, view.report) === left;
   });
   const former = before?.epoch.master ?? null;
-  const left = former === null || former === now || before === null ? [] : followersOf(before, former);
+  const left = former === null || former === now || before === null ? [] : lastFollowersOf(before, former);
   if (left.length === 0 && kept.length === orphans.size) return orphans;
   const added = left.map((id): [NodeId, NodeId] => [id, former ?? id]);
   return new Map([...kept, ...added].filter(([id]) => id !== now));
 }
 
 /** By their last word: one that is not heard of now comes back as it was. */
-function followersOf(group: GroupSight, master: NodeId): NodeId[] {
+function lastFollowersOf(group: GroupSight, master: NodeId): NodeId[] {
   const follows = ({ report }: NodeView): boolean => report !== null && followedBy(group, report) === master;
   return group.nodes.filter(follows).map(({ id }) => id);
 }
@@ -160,7 +159,7 @@ function forget(draft: Draft, wanted: ReadonlySet<NodeId>): void {
 
 function tellEnd(draft: Draft, node: NodeId): void {
   const { group } = draft.state;
-  const report = group?.nodes.filter(isLive).find(({ id }) => id === node)?.report;
+  const report = liveAt(group?.nodes ?? [], node)?.report;
   const master = group?.epoch.master ?? null;
   if (group === null || report === undefined || master === null) return;
   if (followedBy(group, report) === master) draft.tell("repointed", node, `it follows ${master}`);

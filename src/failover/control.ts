@@ -4,7 +4,10 @@
  */
 
 import { type Clock, systemTimer } from "../clock.ts";
+import type { Login } from "../topology/dial.ts";
 import type { NodeId } from "../topology/epoch.ts";
+import { changesOf, type ProblemChange, problemLine } from "../topology/problems.ts";
+import { firstAddress } from "../topology/rules/aliases.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
 import type {
@@ -29,11 +32,9 @@ export interface Watching {
   hint(nodes: readonly NodeId[]): void;
 }
 
-export interface FailoverControlOptions extends Settings {
+export interface FailoverControlOptions extends Settings, Login {
   /** For one command on a node, connecting included, ms. */
   readonly commandTimeoutMs: number;
-  readonly username?: string | undefined;
-  readonly password?: string | undefined;
   readonly clock: Clock;
   readonly watcher: Watching;
   /** Once nothing sent to the master is unanswered. @returns what cancels it. */
@@ -47,7 +48,7 @@ export interface FailoverControlOptions extends Settings {
   readonly onAnswer: (answer: SwitchoverAnswer) => void;
   readonly tell: (what: Told, node: NodeId | null, detail: string) => void;
   /** An obstacle is there, or is not any more. */
-  readonly onObstacle: (obstacle: Obstacle, change: "raised" | "cleared") => void;
+  readonly onObstacle: (obstacle: Obstacle, change: ProblemChange) => void;
 }
 
 export class FailoverControl {
@@ -64,8 +65,8 @@ export class FailoverControl {
     this.commander = createNodeCommander({
       ...{ username, password, timeoutMs: options.commandTimeoutMs },
       isSame: (one, other) => {
-        const { aliases } = watcher.group();
-        return (aliases.get(one) ?? one) === (aliases.get(other) ?? other);
+        const group = watcher.group();
+        return firstAddress(group, one) === firstAddress(group, other);
       },
       addressFor: (node, master) => addressFor(watcher.group(), node, master),
     });
@@ -82,7 +83,7 @@ export class FailoverControl {
       askSentinel: (done: (result: CommandResult) => void) => void options.askSentinel().then(done),
       tell,
       onAnswer: options.onAnswer,
-      onObstacles: (obstacles: readonly Obstacle[]) => this.compare(obstacles),
+      onObstacles: (obstacles: readonly Obstacle[]) => this.onObstacles(obstacles),
     };
     this.driver = new FailoverDriver(options, parts, members);
     const lease = { username, password, timeoutMs: options.commandTimeoutMs, clock, label: options.label };
@@ -124,7 +125,7 @@ export class FailoverControl {
 
   /** For people, a line each. */
   problems(): string[] {
-    return this.obstacles.map(({ kind, node, detail }) => `${kind} ${node ?? ""}: ${detail}`);
+    return this.obstacles.map(problemLine);
   }
 
   private confirm(nodes: readonly NodeId[], done: (standing: Standing) => void): void {
@@ -132,13 +133,10 @@ export class FailoverControl {
     setImmediate(() => done({ kind: "refused", reason: "this proxy does not promote by itself" }));
   }
 
-  private compare(now: readonly Obstacle[]): void {
+  private onObstacles(now: readonly Obstacle[]): void {
     const before = this.obstacles;
     this.obstacles = now;
-    const has = (list: readonly Obstacle[], one: Obstacle) =>
-      list.some(({ kind, node }) => kind === one.kind && node === one.node);
-    for (const one of now) if (!has(before, one)) this.options.onObstacle(one, "raised");
-    for (const one of before) if (!has(now, one)) this.options.onObstacle(one, "cleared");
+    for (const [obstacle, change] of changesOf(before, now)) this.options.onObstacle(obstacle, change);
   }
 
   async close(): Promise<void> {

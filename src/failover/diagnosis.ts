@@ -3,9 +3,9 @@
  * on. Silence alone takes `downAfter`; what proves that its process is gone takes `crashGrace`.
  */
 
-import { announcedAddress } from "../topology/address.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import type { NodeReport } from "../topology/report.ts";
+import { followedBy } from "../topology/rules/aliases.ts";
 import type { NodeView } from "../topology/rules/model.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 
@@ -139,13 +139,6 @@ export function followersOf(group: GroupSight): readonly { readonly report: Node
     const isUnknown = !isMet && report.replid === master?.replid;
     return followed === master?.id || isUnknown ? [{ report }] : [];
   });
-}
-
-/** The node that a replica names as its master, by the address known first; null = nobody that is known. */
-export function followedBy(group: GroupSight, report: NodeReport): NodeId | null {
-  if (report.masterAddress === null) return null;
-  const id = announcedAddress(report.node, report.masterAddress);
-  return id === null ? null : (group.aliases.get(id) ?? id);
 }
 
 /** What has become of the outage since it was looked at last; null = it is over. */

@@ -11,7 +11,8 @@
 
 import type { Clock, SetTimer } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
-import { isLive } from "../topology/rules/scene.ts";
+import { firstAddress } from "../topology/rules/aliases.ts";
+import { liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { step } from "./machine.ts";
 import type {
@@ -136,7 +137,7 @@ export class FailoverDriver {
   /** Moves the master role away from `node` if it has it, and says when `node` may be stopped. */
   async restartable(node: NodeId, timeoutMs: number): Promise<RestartableAnswer> {
     const group = this.parts.group();
-    const id = group.aliases.get(node) ?? node;
+    const id = firstAddress(group, node);
     if (!group.nodes.some((view) => view.id === id)) return no(`${node} is not a node of this group`);
     const { master, holdCause } = group.epoch;
     if (master === null || holdCause !== null) {
@@ -162,7 +163,7 @@ export class FailoverDriver {
     if (this.waiters.length === 0) return;
     const { master } = group;
     this.waiters = this.waiters.filter(({ node, untilMs, stallMs, resolve }) => {
-      const report = group.nodes.filter(isLive).find(({ id }) => id === node)?.report;
+      const report = liveAt(group.nodes, node)?.report;
       const follows = report?.role === "replica" && report.linkUp && report.replid === master?.replid;
       if (follows && master !== null) resolve({ kind: "yes", movedTo: master.id, stallMs });
       else if (this.parts.clock.nowMs() < untilMs) return true;

@@ -6,9 +6,9 @@
  */
 
 import type { NodeId } from "../topology/epoch.ts";
+import { followedBy } from "../topology/rules/aliases.ts";
 import { isLive, type LiveView } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
-import { followedBy } from "./diagnosis.ts";
 import type { CommandResult } from "./model.ts";
 import { type Draft, isSwitching } from "./state.ts";
 

@@ -11,6 +11,7 @@
 
 import type { Clock } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
+import { problemLine } from "../topology/problems.ts";
 import type { Belief, NodeView } from "../topology/rules/model.ts";
 import {
   beliefOf,
@@ -77,7 +78,9 @@ export class Keeper {
   /** For people, a line each. */
   problems(): string[] {
     const problem = this.file?.problem ?? null;
-    return problem === null ? [] : [`state-file-not-written : ${problem}`];
+    return problem === null
+      ? []
+      : [problemLine({ kind: "state-file-not-written", node: null, detail: problem })];
   }
 
   start(group: Known): void {

@@ -4,10 +4,9 @@
  * nothing, and says truthfully whether the node may have got the command.
  */
 
-import type { Redis } from "ioredis";
 import { type Address, addressOf } from "../config/address.ts";
 import { announcedAddress } from "../topology/address.ts";
-import { dial, greeting, hangUp, type Login, messageOf, refusedLogin } from "../topology/dial.ts";
+import { Connection, isReplyError, type Login, RefusedLogin, setDeadline } from "../topology/dial.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import { type AttachedReplica, parseReport, type ReportBase } from "../topology/report.ts";
 import type { CommandResult, NodeCommand } from "./model.ts";
@@ -85,28 +84,23 @@ class Errand {
   readonly #command: NodeCommand;
   readonly #options: NodeCommanderOptions;
   readonly #events: ErrandEvents;
-  readonly #redis: Redis;
-  #timer: NodeJS.Timeout | null = null;
+  readonly #connection: Connection;
+  #cancelDeadline: (() => void) | null = null;
   /** The command itself, as opposed to the login and questions before it, may have reached the node. */
   #sent = false;
   #told = false;
   #over = false;
-  /** The reason ioredis gave for a failure, which comes apart from the rejected promise. */
-  #lastError = "";
 
   constructor(node: NodeId, command: NodeCommand, options: NodeCommanderOptions, events: ErrandEvents) {
     this.#node = node;
     this.#command = command;
     this.#options = options;
     this.#events = events;
-    this.#redis = dial(node);
-    this.#redis.on("error", (error: unknown) => {
-      this.#lastError ||= messageOf(error);
-    });
+    this.#connection = new Connection(node);
   }
 
   start(): void {
-    this.#timer = setTimeout(() => this.#overdue(), this.#options.timeoutMs);
+    this.#cancelDeadline = setDeadline(this.#options.timeoutMs, () => this.#overdue());
     void this.#run();
   }
 
@@ -125,23 +119,11 @@ class Errand {
 
   async #result(): Promise<CommandResult> {
     try {
-      await this.#enter();
+      await this.#connection.enter(this.#options, CONNECTION_NAME);
       await this.#carryOut();
       return { kind: "done" };
     } catch (error) {
       return this.#failure(error);
-    }
-  }
-
-  async #enter(): Promise<void> {
-    await this.#redis.connect();
-    const prelude = greeting(this.#options, CONNECTION_NAME);
-    const replies = (await this.#redis.pipeline(prelude).exec()) ?? [];
-    const refused = refusedLogin(prelude, replies);
-    if (refused !== null) throw new Refusal(refused);
-    for (const [error] of replies) {
-      // Not the server's word: the connection ended.
-      if (error !== null && error.name !== "ReplyError") throw error;
     }
   }
 
@@ -215,7 +197,7 @@ class Errand {
 
   /** The replica by the address the master lists it under, which is the only one that FAILOVER takes. */
   async #asListed(to: NodeId): Promise<AttachedReplica> {
-    const text = await this.#redis.call("info", "replication");
+    const text = await this.#connection.redis.call("info", "replication");
     const envelope = { node: this.#node, sentAtMs: 0, receivedAtMs: 0 };
     const result = parseReport(envelope, typeof text === "string" ? text : "", NO_BASE);
     if (!result.ok) throw new Refusal(`INFO replication makes no sense: ${result.error}`);
@@ -238,7 +220,7 @@ class Errand {
    */
   async #acknowledge(): Promise<void> {
     const first = this.#ask("replconf", "GETACK", "*");
-    this.#redis.call("ping").catch(() => undefined);
+    this.#connection.redis.call("ping").catch(() => undefined);
     await first;
   }
 
@@ -252,24 +234,21 @@ class Errand {
 
   #ask(name: string, ...args: readonly string[]): Promise<unknown> {
     this.#sent = true;
-    return this.#redis.call(name, [...args]);
+    return this.#connection.redis.call(name, [...args]);
   }
 
   #failure(error: unknown): CommandResult {
-    if (error instanceof Refusal || isReplyError(error))
-      return { kind: "refused", error: clip(messageOf(error)) };
-    const text = clip(this.#lastError || messageOf(error));
+    if (error instanceof Refusal || error instanceof RefusedLogin || isReplyError(error)) {
+      return { kind: "refused", error: clip(error.message) };
+    }
+    const text = clip(this.#connection.causeOf(error).message);
     return { kind: this.#sent ? "unknown" : "unreachable", error: text };
   }
 
   #overdue(): void {
-    // The answer may be in the socket while we were busy: read once before judging.
-    setImmediate(() => {
-      if (this.#over) return;
-      const error = `no ${this.#sent ? "answer" : "connection"} within ${this.#options.timeoutMs} ms`;
-      this.#tell({ kind: this.#sent ? "unknown" : "unreachable", error });
-      this.#end();
-    });
+    const error = `no ${this.#sent ? "answer" : "connection"} within ${this.#options.timeoutMs} ms`;
+    this.#tell({ kind: this.#sent ? "unknown" : "unreachable", error });
+    this.#end();
   }
 
   #tell(result: CommandResult): void {
@@ -281,18 +260,14 @@ class Errand {
   #end(): void {
     if (this.#over) return;
     this.#over = true;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    hangUp(this.#redis);
+    this.#cancelDeadline?.();
+    this.#connection.hangUp();
     this.#events.onEnd();
   }
 }
 
 /** INFO replication alone is read; who else it is, is not asked. */
 const NO_BASE: ReportBase = { runId: "", version: "", loading: false, keys: 0, aof: false };
-
-function isReplyError(error: unknown): error is Error {
-  return error instanceof Error && error.name === "ReplyError";
-}
 
 function clip(text: string): string {
   return text.slice(0, MAX_DETAIL);

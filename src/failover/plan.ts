@@ -4,12 +4,12 @@
  */
 
 import type { NodeId } from "../topology/epoch.ts";
+import { firstAddress, followedBy } from "../topology/rules/aliases.ts";
 import { lagMs } from "../topology/rules/samples.ts";
-import type { LiveView } from "../topology/rules/scene.ts";
-import { isLive } from "../topology/rules/scene.ts";
+import { isLive, type LiveView, liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { byFitness, type Unfit, unfitness } from "./candidate.ts";
-import { followedBy, isHandingOver } from "./diagnosis.ts";
+import { isHandingOver } from "./diagnosis.ts";
 import type { PromoteMode, SwitchoverRequest, SwitchVia } from "./model.ts";
 
 export interface Plan {
@@ -38,7 +38,7 @@ export function planSwitchover(
   }
   const { epoch, master } = group;
   if (epoch.holdCause !== null) return refused(`the master ${master.id} is not well: ${epoch.holdCause}`);
-  const from = group.nodes.filter(isLive).find(({ id }) => id === master.id);
+  const from = liveAt(group.nodes, master.id);
   if (from === undefined) return refused(`the master ${master.id} does not answer`);
   if (isHandingOver(group)) return refused("a FAILOVER is under way on the servers already");
   const fit = group.nodes
@@ -52,7 +52,7 @@ export function planSwitchover(
     if (best === undefined) return refused(`no replica can take over: ${allObstacles(group, request)}`);
     return planned(from.id, via === "sentinel" ? null : best.node, via);
   }
-  const to = group.aliases.get(request.to) ?? request.to;
+  const to = firstAddress(group, request.to);
   const view = group.nodes.find(({ id }) => id === to);
   if (view === undefined) return refused(`${to} is not a node of this group`);
   const why = isLive(view) ? obstacleOf(view, group, request) : "it does not answer";

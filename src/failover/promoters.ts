@@ -9,7 +9,8 @@
 import { randomBytes } from "node:crypto";
 import type { Redis } from "ioredis";
 import type { Clock } from "../clock.ts";
-import { dial, greeting, hangUp, type Login, messageOf, refusedLogin } from "../topology/dial.ts";
+import { messageOf } from "../errors.ts";
+import { dial, greeting, hangUp, type Login, refusedLogin } from "../topology/dial.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import {
   confirmed,

@@ -51,8 +51,8 @@ export function followPromotion(draft: Draft): void {
 
 /** Known from the leases at all times; before a promotion they are looked at once more. */
 export function onStanding(draft: Draft, standing: Standing): void {
-  const since = draft.state.refusedSinceMs;
-  const refusedSinceMs = standing.kind === "refused" ? (since ?? draft.nowMs) : null;
+  const sinceMs = draft.state.refusedSinceMs;
+  const refusedSinceMs = standing.kind === "refused" ? (sinceMs ?? draft.nowMs) : null;
   draft.set({ standing, refusedSinceMs });
 }
 

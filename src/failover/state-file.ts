@@ -6,6 +6,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
+import { messageOf } from "../errors.ts";
 
 /** What stood in the file at the start. */
 export type StoredText =
@@ -110,8 +111,4 @@ async function syncFolder(path: string): Promise<void> {
   } finally {
     await folder.close();
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

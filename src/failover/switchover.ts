@@ -11,7 +11,7 @@
  */
 
 import type { NodeId } from "../topology/epoch.ts";
-import { isLive } from "../topology/rules/scene.ts";
+import { isLive, liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { strays } from "./care.ts";
 import type { CommandResult, SwitchoverAnswer, SwitchoverRequest } from "./model.ts";
@@ -158,7 +158,7 @@ export function watchSwitchover(draft: Draft): void {
 /** The former master says, after the command, that it is the master and hands nothing over. */
 function isBackAsBefore(group: GroupSight, job: SwitchoverJob): boolean {
   if (group.epoch.holdCause !== null) return false;
-  const from = group.nodes.filter(isLive).find(({ id }) => id === job.from);
+  const from = liveAt(group.nodes, job.from);
   if (from === undefined || from.report.sentAtMs <= job.endedAtMs) return false;
   return from.report.role === "master" && from.report.failoverState === "no-failover";
 }

@@ -6,9 +6,10 @@
  */
 
 import { type Address, addressOf } from "../config/address.ts";
-import { announcedAddress, isLoopback, toNodeId } from "../topology/address.ts";
+import { isLoopback, toNodeId } from "../topology/address.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import type { NodeReport } from "../topology/report.ts";
+import { announcedNode } from "../topology/rules/aliases.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 
 /**
@@ -30,10 +31,9 @@ function namesOf(group: GroupSight, master: NodeId): Address[] {
   const reports = reportsOf(group);
   const followed = reports.flatMap((report) => pairs(report, report.masterAddress));
   const listed = reports.flatMap((report) => report.replicas.flatMap((replica) => pairs(report, replica)));
-  const named = [...followed, ...listed].filter(([by, address]) => {
-    const id = announcedAddress(by, address);
-    return id !== null && (group.aliases.get(id) ?? id) === master;
-  });
+  const named = [...followed, ...listed].filter(
+    ([by, address]) => announcedNode(group, by, address) === master,
+  );
   const others = [...group.aliases].filter(([, first]) => first === master).map(([id]) => addressOf(id));
   const found = [...named.map(([, { host, port }]) => ({ host, port })), ...others];
   return found.filter(({ host }) => !isLoopback(host));

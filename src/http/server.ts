@@ -4,6 +4,7 @@
  */
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { messageOf } from "../errors.ts";
 import { STATUS_PAGE } from "./page.ts";
 import type { StatusView } from "./status.ts";
 
@@ -110,8 +111,7 @@ async function respond(
   try {
     answer = await route(request, sources);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : "unknown";
-    answer = { status: 500, type: TEXT, body: `internal error: ${reason}\n` };
+    answer = { status: 500, type: TEXT, body: `internal error: ${messageOf(error)}\n` };
   }
   const body = Buffer.from(answer.body);
   response.writeHead(answer.status, {

@@ -9,9 +9,16 @@
  * calls with one section each, because servers before Redis 7 take only one.
  */
 
-import type { Redis } from "ioredis";
 import type { Clock } from "../clock.ts";
-import { dial, greeting, hangUp, type Login, messageOf, type PipelineReply, refusedLogin } from "./dial.ts";
+import {
+  Connection,
+  greeting,
+  isReplyError,
+  type Login,
+  type PipelineReply,
+  refusedLogin,
+  setDeadline,
+} from "./dial.ts";
 import type { NodeId } from "./epoch.ts";
 import type { NodeProbe, ProbeEvents, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
 import { parseReport, type ReportBase } from "./report.ts";
@@ -32,13 +39,9 @@ export function createProbeFactory(options: ProbeOptions): ProbeFactory {
   return (node, events) => new IoredisProbe(node, options, events);
 }
 
-/** One dialled connection. A new object for each: what a dead one still emits reaches nobody. */
-interface Connection {
-  readonly redis: Redis;
-  ready: boolean;
-  closed: boolean;
-  /** The reason ioredis gave for the failure, which comes apart from the rejected promise. */
-  lastError: string;
+/** A connection, and what was learnt over it. */
+interface Line {
+  readonly connection: Connection;
   base: ReportBase | null;
   /** Monotonic ms of `base`. */
   baseAtMs: number;
@@ -48,14 +51,14 @@ interface Connection {
 interface Running {
   readonly startedAtMs: number;
   readonly done: (outcome: ProbeOutcome) => void;
-  timer: NodeJS.Timeout;
+  readonly cancelDeadline: () => void;
 }
 
 class IoredisProbe implements NodeProbe {
   readonly #node: NodeId;
   readonly #options: ProbeOptions;
   readonly #events: ProbeEvents;
-  #connection: Connection | null = null;
+  #line: Line | null = null;
   #running: Running | null = null;
   /** The running instance whose facts were learnt. */
   #factsOf = "";
@@ -72,7 +75,7 @@ class IoredisProbe implements NodeProbe {
     const running: Running = {
       startedAtMs: this.#options.clock.nowMs(),
       done,
-      timer: setTimeout(() => this.#overdue(running), this.#options.timeoutMs),
+      cancelDeadline: setDeadline(this.#options.timeoutMs, () => this.#overdue(running)),
     };
     this.#running = running;
     void this.#run(running, full);
@@ -80,103 +83,90 @@ class IoredisProbe implements NodeProbe {
 
   close(): void {
     this.#closed = true;
-    if (this.#running !== null) clearTimeout(this.#running.timer);
+    this.#running?.cancelDeadline();
     this.#running = null;
     this.#drop();
   }
 
   async #run(running: Running, full: boolean): Promise<void> {
-    const connection = this.#connection ?? this.#dial();
-    const outcome = await this.#attempt(connection, running, full);
+    const line = this.#line ?? this.#dial();
+    const outcome = await this.#attempt(line, running, full);
     // An answer after the time-out belongs to a connection that was given up.
-    if (this.#running !== running || this.#connection !== connection) return;
+    if (this.#running !== running || this.#line !== line) return;
     if (outcome.ok || keepsConnection(outcome.kind)) this.#settle(running, outcome);
     else this.#fail(running, outcome.kind, outcome.detail);
   }
 
-  async #attempt(connection: Connection, running: Running, full: boolean): Promise<ProbeOutcome> {
+  async #attempt(line: Line, running: Running, full: boolean): Promise<ProbeOutcome> {
+    const { connection } = line;
     try {
-      if (!connection.ready) {
-        await connection.redis.connect();
-        connection.ready = true;
-      }
-      return await this.#ask(connection, running, full);
+      if (!connection.isConnected) await connection.connect();
+      return await this.#ask(line, running, full);
     } catch (error) {
-      const kind = connection.ready ? "closed" : "unreachable";
-      return failure(running, kind, connection.lastError || messageOf(error));
+      const kind = connection.isConnected ? "closed" : "unreachable";
+      return failure(running, kind, connection.causeOf(error).message);
     }
   }
 
-  #dial(): Connection {
-    const redis = dial(this.#node);
-    const connection: Connection = {
-      redis,
-      ready: false,
-      closed: false,
-      lastError: "",
+  #dial(): Line {
+    const line: Line = {
+      connection: new Connection(this.#node, () => this.#onEnd(line)),
       base: null,
       baseAtMs: Number.NEGATIVE_INFINITY,
     };
-    redis.on("error", (error: unknown) => {
-      connection.lastError ||= messageOf(error);
-    });
-    redis.on("end", () => this.#ended(connection));
-    this.#connection = connection;
-    return connection;
+    this.#line = line;
+    return line;
   }
 
-  #ended(connection: Connection): void {
-    connection.closed = true;
-    if (this.#connection !== connection || this.#closed) return;
+  #onEnd(line: Line): void {
+    if (this.#line !== line || this.#closed) return;
     if (this.#running !== null) return; // its promise is rejected and tells
-    this.#connection = null;
+    this.#line = null;
     this.#events.onClosed();
   }
 
-  async #ask(connection: Connection, running: Running, full: boolean): Promise<ProbeOutcome> {
-    const now = this.#options.clock.nowMs();
-    const isFirst = connection.base === null;
-    const isFull =
-      full || isFirst || connection.base?.loading === true || now - connection.baseAtMs >= FULL_EVERY_MS;
+  async #ask(line: Line, running: Running, full: boolean): Promise<ProbeOutcome> {
+    const nowMs = this.#options.clock.nowMs();
+    const isFirst = line.base === null;
+    const isFull = full || isFirst || line.base?.loading === true || nowMs - line.baseAtMs >= FULL_EVERY_MS;
     const prelude = isFirst ? greeting(this.#options, "holdfast-probe") : [];
     const sections = isFull ? FULL_SECTIONS : BRIEF_SECTIONS;
     const calls = [...prelude, ...sections.map((section) => ["info", section])];
     // Taken last before writing: whatever a client was told before this moment is in the report.
     const sentAtMs = this.#options.clock.nowMs();
-    const replies = (await connection.redis.pipeline(calls).exec()) ?? [];
+    const replies = (await line.connection.redis.pipeline(calls).exec()) ?? [];
     const receivedAtMs = this.#options.clock.nowMs();
     const refused = refusedLogin(prelude, replies);
     if (refused !== null) return failure(running, "no-access", refused);
     const texts: string[] = [];
     for (const [error, reply] of replies.slice(prelude.length)) {
       // Not the server's word: the connection ended.
-      if (error !== null && error.name !== "ReplyError") throw error;
+      if (error !== null && !isReplyError(error)) throw error;
       if (error !== null) return failure(running, classifyError(error.message), error.message);
       if (typeof reply !== "string") return failure(running, "nonsense", `INFO answered ${typeof reply}`);
       texts.push(reply);
     }
     const envelope = { node: this.#node, sentAtMs, receivedAtMs };
-    const result = parseReport(envelope, texts.join("\n"), isFull ? null : connection.base);
+    const result = parseReport(envelope, texts.join("\n"), isFull ? null : line.base);
     if (!result.ok) return failure(running, "nonsense", result.error);
     if (isFull) {
       const { runId, version, loading, keys, aof } = result.report;
-      connection.base = { runId, version, loading, keys, aof };
-      connection.baseAtMs = receivedAtMs;
-      if (runId !== this.#factsOf) void this.#learn(connection, runId, version);
+      line.base = { runId, version, loading, keys, aof };
+      line.baseAtMs = receivedAtMs;
+      if (runId !== this.#factsOf) void this.#learn(line, runId, version);
     }
     return { ok: true, report: result.report };
   }
 
   /** HELLO and COMMAND, once per running instance; repeated with the next full probe when the node fails. */
-  async #learn(connection: Connection, runId: string, version: string): Promise<void> {
+  async #learn({ connection }: Line, runId: string, version: string): Promise<void> {
     this.#factsOf = runId;
     const replies = await connection.redis
       .pipeline([["hello"], ["command"]])
       .exec()
       .catch(() => null);
     const [hello, commands] = replies ?? [];
-    const isAnswer = (reply: PipelineReply | undefined) =>
-      reply?.[0] === null || reply?.[0]?.name === "ReplyError";
+    const isAnswer = (reply: PipelineReply | undefined) => reply?.[0] === null || isReplyError(reply?.[0]);
     if (this.#closed || !isAnswer(hello) || !isAnswer(commands)) {
       if (this.#factsOf === runId) this.#factsOf = "";
       return;
@@ -193,12 +183,8 @@ class IoredisProbe implements NodeProbe {
   }
 
   #overdue(running: Running): void {
-    // The answer may be in the socket while we were busy: read once before judging.
-    setImmediate(() => {
-      if (this.#running !== running) return;
-      const what = this.#connection?.ready === true ? "no answer" : "no connection";
-      this.#fail(running, "timeout", `${what} within ${this.#options.timeoutMs} ms`);
-    });
+    const what = this.#line?.connection.isConnected === true ? "no answer" : "no connection";
+    this.#fail(running, "timeout", `${what} within ${this.#options.timeoutMs} ms`);
   }
 
   #fail(running: Running, kind: ProbeFailureKind, detail: string): void {
@@ -207,18 +193,17 @@ class IoredisProbe implements NodeProbe {
   }
 
   #settle(running: Running, outcome: ProbeOutcome): void {
-    clearTimeout(running.timer);
+    running.cancelDeadline();
     this.#running = null;
     // It ended while the last bytes of its answer were read.
-    if (this.#connection?.closed === true) this.#drop();
+    if (this.#line?.connection.isEnded === true) this.#drop();
     running.done(outcome);
   }
 
   #drop(): void {
-    const connection = this.#connection;
-    this.#connection = null;
-    if (connection === null) return;
-    hangUp(connection.redis);
+    const line = this.#line;
+    this.#line = null;
+    line?.connection.hangUp();
   }
 }
 

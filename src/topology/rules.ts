@@ -9,6 +9,7 @@
 
 import { type Epoch, type HoldCause, isSameRouting, type NodeId } from "./epoch.ts";
 import type { NodeReport } from "./report.ts";
+import { firstAddress } from "./rules/aliases.ts";
 import { judgeFirst } from "./rules/first-master.ts";
 import { judgeFitness } from "./rules/fitness.ts";
 import { lineageOf } from "./rules/lineage.ts";
@@ -270,11 +271,11 @@ function finish(
 function listDissent(
   epoch: Epoch,
   before: Belief["dissent"],
-  { aliases, sentinels }: Scene,
+  scene: Scene,
   { nowMs }: Moment,
 ): Belief["dissent"] {
   if (epoch.holdCause !== null) return new Map();
-  const others = [...sentinels.named].filter(([, node]) => (aliases.get(node) ?? node) !== epoch.master);
+  const others = [...scene.sentinels.named].filter(([, node]) => firstAddress(scene, node) !== epoch.master);
   return new Map(others.map(([sentinel]) => [sentinel, before.get(sentinel) ?? nowMs]));
 }
 

@@ -5,8 +5,8 @@
 import type { Address } from "../config/address.ts";
 import type { NodeId } from "./epoch.ts";
 import type { AttachedReplica, FailoverState, Role } from "./report.ts";
+import { findAliases } from "./rules/aliases.ts";
 import type { Belief, Contact, FitVerdict, NodeView } from "./rules/model.ts";
-import { findAliases } from "./rules/scene.ts";
 import type { SentinelState } from "./rules/sentinel.ts";
 
 export interface NodeStatus {

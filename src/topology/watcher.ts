@@ -22,7 +22,11 @@ import { type Clock, type SetTimer, systemTimer } from "../clock.ts";
 import { discover, mentioned } from "./discovery.ts";
 import type { Epoch, Evidence, NodeId } from "./epoch.ts";
 import type { NodeFacts, NodeProbe, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
+import { changesOf, distinct, nodeProblems, type ProblemChange } from "./problems.ts";
+import { ProofSeeker } from "./proof-seeker.ts";
+import { Quarrel } from "./quarrel.ts";
 import { type Aftermath, aftermathOf, followAftermath } from "./rules/aftermath.ts";
+import { type Aliases, findAliases } from "./rules/aliases.ts";
 import { isBehind } from "./rules/fitness.ts";
 import {
   type AcceptReason,
@@ -32,10 +36,8 @@ import {
   type MasterBelief,
   type NodeView,
   type Problem,
-  type ProblemKind,
   type SeenBy,
 } from "./rules/model.ts";
-import { findAliases } from "./rules/scene.ts";
 import { NO_SENTINELS, type SentinelWord } from "./rules/sentinel.ts";
 import { type AdoptRefusal, adopt, type Decision, decide, isSameEpoch, suspect } from "./rules.ts";
 import { describeNodes, type NodeStatus } from "./status.ts";
@@ -99,7 +101,7 @@ export interface WatcherCallbacks {
   /** The same node is the master again with a new history (restart, adoption): same epoch number. */
   onReturn(facts: SwitchFacts): void;
   /** Once per change, not once per round. */
-  onProblem(problem: Problem, change: "raised" | "cleared"): void;
+  onProblem(problem: Problem, change: ProblemChange): void;
   /** A running instance was met for the first time. */
   onFacts(facts: NodeFacts): void;
   /** The nodes were looked at, and all of the above was told. */
@@ -115,7 +117,7 @@ export interface GroupSight {
   readonly master: MasterBelief | null;
   /** All watched addresses but second ones of known nodes. */
   readonly nodes: readonly NodeView[];
-  readonly aliases: ReadonlyMap<NodeId, NodeId>;
+  readonly aliases: Aliases;
   readonly instances: ReadonlySet<string>;
   /** Monotonic ms: our own process has run without standing still since then. */
   readonly awakeSinceMs: number;
@@ -144,12 +146,6 @@ const DENSE_AFTER_MS = 2_000;
 const ALIAS_EVERY_MS = 1_000;
 /** Between two rounds while a promotion is expected, in ms: at least this, at most twice. */
 const DENSEST_MS = 10;
-/** Proof is sought for so many of its intervals after somebody asked: by then it has come, or is far away. */
-const SEEK_INTERVALS = 3;
-/** A node suspected again so soon after a probe cleared it, ms, is in a quarrel; so often it is none yet. */
-const QUARREL_AGAIN_MS = 1_000;
-const FREE_QUARRELS = 3;
-const QUARREL_MOST_MS = 500;
 const DEFAULT_MAX_NODES = 64;
 const DEFAULT_FORGET_AFTER_MS = 60_000;
 const DEFAULT_STALL_MS = 100;
@@ -171,10 +167,7 @@ interface Entry {
   /** Monotonic ms: it answered, or another node mentioned it. */
   wantedAtMs: number;
   lastProblem: NodeStatus["lastProblem"];
-  /** Times that traffic contradicted its probes in a row; when last, monotonic ms; how long that counts. */
-  quarrels: number;
-  quarrelledAtMs: number;
-  quarrelMs: number;
+  readonly quarrel: Quarrel;
 }
 
 export class Watcher {
@@ -185,6 +178,7 @@ export class Watcher {
   readonly #random: () => number;
   readonly #setTimer: SetTimer;
   readonly #stallMs: number;
+  readonly #proofs: ProofSeeker;
   /** In the order in which the addresses became known. */
   readonly #entries = new Map<NodeId, Entry>();
   #belief: Belief;
@@ -194,17 +188,13 @@ export class Watcher {
   #aftermath: Aftermath | null = null;
   /** Since when writes are held on request, monotonic ms; null = they are not. */
   #heldSinceMs: number | null = null;
-  #problems: ReadonlyMap<string, Problem> = new Map();
+  #problems: readonly Problem[] = [];
   #cancelTick: (() => void) | null = null;
   #tickDueMs = Number.POSITIVE_INFINITY;
   #cancelFlush: (() => void) | null = null;
   #lastRoundMs = Number.NEGATIVE_INFINITY;
   #denseUntilMs = Number.NEGATIVE_INFINITY;
   #densestUntilMs = Number.NEGATIVE_INFINITY;
-  /** When somebody last asked for proof, monotonic ms. */
-  #soughtMs = Number.NEGATIVE_INFINITY;
-  #lastProofRoundMs = Number.NEGATIVE_INFINITY;
-  #cancelProofRound: (() => void) | null = null;
   #sentinels: SentinelWord = NO_SENTINELS;
   /** Monotonic ms at which the last stall of our own process ended. */
   #stalledUntilMs = Number.NEGATIVE_INFINITY;
@@ -222,6 +212,13 @@ export class Watcher {
     this.#random = parts.random ?? Math.random;
     this.#setTimer = parts.setTimer ?? systemTimer;
     this.#stallMs = options.stallMs ?? DEFAULT_STALL_MS;
+    const { intervalMs, proofIntervalMs = intervalMs } = options;
+    this.#proofs = new ProofSeeker({
+      ...{ clock: this.#clock, setTimer: this.#setTimer },
+      intervalMs: Math.min(intervalMs, proofIntervalMs),
+      epoch: () => this.#belief.epoch,
+      askMaster: (nowMs) => this.#askMaster(nowMs),
+    });
   }
 
   start(): void {
@@ -245,7 +242,7 @@ export class Watcher {
     this.#state = "closed";
     this.#cancelTick?.();
     this.#cancelFlush?.();
-    this.#cancelProofRound?.();
+    this.#proofs.close();
     for (const entry of this.#entries.values()) entry.probe.close();
   }
 
@@ -284,7 +281,7 @@ export class Watcher {
   }
 
   problems(): readonly Problem[] {
-    return [...this.#problems.values()];
+    return this.#problems;
   }
 
   nodes(): NodeStatus[] {
@@ -295,26 +292,16 @@ export class Watcher {
     const entry = this.#entries.get(evidence.node);
     if (this.#state !== "running" || entry === undefined) return;
     const nowMs = this.#clock.nowMs();
-    this.#belief = suspect(this.#belief, evidence, true, nowMs, this.#quarrelMs(entry, evidence, nowMs));
+    this.#belief = suspect(this.#belief, evidence, nowMs, this.#quarrelMs(entry, evidence, nowMs));
     this.#lookSoon(entry);
     this.#publish(null);
     this.#roundSoon();
   }
 
-  /**
-   * A node that answers probes and lets no other connection live (maxclients, a firewall) would be believed
-   * and suspected by turns, as fast as it can be dialled: it is suspected longer and longer.
-   */
-  #quarrelMs(entry: Entry, { node, kind }: Evidence, nowMs: number): number {
+  #quarrelMs({ quarrel }: Entry, { node, kind }: Evidence, nowMs: number): number {
     if (kind !== "connect-failed" && kind !== "connection-lost") return 0;
-    const isAgain = nowMs - entry.quarrelledAtMs < QUARREL_AGAIN_MS;
     const isOpen = this.#belief.suspicions.some((open) => open.node === node);
-    if (isOpen) return isAgain ? entry.quarrelMs : 0;
-    entry.quarrels = isAgain ? entry.quarrels + 1 : 0;
-    const growing = Math.min(QUARREL_MOST_MS, ROUND_GAP_MS * 2 ** entry.quarrels);
-    entry.quarrelMs = entry.quarrels < FREE_QUARRELS ? 0 : growing;
-    entry.quarrelledAtMs = nowMs + entry.quarrelMs;
-    return entry.quarrelMs;
+    return quarrel.contradict(isOpen, nowMs);
   }
 
   hint(nodes: readonly NodeId[], denseMs = 0): void {
@@ -329,18 +316,9 @@ export class Watcher {
     this.#roundSoon();
   }
 
-  /**
-   * Writes were answered that no replica is known to have, and somebody would read there. The master's offset
-   * is asked for now, or as soon as the interval allows, and the replicas' right after that; so again until
-   * all that may be read have what was answered before this call, or it has taken too long.
-   */
+  /** Writes were answered that no replica is known to have, and somebody would read there. */
   seekProof(): void {
-    if (this.#state !== "running") return;
-    this.#soughtMs = this.#clock.nowMs();
-    if (this.#cancelProofRound !== null) return;
-    const waitMs = Math.max(0, this.#lastProofRoundMs + this.#proofIntervalMs - this.#soughtMs);
-    if (waitMs === 0) this.#proofRound();
-    else this.#cancelProofRound = this.#setTimer(() => this.#proofRound(), waitMs);
+    if (this.#state === "running") this.#proofs.seek();
   }
 
   listen(word: SentinelWord): void {
@@ -394,7 +372,7 @@ export class Watcher {
       failures: 0,
       wantedAtMs: this.#clock.nowMs(),
       lastProblem: null,
-      ...{ quarrels: 0, quarrelledAtMs: Number.NEGATIVE_INFINITY, quarrelMs: 0 },
+      quarrel: new Quarrel(),
     });
   }
 
@@ -490,33 +468,12 @@ export class Watcher {
     return this.#densePauseMs() * (1 - 0.2 * this.#random());
   }
 
-  get #proofIntervalMs(): number {
-    const { intervalMs, proofIntervalMs = intervalMs } = this.#options;
-    return Math.min(intervalMs, proofIntervalMs);
-  }
-
-  /**
-   * Asks the master alone: its answer sets off the rest (`#chaseMaster`). Rounds of their own are apart from
-   * this and keep their times.
-   */
-  #proofRound(): void {
-    this.#cancelProofRound = null;
-    const nowMs = this.#clock.nowMs();
-    if (!this.#isSeeking(nowMs)) return;
-    this.#lastProofRoundMs = nowMs;
+  #askMaster(nowMs: number): void {
     const { master, holdCause } = this.#belief.epoch;
     const entry = master === null ? undefined : this.#entries.get(master);
-    if (holdCause === null && entry !== undefined && !entry.inFlight) {
-      this.#probe(entry, nowMs);
-      this.#callbacks.onProofAsked?.(nowMs);
-    }
-    this.#cancelProofRound = this.#setTimer(() => this.#proofRound(), this.#proofIntervalMs);
-  }
-
-  /** Somebody asked for proof not long ago, and there is a replica that has not given it. */
-  #isSeeking(nowMs: number): boolean {
-    if (nowMs > this.#soughtMs + SEEK_INTERVALS * this.#proofIntervalMs) return false;
-    return this.#belief.epoch.readable.some(({ provenAtMs }) => provenAtMs < this.#soughtMs);
+    if (holdCause !== null || entry === undefined || entry.inFlight) return;
+    this.#probe(entry, nowMs);
+    this.#callbacks.onProofAsked?.(nowMs);
   }
 
   /**
@@ -525,7 +482,7 @@ export class Watcher {
    */
   #chaseMaster(): void {
     const nowMs = this.#clock.nowMs();
-    if (!this.#isSeeking(nowMs)) return;
+    if (!this.#proofs.isSeeking(nowMs)) return;
     for (const entry of this.#entries.values()) {
       const verdict = this.#belief.fitness.get(entry.view.id)?.verdict;
       if (verdict === undefined || !(verdict === "fit" || isBehind(verdict))) continue;
@@ -686,26 +643,12 @@ export class Watcher {
 
   #tellProblems(decided: readonly Problem[]): void {
     const before = this.#problems;
-    const all = [...decided, ...this.#nodeProblems(), ...this.#ownProblems(), ...this.#sentinels.problems];
-    const now = new Map(all.map((problem) => [`${problem.kind} ${problem.node ?? ""}`, problem]));
-    this.#problems = now;
-    for (const [key, problem] of now) {
-      if (!before.has(key) && this.#state !== "closed") this.#callbacks.onProblem(problem, "raised");
+    const views = this.#views();
+    const ofNodes = nodeProblems(views, findAliases(views, this.#belief.epoch.master));
+    this.#problems = distinct([...decided, ...ofNodes, ...this.#ownProblems(), ...this.#sentinels.problems]);
+    for (const [problem, change] of changesOf(before, this.#problems)) {
+      if (this.#state !== "closed") this.#callbacks.onProblem(problem, change);
     }
-    for (const [key, problem] of before) {
-      if (!now.has(key) && this.#state !== "closed") this.#callbacks.onProblem(problem, "cleared");
-    }
-  }
-
-  #nodeProblems(): Problem[] {
-    const aliases = findAliases(this.#views(), this.#belief.epoch.master);
-    const problems: Problem[] = [];
-    for (const { view } of this.#entries.values()) {
-      const kind = problemOf(view.contact);
-      if (kind === null || aliases.has(view.id)) continue;
-      problems.push({ kind, node: view.id, detail: `${view.contact}: ${view.detail}` });
-    }
-    return problems;
   }
 
   #ownProblems(): Problem[] {
@@ -719,22 +662,5 @@ export class Watcher {
       problems.push({ kind: "stalled", node: null, detail });
     }
     return problems;
-  }
-}
-
-function problemOf(contact: Contact): ProblemKind | null {
-  switch (contact) {
-    case "never":
-    case "answering":
-    case "loading":
-      return null;
-    case "unreachable":
-    case "closed":
-    case "silent":
-      return "node-unreachable";
-    case "no-access":
-      return "probe-no-access";
-    case "nonsense":
-      return "node-nonsense";
   }
 }

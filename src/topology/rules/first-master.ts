@@ -5,9 +5,10 @@
 
 import type { HoldCause } from "../epoch.ts";
 import type { NodeReport } from "../report.ts";
+import { firstAddress, followedBy } from "./aliases.ts";
 import { edgeOf, lineageOf } from "./lineage.ts";
 import type { Problem } from "./model.ts";
-import { follows, isClaimant, type LiveView, namedBySentinels, pointsTo, type Scene } from "./scene.ts";
+import { follows, isClaimant, type LiveView, namedBySentinels, type Scene } from "./scene.ts";
 
 export type FirstVerdict =
   | { readonly kind: "wait"; readonly cause: HoldCause; readonly problems: readonly Problem[] }
@@ -55,7 +56,7 @@ function judgeSingle(scene: Scene, claimant: LiveView, loading: boolean): FirstV
   if (followers(scene, claimant).length > 0) return take(claimant, "the only claimant, and followed");
   if (loading) return wait("loading");
   const { agreed } = scene.sentinels;
-  if (agreed !== null && (scene.aliases.get(agreed) ?? agreed) !== claimant.id) {
+  if (agreed !== null && firstAddress(scene, agreed) !== claimant.id) {
     return contradiction(`${claimant.id} claims to be master, but the Sentinels name ${agreed}`);
   }
   const { replid, replid2 } = claimant.report;
@@ -65,7 +66,7 @@ function judgeSingle(scene: Scene, claimant: LiveView, loading: boolean): FirstV
       report.keys > 0 &&
       report.replid !== replid &&
       report.replid !== replid2 &&
-      !pointsTo(scene, report, claimant.id),
+      followedBy(scene, report) !== claimant.id,
   );
   if (stranger === undefined) return take(claimant, "the only claimant");
   const named = judgeNamed(scene);

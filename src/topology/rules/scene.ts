@@ -2,9 +2,9 @@
  * PURE. What can be seen at one moment: the nodes without their second addresses, and who follows whom.
  */
 
-import { announcedAddress } from "../address.ts";
 import type { NodeId } from "../epoch.ts";
 import type { NodeReport } from "../report.ts";
+import { type Aliases, findAliases, firstAddress } from "./aliases.ts";
 import type { Belief, NodeView, Suspicion } from "./model.ts";
 import type { SentinelWord } from "./sentinel.ts";
 
@@ -17,8 +17,7 @@ export interface LiveView extends NodeView {
 export interface Scene {
   /** All addresses, in the order they became known. */
   readonly all: readonly NodeView[];
-  /** Second addresses of known nodes, to the first. */
-  readonly aliases: ReadonlyMap<NodeId, NodeId>;
+  readonly aliases: Aliases;
   /** Nodes (no aliases) that answer, now. */
   readonly live: readonly LiveView[];
   /** What traffic said and no later report has contradicted. */
@@ -32,26 +31,13 @@ export function describeScene(belief: Belief, views: readonly NodeView[], sentin
   return { all: views, aliases, live, suspicions: openSuspicions(belief.suspicions, views), sentinels };
 }
 
-/**
- * One running instance has one run id, so two addresses with the same one are the same node. The address
- * known first (that of the epoch's master before all) keeps standing for it, also while only the other one
- * answers: changing over would look like a switch.
- */
-export function findAliases(views: readonly NodeView[], master: NodeId | null): ReadonlyMap<NodeId, NodeId> {
-  const firstByRunId = new Map<string, NodeId>();
-  const aliases = new Map<NodeId, NodeId>();
-  const order = [...views.filter(({ id }) => id === master), ...views.filter(({ id }) => id !== master)];
-  for (const view of order) {
-    if (view.report === null) continue;
-    const first = firstByRunId.get(view.report.runId);
-    if (first === undefined) firstByRunId.set(view.report.runId, view.id);
-    else aliases.set(view.id, first);
-  }
-  return aliases;
-}
-
 export function isLive(view: NodeView): view is LiveView {
   return view.contact === "answering" && view.report !== null;
+}
+
+/** The node at that address, if it answers. */
+export function liveAt(nodes: readonly NodeView[], id: NodeId): LiveView | undefined {
+  return nodes.filter(isLive).find((view) => view.id === id);
 }
 
 /** A live master that has its data and that nothing newer speaks against; only these can be believed. */
@@ -63,7 +49,7 @@ export function isClaimant(scene: Scene, view: LiveView): boolean {
 export function namedBySentinels(scene: Scene): LiveView | null {
   const { agreed } = scene.sentinels;
   if (agreed === null) return null;
-  const id = scene.aliases.get(agreed) ?? agreed;
+  const id = firstAddress(scene, agreed);
   return scene.live.find((view) => view.id === id && isClaimant(scene, view)) ?? null;
 }
 
@@ -80,13 +66,6 @@ export function follows(follower: NodeReport, master: NodeReport): boolean {
     !follower.loading &&
     follower.replid === master.replid
   );
-}
-
-/** Whether `follower` names `master`, by any of its known addresses, as its master; its link may be down. */
-export function pointsTo(scene: Scene, follower: NodeReport, master: NodeId): boolean {
-  if (follower.masterAddress === null) return false;
-  const id = announcedAddress(follower.node, follower.masterAddress);
-  return id !== null && (scene.aliases.get(id) ?? id) === master;
 }
 
 function openSuspicions(suspicions: readonly Suspicion[], views: readonly NodeView[]) {

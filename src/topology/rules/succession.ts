@@ -23,6 +23,7 @@
 
 import type { EvidenceKind, HoldCause } from "../epoch.ts";
 import type { NodeReport } from "../report.ts";
+import { followedBy } from "./aliases.ts";
 import { type Edge, edgeOf, type Lineage, lineageOf } from "./lineage.ts";
 import {
   type AcceptReason,
@@ -32,15 +33,7 @@ import {
   type NodeView,
   type Problem,
 } from "./model.ts";
-import {
-  follows,
-  isClaimant,
-  isLive,
-  type LiveView,
-  namedBySentinels,
-  pointsTo,
-  type Scene,
-} from "./scene.ts";
+import { follows, isClaimant, isLive, type LiveView, namedBySentinels, type Scene } from "./scene.ts";
 
 export type Verdict =
   | {
@@ -244,7 +237,7 @@ function hasReadItsFile(master: MasterBelief, scene: Scene, view: LiveView): boo
   if (!report.aof || report.replid2 !== null) return false;
   const others = scene.live.filter((other) => other !== view);
   const isTurnedTo = ({ report: other }: LiveView) =>
-    other.role === "replica" && pointsTo(scene, other, view.id);
+    other.role === "replica" && followedBy(scene, other) === view.id;
   const most = Math.max(master.keys > 0 ? 1 : 0, ...others.map((other) => other.report.keys));
   return others.every(isTurnedTo) && report.keys >= most;
 }

@@ -8,18 +8,12 @@ import { causeOfEvidence } from "./succession.ts";
 
 /**
  * Evidence about the master holds its sessions, evidence about a replica stops reading from it. Evidence from
- * another epoch changes nothing; neither does evidence about an unknown node.
+ * another epoch changes nothing.
  * @param lastsMs only a probe that is sent so much later can say otherwise.
  */
-export function suspect(
-  belief: Belief,
-  evidence: Evidence,
-  known: boolean,
-  nowMs: number,
-  lastsMs = 0,
-): Belief {
+export function suspect(belief: Belief, evidence: Evidence, nowMs: number, lastsMs = 0): Belief {
   const { epoch } = belief;
-  if (evidence.epoch !== epoch.number || !known) return belief;
+  if (evidence.epoch !== epoch.number) return belief;
   const suspicion: Suspicion = { node: evidence.node, kind: evidence.kind, sinceMs: nowMs + lastsMs };
   const suspicions = [...belief.suspicions.filter(({ node }) => node !== evidence.node), suspicion];
   if (evidence.node === epoch.master) {

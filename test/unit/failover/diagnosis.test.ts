@@ -2,7 +2,6 @@ import { describe, expect, it } from "vitest";
 import {
   type Condition,
   diagnose,
-  followedBy,
   followOutage,
   goneAtMs,
   heardAtMs,
@@ -10,6 +9,7 @@ import {
   type Outage,
 } from "../../../src/failover/diagnosis.ts";
 import type { HoldCause } from "../../../src/topology/epoch.ts";
+import { followedBy } from "../../../src/topology/rules/aliases.ts";
 import type { NodeView } from "../../../src/topology/rules/model.ts";
 import { at, hex, replicaReport, unanswered } from "../topology/nodes.ts";
 import { lost, masterAt, replicaAt, sight } from "./sight.ts";

@@ -10,8 +10,8 @@ import type {
 } from "../../../src/failover/model.ts";
 import { firstState, type Settings, type State } from "../../../src/failover/state.ts";
 import type { HoldCause, NodeId } from "../../../src/topology/epoch.ts";
+import { findAliases } from "../../../src/topology/rules/aliases.ts";
 import type { Contact, NodeView } from "../../../src/topology/rules/model.ts";
-import { findAliases } from "../../../src/topology/rules/scene.ts";
 import type { GroupSight } from "../../../src/topology/watcher.ts";
 import { at, hex, replicaReport, report, view, type Word } from "../topology/nodes.ts";
 

@@ -2,8 +2,8 @@ import { describe, expect, it } from "vitest";
 import { addressFor } from "../../../src/failover/whereabouts.ts";
 import { parseNodeId } from "../../../src/topology/address.ts";
 import type { NodeId } from "../../../src/topology/epoch.ts";
+import { findAliases } from "../../../src/topology/rules/aliases.ts";
 import type { NodeView } from "../../../src/topology/rules/model.ts";
-import { findAliases } from "../../../src/topology/rules/scene.ts";
 import { report, view } from "../topology/nodes.ts";
 import { lost, sight } from "./sight.ts";
 

@@ -88,7 +88,7 @@ describe("a replica", () => {
     (kind) => {
       const story = wellGroup();
       const evidence = { kind, node: at("b"), epoch: story.epoch.number };
-      story.belief = suspect(story.belief, evidence, true, story.nowMs + 50);
+      story.belief = suspect(story.belief, evidence, story.nowMs + 50);
       expect(story.readers).toEqual(["c"]);
       // Nothing new of it.
       story.round(master("a"), replica("c"));

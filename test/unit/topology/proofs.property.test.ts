@@ -233,7 +233,7 @@ class World {
     const server = this.servers.find((one) => one.name === name);
     if (server !== undefined) Object.assign(server, { askedAtMs: null, answer: null });
     const { number } = this.belief.epoch;
-    this.belief = suspect(this.belief, { kind, node: at(name), epoch: number }, true, this.nowMs);
+    this.belief = suspect(this.belief, { kind, node: at(name), epoch: number }, this.nowMs);
     expect(this.belief.epoch.readable.map(({ id }) => id)).not.toContain(at(name));
   }
 

@@ -115,7 +115,7 @@ function play(world: World, action: Step): Decision | null {
     case "evidence": {
       const epoch = world.belief.epoch.number - action.ageEpochs;
       const evidence = { kind: "connection-lost", node: at(NAMES[action.node]!), epoch } as const;
-      world.belief = suspect(world.belief, evidence, true, world.nowMs);
+      world.belief = suspect(world.belief, evidence, world.nowMs);
       return null;
     }
     case "adopt": {

@@ -9,7 +9,7 @@ const promoted = (name: string, replid: string, from = 100, more = {}) =>
 
 function evidenceOf(story: Story, kind: Evidence["kind"], name: string, epoch = story.epoch.number): void {
   const evidence: Evidence = { kind, node: at(name), epoch };
-  story.belief = suspect(story.belief, evidence, true, story.nowMs + 50);
+  story.belief = suspect(story.belief, evidence, story.nowMs + 50);
 }
 
 describe("the first master", () => {

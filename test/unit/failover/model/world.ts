@@ -266,7 +266,7 @@ export class Model {
   suspect(world: World, index: number): World {
     const { number } = world.belief.epoch;
     const evidence = { kind: "connection-lost", node: IDS[index]!, epoch: number } as const;
-    return { ...world, belief: suspect(world.belief, evidence, true, world.nowMs) };
+    return { ...world, belief: suspect(world.belief, evidence, world.nowMs) };
   }
 
   take(world: World, event: Event): World {
