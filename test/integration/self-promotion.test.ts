@@ -15,7 +15,7 @@ import {
   type StageOptions,
 } from "../support/stage.ts";
 import { sleep, until } from "../support/wait.ts";
-import { startWorkload, type Workload, type WorkloadOptions } from "../support/workload.ts";
+import type { Workload, WorkloadOptions } from "../support/workload.ts";
 
 const CRASH_GRACE_MS = 250;
 const DOWN_AFTER_MS = 1_000;
@@ -33,47 +33,23 @@ const SELF: ConfigObject = { failover: FAILOVER };
 let stage: Stage;
 let load: Workload | undefined;
 let link: ChaosLink | undefined;
-const stopped = new Set<RedisServer>();
 
 async function setUp(options: StageOptions = {}): Promise<void> {
   stage = await Stage.open({ ...options, config: { ...SELF, ...options.config } });
 }
 
 async function withLoad(options: Partial<WorkloadOptions> = {}): Promise<Workload> {
-  load = await startWorkload({ port: stage.proxy.port, ...options });
-  const target = load.report().kinds.writer.count + 40;
-  await until(() => (load?.report().kinds.writer.count ?? 0) >= target, { what: "the load being under way" });
-  // At any phase against the probes.
-  await sleep(Math.random() * 150);
-  load.resetGaps();
+  load = await stage.load(options);
+  await load.underWay(40, 150);
   return load;
 }
 
-async function pause(server: RedisServer): Promise<void> {
-  await server.kill("SIGSTOP");
-  stopped.add(server);
-}
-
-async function goOn(server: RedisServer): Promise<void> {
-  stopped.delete(server);
-  if (server.running) await server.kill("SIGCONT");
-}
-
 afterEach(async () => {
-  for (const server of [...stopped]) await goOn(server);
-  await load?.stop();
   load = undefined;
   await stage?.close();
   await link?.close();
   link = undefined;
 });
-
-async function masterOf(): Promise<RedisServer> {
-  const { master } = await stage.epoch();
-  const found = stage.group.all.find(({ address }) => address === master);
-  if (found === undefined) throw new Error(`who is ${String(master)}?`);
-  return found;
-}
 
 async function untilFollows(server: RedisServer, master: RedisServer): Promise<void> {
   const follows = async () => {
@@ -118,7 +94,7 @@ function gaps(what: string): { writerMs: number; readerMs: number } {
 async function finish(allowedErrors: readonly string[] = ["UNCERTAIN"]) {
   if (load === undefined) throw new Error("no load");
   const report = await load.stop();
-  const audit = await load.audit((await masterOf()).port);
+  const audit = await load.audit((await stage.currentMaster()).port);
   // What was answered but not yet on its way to a replica, Redis itself loses: who wrote it misses it.
   const isLost = (text: string) => audit.lost > 0 && text.includes("behind its own");
   const mismatches = report.mismatches.filter((text) => !isLost(text));
@@ -147,7 +123,7 @@ describe("the master crashes", () => {
     await old.kill();
     await load?.next("writer");
     const { writerMs, readerMs } = gaps("crash");
-    const now = await masterOf();
+    const now = await stage.currentMaster();
     expect(now).not.toBe(old);
     expect(writerMs).toBeGreaterThanOrEqual(CRASH_GRACE_MS);
     expect(writerMs).toBeLessThan(CRASH_GRACE_MS + CRASH_MORE_MS + NOISE_MS);
@@ -172,14 +148,14 @@ describe("the master crashes", () => {
     for (let round = 0; round < 5; round++) {
       await sleep(300 + Math.random() * 200);
       load?.resetGaps();
-      const old = await masterOf();
+      const old = await stage.currentMaster();
       await old.kill();
       await load?.next("writer");
       const { kinds } = load?.report() ?? {};
       writers.push(Math.round(kinds?.writer.longestGapMs ?? Number.NaN));
       readers.push(Math.round(kinds?.reader.longestGapMs ?? Number.NaN));
       await old.restart();
-      await untilFollows(old, await masterOf());
+      await untilFollows(old, await stage.currentMaster());
       await stage.untilReadable(2);
     }
     figure(`5 crashes: writes stood still for ${writers.join(", ")} ms, reads for ${readers.join(", ")} ms`);
@@ -206,7 +182,7 @@ describe("the master crashes", () => {
     await stage.master.kill();
     await load?.next("writer");
     gaps("crash with a replica behind");
-    expect(await masterOf()).toBe(ahead);
+    expect(await stage.currentMaster()).toBe(ahead);
     await link?.close();
     await untilFollows(behind, ahead);
     const { audit } = await finish();
@@ -243,7 +219,7 @@ describe("the master crashes", () => {
     await old.kill();
     await load?.next("writer");
     const { writerMs } = gaps("crash of one of two");
-    expect(await masterOf()).toBe(other);
+    expect(await stage.currentMaster()).toBe(other);
     expect(writerMs).toBeLessThan(CRASH_GRACE_MS + CRASH_MORE_MS + NOISE_MS);
     await old.restart();
     await untilFollows(old, other);
@@ -256,7 +232,7 @@ describe("the master crashes", () => {
     const first = stage.master;
     await first.kill();
     await load?.next("writer");
-    const second = await masterOf();
+    const second = await stage.currentMaster();
     const third = stage.group.replicas.find((replica) => replica !== second);
     if (third === undefined) throw new Error("no third node");
     await untilFollows(third, second);
@@ -265,7 +241,7 @@ describe("the master crashes", () => {
     await second.kill();
     await load?.next("writer");
     gaps("second crash as soon as a replica has followed");
-    expect(await masterOf()).toBe(third);
+    expect(await stage.currentMaster()).toBe(third);
     await third.kill();
     await until(async () => (await stage.problems()).includes("no-candidate"), {
       what: "the problem being told",
@@ -289,7 +265,7 @@ describe("the master hangs", () => {
     await withLoad();
     const old = stage.master;
     const late = await stage.client();
-    await pause(old);
+    await old.kill("SIGSTOP");
     const hungAtMs = performance.now();
     // What was sent to it before waits for upstream.retireTimeout after the switch, too.
     await stage.untilCause("silent");
@@ -299,13 +275,13 @@ describe("the master hangs", () => {
       `hang: a write that was not sent to the hung master is answered ${Math.round(lateMs)} ms after the hang`,
     );
     expect(lateMs).toBeLessThan(DOWN_AFTER_MS + HANG_MORE_MS + NOISE_MS + stallMs());
-    const now = await masterOf();
+    const now = await stage.currentMaster();
     expect(now).not.toBe(old);
     await load?.next("writer");
     const { writerMs, readerMs } = gaps("hang, with writes in flight");
     expect(writerMs).toBeLessThan(DOWN_AFTER_MS + RETIRE_MS + HANG_MORE_MS + NOISE_MS + stallMs());
     expect(readerMs).toBeLessThan(READ_GAP_MS + NOISE_MS);
-    await goOn(old);
+    await old.kill("SIGCONT");
     await untilFollowsUnasked(old, now);
     expect(await switches()).toBe(1);
     await stage.untilReadable(2);
@@ -316,9 +292,9 @@ describe("the master hangs", () => {
   it("woken up within downAfter it goes on as the master", async () => {
     await setUp({ config: { failover: { ...FAILOVER, downAfter: "3s" } } });
     await withLoad();
-    await pause(stage.master);
+    await stage.master.kill("SIGSTOP");
     await sleep(1_300);
-    await goOn(stage.master);
+    await stage.master.kill("SIGCONT");
     await load?.next("writer");
     gaps("hang of 1300 ms");
     expect(await switches()).toBe(0);
@@ -332,13 +308,13 @@ describe("the master hangs", () => {
     await withLoad();
     const [b, c] = [stage.replica(0), stage.replica(1)];
     await b.cli("CONFIG", "SET", "replica-priority", "1");
-    await pause(b);
-    await pause(stage.master);
+    await b.kill("SIGSTOP");
+    await stage.master.kill("SIGSTOP");
     await stage.untilMaster(c);
     gaps("master and a replica hang");
-    await goOn(b);
+    await b.kill("SIGCONT");
     await untilFollows(b, c);
-    await goOn(stage.master);
+    await stage.master.kill("SIGCONT");
     await untilFollows(stage.master, c);
     const { audit } = await finish();
     expect(audit.unexplained).toBe(0);
@@ -379,7 +355,7 @@ describe("the master is back before it was replaced", () => {
       await old.restart(args);
       const startedAtMs = performance.now();
       await until(async () => (await switches()) === 1, { what: "another master" });
-      const now = await masterOf();
+      const now = await stage.currentMaster();
       figure(
         `restarted ${how}: replaced ${Math.round(performance.now() - startedAtMs)} ms after it answered`,
       );
@@ -402,7 +378,7 @@ describe("the master is back before it was replaced", () => {
     for (const server of stage.group.all) await server.restart();
     await until(async () => (await stage.epoch()).hold_cause === null, { what: "a master" });
     // Whoever of those that have everything was seen first.
-    const now = await masterOf();
+    const now = await stage.currentMaster();
     for (const server of stage.group.all) if (server !== now) await untilFollows(server, now);
     await stage.untilReadable(2);
     const audit = await load?.audit(now.port);
@@ -488,7 +464,7 @@ describe("replicas that an operator has put elsewhere", () => {
     await expectStays("it is chained", 1_000, () => follows(c, b));
     await stage.master.kill();
     await until(async () => (await switches()) === 1, { what: "another master" });
-    const now = await masterOf();
+    const now = await stage.currentMaster();
     await untilFollows(now === b ? c : b, now);
   });
 });
@@ -537,7 +513,7 @@ describe("a planned switch is no outage", () => {
     await setUp();
     await withLoad();
     const b = stage.replica(0);
-    await pause(b);
+    await b.kill("SIGSTOP");
     expect(await stage.master.cli("FAILOVER", "TO", "127.0.0.1", b.port, "TIMEOUT", 2_500)).toBe("OK");
     await until(async () => (await stage.master.info()).get("master_failover_state") === "no-failover");
     await load?.next("writer");

@@ -3,8 +3,8 @@ import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { type ProxyOptions, type ProxyProcess, startProxy } from "../support/proxy.ts";
-import { type RedisGroup, type RedisServer, startGroup } from "../support/redis.ts";
-import { errorText } from "../support/stage.ts";
+import type { RedisGroup, RedisServer } from "../support/redis.ts";
+import { errorText, openGroup } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
 
 let group: RedisGroup;
@@ -21,7 +21,7 @@ afterEach(async () => {
 });
 
 async function setUp(): Promise<void> {
-  group = await startGroup(2, { args: ["--repl-diskless-sync", "no"] });
+  group = await openGroup();
   file = path.join(group.master.dir, "holdfast-state.json");
   await group.master.cli("SET", "key", "value");
   for (const replica of group.replicas) await replica.untilCaughtUp(group.master);

@@ -19,7 +19,7 @@ import {
   type StageOptions,
 } from "../support/stage.ts";
 import { sleep, until, within } from "../support/wait.ts";
-import { startWorkload, type Workload } from "../support/workload.ts";
+import type { Workload } from "../support/workload.ts";
 
 /** For what a quiet machine does at once, ms. */
 const NOISE_MS = 250;
@@ -27,7 +27,6 @@ const NOISE_MS = 250;
 let stage: Stage;
 let load: Workload | undefined;
 let link: ChaosLink | undefined;
-const stopped = new Set<RedisServer>();
 
 async function setUp(options: StageOptions = {}): Promise<RawClient> {
   stage = await Stage.open(options);
@@ -35,26 +34,12 @@ async function setUp(options: StageOptions = {}): Promise<RawClient> {
 }
 
 async function withLoad(paceMs = 5): Promise<Workload> {
-  load = await startWorkload({ port: stage.proxy.port, paceMs });
-  const target = load.report().kinds.writer.count + 20;
-  await until(() => (load?.report().kinds.writer.count ?? 0) >= target, { what: "the load being under way" });
-  load.resetGaps();
+  load = await stage.load({ paceMs });
+  await load.underWay(20);
   return load;
 }
 
-async function pause(server: RedisServer): Promise<void> {
-  await server.kill("SIGSTOP");
-  stopped.add(server);
-}
-
-async function goOn(server: RedisServer): Promise<void> {
-  stopped.delete(server);
-  if (server.running) await server.kill("SIGCONT");
-}
-
 afterEach(async () => {
-  for (const server of [...stopped]) await goOn(server);
-  await load?.stop();
   load = undefined;
   await stage?.close();
   await link?.close();
@@ -110,13 +95,6 @@ async function finish(master: RedisServer) {
   return { report, audit: await load.audit(master.port) };
 }
 
-async function masterOf(): Promise<RedisServer> {
-  const { master } = await stage.epoch();
-  const found = stage.group.all.find(({ address }) => address === master);
-  if (found === undefined) throw new Error(`who is ${String(master)}?`);
-  return found;
-}
-
 describe("PROXY SWITCHOVER", () => {
   it("back and forth twenty times: no error, no lost or doubled write, and writes stand still < 50 ms (8, 15, 17, 37)", async () => {
     const admin = await setUp();
@@ -128,7 +106,7 @@ describe("PROXY SWITCHOVER", () => {
       expect(answer, `round ${round}`).toMatchObject({ result: "done", lost_bytes: 0, via: "failover" });
       stalls.push(Number(answer.stall_ms));
     }
-    const { report, audit } = await finish(await masterOf());
+    const { report, audit } = await finish(await stage.currentMaster());
     expect(report).toMatchObject({ uncertain: 0 });
     expectNoticedNothing(report);
     expectBooksBalance(audit);
@@ -235,7 +213,7 @@ describe("PROXY SWITCHOVER", () => {
     const admin = await setUp();
     await withLoad();
     const b = stage.replica(0);
-    await pause(b);
+    await b.kill("SIGSTOP");
     await expectUnchangedBy(async () => {
       const startedAtMs = performance.now();
       const text = await refusal(admin, "TO", b.address, "TIMEOUT", 400);
@@ -248,7 +226,7 @@ describe("PROXY SWITCHOVER", () => {
     const gap = load?.report().kinds.writer.longestGapMs ?? Number.NaN;
     figure(`target hangs, TIMEOUT 400: writers stood still for ${Math.round(gap)} ms`);
     expect(gap).toBeLessThan(400 + NOISE_MS);
-    await goOn(b);
+    await b.kill("SIGCONT");
     await b.untilCaughtUp(stage.master);
     await until(async () => switchover(admin, "TO", b.address).catch(() => null), { what: "a switch later" });
     const { report, audit } = await finish(b);
@@ -261,7 +239,7 @@ describe("PROXY SWITCHOVER", () => {
     const admin = await setUp();
     const asker = await stage.client();
     const b = stage.replica(0);
-    await pause(b);
+    await b.kill("SIGSTOP");
     await expectUnchangedBy(async () => {
       void asker.command("PROXY", "SWITCHOVER", "TO", b.address, "TIMEOUT", 600).catch(() => undefined);
       await stage.untilCause("switchover");
@@ -272,7 +250,7 @@ describe("PROXY SWITCHOVER", () => {
       await until(async () => (await stage.status()).hold_cause === null, { deadlineMs: 600 + 2 * NOISE_MS });
       await until(async () => (await stage.master.info()).get("master_failover_state") === "no-failover");
     }, [stage.master, stage.replica(1)]);
-    await goOn(b);
+    await b.kill("SIGCONT");
     await b.untilCaughtUp(stage.master);
     await until(async () => switchover(admin, "TO", b.address).catch(() => null), { what: "a switch later" });
   });
@@ -305,14 +283,14 @@ describe("PROXY SWITCHOVER", () => {
     const stalls: number[] = [];
     for (let round = 0; round < 6; round++) {
       await sleep(Math.random() * 100);
-      const from = await masterOf();
+      const from = await stage.currentMaster();
       const answer = await switchover(admin);
       expect(answer, `round ${round}`).toMatchObject({ result: "done", lost_bytes: 0, via: "promote" });
       stalls.push(Number(answer.stall_ms));
       await expectNotPaused([from]);
       await stage.untilReadable(2);
     }
-    const { report, audit } = await finish(await masterOf());
+    const { report, audit } = await finish(await stage.currentMaster());
     figure(
       `6 switches without FAILOVER: stall median ${median(stalls)} ms, at most ${Math.max(...stalls)} ms`,
     );
@@ -327,14 +305,14 @@ describe("PROXY SWITCHOVER", () => {
     for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
     await withLoad();
     const b = stage.replica(0);
-    await pause(b);
+    await b.kill("SIGSTOP");
     await expectUnchangedBy(async () => {
       expect(await refusal(admin, "TO", b.address, "TIMEOUT", 400)).toMatch(
         /rolled back: not done within 400/,
       );
       await expectNotPaused([stage.master]);
     }, [stage.master, stage.replica(1)]);
-    await goOn(b);
+    await b.kill("SIGCONT");
     const { report, audit } = await finish(stage.master);
     expectNoticedNothing(report);
     expectBooksBalance(audit);
@@ -344,14 +322,14 @@ describe("PROXY SWITCHOVER", () => {
     const admin = await setUp();
     await withLoad();
     const [b, c] = [stage.replica(0), stage.replica(1)];
-    await pause(b);
+    await b.kill("SIGSTOP");
     const asked = admin.command("PROXY", "SWITCHOVER", "TO", b.address, "TIMEOUT", 5_000);
     await stage.untilCause("switchover");
     await sleep(100);
     await stage.master.kill();
     expect(errorText(await within(asked, 3_000, "the answer"))).toMatch(/not finished: the master was lost/);
     await stage.untilHeld(1);
-    await goOn(b);
+    await b.kill("SIGCONT");
     await b.promote();
     await c.replicaOf(b);
     await stage.untilMaster(b);
@@ -364,7 +342,7 @@ describe("PROXY SWITCHOVER", () => {
     const admin = await setUp({ config: { failover: { promote: "self", downAfter: "1s" } } });
     await withLoad();
     const b = stage.replica(0);
-    await pause(b);
+    await b.kill("SIGSTOP");
     const asked = admin.command("PROXY", "SWITCHOVER", "TO", b.address, "TIMEOUT", 5_000);
     await stage.untilCause("switchover");
     await sleep(100);
@@ -375,8 +353,8 @@ describe("PROXY SWITCHOVER", () => {
     figure(
       `crash during a switch to a node that hangs: writes go on after ${Math.round(performance.now() - killedAtMs)} ms`,
     );
-    await goOn(b);
-    const now = await masterOf();
+    await b.kill("SIGCONT");
+    const now = await stage.currentMaster();
     await stage.untilReadable(1);
     const { report, audit } = await finish(now);
     expect(now).not.toBe(stage.master);
@@ -398,7 +376,7 @@ describe("PROXY SWITCHOVER", () => {
     expect(fields(answer as Reply)).toMatchObject({ result: "done", lost_bytes: 0 });
     expect([incr, get]).toEqual([2, "2"]);
     expect(fields(again as Reply)).toMatchObject({ result: "dryrun" });
-    const now = await masterOf();
+    const now = await stage.currentMaster();
     expect(now).not.toBe(stage.master);
     expect(await now.cli("GET", "n")).toBe("2");
   });
@@ -456,7 +434,7 @@ describe("PROXY SWITCHOVER", () => {
     expect(new Set(texts).size, "no message twice, no second confirmation").toBe(heard);
     expect(texts.every((text) => text.startsWith("message news e"))).toBe(true);
     expect(texts.at(-1)).toBe(`message news e${pushed.length - 1}`);
-    const { report, audit } = await finish(await masterOf());
+    const { report, audit } = await finish(await stage.currentMaster());
     expect(report).toMatchObject({ uncertain: 0 });
     expectNoticedNothing(report);
     expectBooksBalance(audit);
@@ -470,7 +448,7 @@ describe("the proxy is told to stop in the middle of a switch", () => {
       if (via === "promote")
         for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
       const b = stage.replica(0);
-      await pause(b);
+      await b.kill("SIGSTOP");
       void admin.command("PROXY", "SWITCHOVER", "TO", b.address, "TIMEOUT", 700).catch(() => undefined);
       await stage.untilCause("switchover");
       await sleep(50);
@@ -482,7 +460,7 @@ describe("the proxy is told to stop in the middle of a switch", () => {
       );
       await expectNotPaused([stage.master], 1_000);
       await until(async () => (await stage.master.info()).get("master_failover_state") === "no-failover");
-      await goOn(b);
+      await b.kill("SIGCONT");
       await b.untilCaughtUp(stage.master);
       expect((await rolesOf(stage.group.all)).map((role) => role.split(" ")[0])).toEqual([
         ...["master", "slave", "slave"],
@@ -528,7 +506,7 @@ describe("PROXY RESTARTABLE", () => {
       );
     });
     const answer = await restartable(admin, stage.master.address);
-    const now = await masterOf();
+    const now = await stage.currentMaster();
     expect(now).not.toBe(stage.master);
     expect(answer).toMatchObject({ node: stage.master.address, restartable: 1, moved_to: now.address });
     expect((await stage.master.info()).get("master_link_status")).toBe("up");
@@ -556,18 +534,18 @@ describe("PROXY RESTARTABLE", () => {
       const admin = await setUp({ redis: { program } });
       await withLoad();
       for (const server of stage.group.all) {
-        const before = await masterOf();
+        const before = await stage.currentMaster();
         const answer = await restartable(admin, server.address);
         expect(answer).toMatchObject({ restartable: 1 });
         expect(server === before).toBe((answer as Fields).moved_to !== null);
         await server.cli("SHUTDOWN", "NOSAVE").catch(() => undefined);
         await until(() => !server.running, { what: "the end of the server" });
         await server.restart();
-        const master = await masterOf();
+        const master = await stage.currentMaster();
         expect((await server.info()).get("master_port"), "by its own file").toBe(`${master.port}`);
         await stage.untilReadable(2);
       }
-      const now = await masterOf();
+      const now = await stage.currentMaster();
       const { report, audit } = await finish(now);
       const { writer, reader } = report.kinds;
       figure(`rolling restart: a writer waited at most ${Math.round(writer.longestClientGapMs)} ms`);

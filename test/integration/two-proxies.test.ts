@@ -3,9 +3,16 @@ import { hostname } from "node:os";
 import { afterEach, describe, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
 import { type ConfigObject, type ProxyProcess, startProxy } from "../support/proxy.ts";
-import { type RedisGroup, type RedisServer, startGroup } from "../support/redis.ts";
+import type { RedisGroup, RedisServer } from "../support/redis.ts";
 import type { Reply } from "../support/resp.ts";
-import { expectNoticedNothing, type Fields, fields, report as figure } from "../support/stage.ts";
+import {
+  expectNoticedNothing,
+  type Fields,
+  fields,
+  report as figure,
+  openGroup,
+  serverAt,
+} from "../support/stage.ts";
 import { sleep, until } from "../support/wait.ts";
 import { startWorkload, type Workload } from "../support/workload.ts";
 
@@ -37,12 +44,6 @@ afterEach(async () => {
   await group.close();
 });
 
-async function openGroup(): Promise<void> {
-  group = await startGroup(2, { args: ["--repl-diskless-sync", "no"] });
-  await group.master.cli("PUBLISH", "nobody", "something to replicate");
-  for (const replica of group.replicas) await replica.untilCaughtUp(group.master);
-}
-
 async function start(config: ConfigObject = {}): Promise<One> {
   const proxy = await startProxy({ nodes: group.addresses, config: { failover: FAILOVER, ...config } });
   const one = { proxy, admin: await proxy.connect({ protocol: 3 }) };
@@ -60,10 +61,7 @@ async function problems(one: One): Promise<string> {
 }
 
 async function masterOf(one: One): Promise<RedisServer> {
-  const { master } = await status(one);
-  const found = group.all.find(({ address }) => address === master);
-  if (found === undefined) throw new Error(`who is ${String(master)}?`);
-  return found;
+  return serverAt(group, (await status(one)).master);
 }
 
 /** Its marker stands on every node that runs. */
@@ -80,9 +78,7 @@ async function untilMarked({ proxy }: One): Promise<void> {
 async function withLoad(one: One, prefix: string): Promise<Workload> {
   const load = await startWorkload({ port: one.proxy.port, prefix });
   loads.push(load);
-  await until(() => load.report().kinds.writer.count >= 40, { what: "the load being under way" });
-  await sleep(Math.random() * 150);
-  load.resetGaps();
+  await load.underWay(40, 150);
   return load;
 }
 
@@ -118,7 +114,7 @@ async function finish(load: Workload, master: RedisServer): Promise<void> {
 
 describe("two proxies that may promote", () => {
   it("one may, the other says who does and stays ready; a crash makes one promotion, and both follow it", async () => {
-    await openGroup();
+    group = await openGroup();
     const first = await start();
     await untilMarked(first);
     const second = await start();
@@ -158,7 +154,7 @@ describe("two proxies that may promote", () => {
   });
 
   it("the one that may is killed: the other takes over the right, says so, and answers the next crash", async () => {
-    await openGroup();
+    group = await openGroup();
     const first = await start();
     await untilMarked(first);
     const second = await start();
@@ -187,7 +183,7 @@ describe("two proxies that may promote", () => {
   });
 
   it("both start at once: one comes to be the promoter, the other says so", async () => {
-    await openGroup();
+    group = await openGroup();
     const both = await Promise.all([start(), start()]);
     const may = () => Promise.all(both.map(({ proxy }) => proxy.metric("holdfast_promoter")));
     // Who is first may step back once, so it is asked anew each time.
@@ -202,7 +198,7 @@ describe("two proxies that may promote", () => {
 
 describe("a proxy whose user may not look for others", () => {
   it("promotes nobody, stays ready, and names the rights it needs", async () => {
-    await openGroup();
+    group = await openGroup();
     for (const server of group.all) {
       await server.cli("ACL", "SETUSER", "proxy", "on", ">secret", "~*", "resetchannels", "+@all");
     }

@@ -8,7 +8,7 @@ import { type ConfigObject, type ProxyProcess, startProxy } from "./proxy.ts";
 import { type RedisGroup, type RedisOptions, type RedisServer, startGroup } from "./redis.ts";
 import { type Reply, ReplyError } from "./resp.ts";
 import { until } from "./wait.ts";
-import type { Audit, Report } from "./workload.ts";
+import { type Audit, type Report, startWorkload, type Workload, type WorkloadOptions } from "./workload.ts";
 
 export interface StageOptions {
   /** Default 2. */
@@ -48,14 +48,12 @@ export class Stage {
   readonly proxy: ProxyProcess;
   readonly #admin: RawClient;
   readonly #clients: RawClient[] = [];
+  readonly #loads: Workload[] = [];
 
   static async open(options: StageOptions = {}): Promise<Stage> {
     const replicas = options.replicas ?? 2;
-    const args = [...STREAMING_AT_ONCE, ...(options.redis?.args ?? [])];
-    const group = await startGroup(replicas, { ...options.redis, args });
+    const group = await openGroup(replicas, options.redis);
     try {
-      await group.master.cli("PUBLISH", "nobody", "something to replicate");
-      for (const replica of group.replicas) await replica.untilCaughtUp(group.master);
       const given = (await options.before?.(group)) ?? group.addresses;
       const own = typeof options.config === "function" ? options.config() : options.config;
       const { nodes, config } = "nodes" in given ? given : { nodes: given, config: {} };
@@ -100,7 +98,19 @@ export class Stage {
     return clients;
   }
 
+  /** Clients at work through the proxy, until `close`. */
+  async load(options: Partial<WorkloadOptions> = {}): Promise<Workload> {
+    const load = await startWorkload({ port: this.proxy.port, ...options });
+    this.#loads.push(load);
+    return load;
+  }
+
   // What the proxy says
+
+  /** Whom it has as the master now. */
+  async currentMaster(): Promise<RedisServer> {
+    return serverAt(this.group, (await this.epoch()).master);
+  }
 
   status(): Promise<Fields> {
     return this.#ask("STATUS");
@@ -221,8 +231,11 @@ export class Stage {
 
   /**
    * Ends everything; the proxy must end well, without a bug in its log, and without having dropped anybody.
+   * Servers that were stopped go on before that.
    */
   async close(): Promise<void> {
+    for (const server of this.group.all) if (server.running) await server.kill("SIGCONT");
+    for (const load of this.#loads) await load.stop();
     const dropped = this.#clients.filter((client) => client.disconnected).map((one) => one.disconnectReason);
     try {
       for (const client of [...this.#clients, this.#admin]) client.close();
@@ -247,6 +260,29 @@ export class Stage {
  * after the link is up: killed in that second, it loses what nobody had a chance to get.
  */
 const STREAMING_AT_ONCE = ["--repl-diskless-sync", "no"];
+
+/** A group in which every replica has everything, and goes on getting it. */
+export async function openGroup(replicas = 2, options: RedisOptions = {}): Promise<RedisGroup> {
+  const group = await startGroup(replicas, {
+    ...options,
+    args: [...STREAMING_AT_ONCE, ...(options.args ?? [])],
+  });
+  try {
+    await group.master.cli("PUBLISH", "nobody", "something to replicate");
+    for (const replica of group.replicas) await replica.untilCaughtUp(group.master);
+    return group;
+  } catch (error) {
+    await group.close();
+    throw error;
+  }
+}
+
+/** The one that PROXY … names. */
+export function serverAt(group: RedisGroup, address: Reply | undefined): RedisServer {
+  const found = group.all.find((server) => server.address === address);
+  if (found === undefined) throw new Error(`who is ${String(address)}?`);
+  return found;
+}
 
 export function fields(reply: Reply): Fields {
   if (!(reply instanceof Map)) throw new Error(`not a map: ${String(reply)}`);

@@ -12,7 +12,7 @@
  */
 import { RawClient } from "./client.ts";
 import { type Reply, ReplyError } from "./resp.ts";
-import { sleep } from "./wait.ts";
+import { sleep, until } from "./wait.ts";
 
 export interface WorkloadOptions {
   readonly port: number;
@@ -125,6 +125,18 @@ export class Workload {
   resetGaps(): void {
     for (const actor of this.#actors) actor.resetGap();
     this.book.resetGaps();
+  }
+
+  /**
+   * Waits until so many more writes were answered, then for up to `phaseMs` at random: what follows comes at
+   * any phase against the probes. Gaps are measured from then on.
+   */
+  async underWay(writes: number, phaseMs = 0): Promise<void> {
+    const target = this.report().kinds.writer.count + writes;
+    const isUnderWay = () => this.report().kinds.writer.count >= target;
+    await until(isUnderWay, { what: "the load being under way" });
+    if (phaseMs > 0) await sleep(Math.random() * phaseMs);
+    this.resetGaps();
   }
 
   /** Resolves with the time (`performance.now`) at which the next step of the kind succeeded. */
