@@ -7,6 +7,7 @@ import { type Clock, systemTimer } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
+import { Listener } from "./listener.ts";
 import type {
   CommandResult,
   Obstacle,
@@ -56,6 +57,7 @@ export class FailoverControl {
   private readonly driver: FailoverDriver;
   /** Null when this proxy does not promote by itself. */
   private readonly promoters: Promoters | null;
+  private readonly listener: Listener;
   private obstacles: readonly Obstacle[] = [];
 
   constructor(options: FailoverControlOptions) {
@@ -88,6 +90,7 @@ export class FailoverControl {
     const lease = { username, password, timeoutMs: options.commandTimeoutMs, clock, label: options.label };
     const onStanding = (standing: Standing): void => this.driver.standing(standing);
     this.promoters = options.mode === "self" ? new Promoters(lease, { onStanding }) : null;
+    this.listener = new Listener({ username, password, timeoutMs: options.commandTimeoutMs });
   }
 
   start(): void {
@@ -105,16 +108,38 @@ export class FailoverControl {
     this.driver.switched(lostBytes);
   }
 
-  switchover(request: SwitchoverRequest): Promise<SwitchoverAnswer> {
-    return this.driver.switchover(request);
+  async switchover(request: SwitchoverRequest): Promise<SwitchoverAnswer> {
+    const isPossible = this.driver.plan(request).kind === "plan";
+    const reason = isPossible ? await this.objection() : null;
+    if (reason === null) return this.driver.switchover(request);
+    this.options.tell("switchover-refused", request.to, reason);
+    const answer = { kind: "refused", reason } as const;
+    this.options.onAnswer(answer);
+    return answer;
   }
 
-  plan(request: SwitchoverRequest): Planned {
-    return this.driver.plan(request);
+  async plan(request: SwitchoverRequest): Promise<Planned> {
+    const planned = this.driver.plan(request);
+    const reason = planned.kind === "plan" ? await this.objection() : null;
+    return reason === null ? planned : { kind: "refused", reason };
   }
 
-  restartable(node: NodeId, timeoutMs: number): Promise<RestartableAnswer> {
-    return this.driver.restartable(node, timeoutMs);
+  async restartable(node: NodeId, timeoutMs: number): Promise<RestartableAnswer> {
+    const { aliases, epoch } = this.options.watcher.group();
+    const isMaster = (aliases.get(node) ?? node) === epoch.master && epoch.holdCause === null;
+    const reason = isMaster ? await this.objection() : null;
+    return reason === null ? this.driver.restartable(node, timeoutMs) : { kind: "no", reason };
+  }
+
+  /**
+   * Why a planned switch would be undone: a Sentinel that does not know of it sees its master as a replica,
+   * which to it is an outage, and promotes (sentinel.c, sentinelCheckSubjectivelyDown). Null = nothing is
+   * known of one.
+   */
+  private async objection(): Promise<string | null> {
+    const { mode, watcher } = this.options;
+    const { master } = watcher.group().epoch;
+    return mode === "sentinel" || master === null ? null : this.listener.objection(master);
   }
 
   /** This proxy may replace a master that is gone, by what was last seen of other proxies. */
@@ -148,6 +173,7 @@ export class FailoverControl {
   destroy(): void {
     this.driver.destroy();
     this.promoters?.destroy();
+    this.listener.close();
     this.commander.close();
   }
 }

@@ -111,11 +111,6 @@ export class Promoters {
     return this.#standing;
   }
 
-  /** Why Sentinels that were not configured forbid to change roles; null = none is heard. */
-  objection(): string | null {
-    return objectionOf(this.#earshot, this.#options.clock.nowMs());
-  }
-
   /**
    * Looks anew at these nodes (the candidate and all that answer) and at all others that were seen last time,
    * a master that hangs among them: those are waited for only as long as their looks are needed.
@@ -196,7 +191,8 @@ export class Promoters {
   #judge(lease: Lease, must: readonly NodeId[] = []): Standing {
     const standing = standingOf(lease, must);
     // Other proxies first: they listen for Sentinels as we do.
-    const reason = standing.kind === "sole" ? this.objection() : null;
+    if (standing.kind === "refused") return standing;
+    const reason = objectionOf(this.#earshot, this.#options.clock.nowMs());
     return reason === null ? standing : { kind: "refused", reason };
   }
 

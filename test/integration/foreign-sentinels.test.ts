@@ -1,6 +1,6 @@
 /**
- * Sentinels watch the group of which the proxy was not told: with `failover.promote: self` it hears them on the
- * nodes and leaves promotions to them.
+ * Sentinels watch the group of which the proxy was not told: it hears them on the nodes, leaves promotions to
+ * them, and makes no planned switch, which they would take for an outage.
  */
 import { afterEach, describe, expect, it } from "vitest";
 import { HEARD_MS, LISTEN_MS } from "../../src/failover/foreign-sentinels.ts";
@@ -8,7 +8,14 @@ import { RawClient } from "../support/client.ts";
 import type { ConfigObject } from "../support/proxy.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { type Sentinel, type Sentinels, startSentinels } from "../support/sentinel.ts";
-import { expectNoticedNothing, report as figure, Stage, type StageOptions } from "../support/stage.ts";
+import {
+  errorText,
+  expectNoticedNothing,
+  fields,
+  report as figure,
+  Stage,
+  type StageOptions,
+} from "../support/stage.ts";
 import { sleep, until } from "../support/wait.ts";
 import { startWorkload, type Workload } from "../support/workload.ts";
 
@@ -24,7 +31,7 @@ let load: Workload | undefined;
 let monitors: RawClient[] = [];
 
 async function setUp(options: StageOptions = {}): Promise<void> {
-  stage = await Stage.open({ ...options, config: SELF });
+  stage = await Stage.open({ config: SELF, ...options });
 }
 
 async function withSentinels(): Promise<Sentinels> {
@@ -170,5 +177,49 @@ describe("a proxy with failover.promote: self", () => {
     await untilOther(old);
     expect(promotions()).toBe(1);
     for (const one of monitors.splice(0)) one.close();
+  });
+});
+
+describe("a planned switch beside a Sentinel that the proxy was not told of", () => {
+  const REASON =
+    /^ERR proxy: Sentinel \S+( \(and \d more\))? watches this group as "mymaster".*SENTINEL REMOVE mymaster/;
+
+  it.each([["never"], ["self"]])(
+    "is refused with promote: %s, whoever asks; nothing is changed",
+    async (promote) => {
+      await setUp({ config: { failover: { promote }, commands: { topology: "switchover" } } });
+      await withSentinels();
+      const client = await stage.client({ protocol: 3 });
+      for (const words of [["SWITCHOVER"], ["SWITCHOVER", "DRYRUN"]]) {
+        const reply = await client.command("PROXY", ...words);
+        expect(errorText(reply)).toMatch(REASON);
+        expect(errorText(reply)).toMatch(/; nothing was changed$/);
+      }
+      const { address } = stage.master;
+      expect(errorText(await client.command("PROXY", "RESTARTABLE", address))).toMatch(
+        /not restartable now: Sentinel/,
+      );
+      const replica = await client.command("PROXY", "RESTARTABLE", stage.replica(0).address);
+      expect(fields(replica)).toMatchObject({ restartable: 1, moved_to: null });
+      expect(errorText(await client.command("FAILOVER"))).toMatch(/Sentinel \S+.* watches this group/);
+      expect([(await stage.epoch()).master, await stage.number("switches")]).toEqual([address, 0]);
+      expect(promoted()).toEqual([]);
+      expect(stage.proxy.logged("failover").map(({ what }) => what)).toContain("switchover-refused");
+      expect(await stage.proxy.metric('holdfast_switchovers_total{result="refused"}')).toBe(2);
+    },
+  );
+
+  it("is made beside somebody who only listens, and needs no longer than that takes to know", async () => {
+    await setUp({ config: {} });
+    const monitor = await RawClient.connect({ port: stage.master.port });
+    await monitor.command("SUBSCRIBE", "__sentinel__:hello");
+    const client = await stage.client({ protocol: 3 });
+    const askedAtMs = performance.now();
+    const answer = fields(await client.command("PROXY", "SWITCHOVER"));
+    const tookMs = performance.now() - askedAtMs;
+    expect(answer).toMatchObject({ result: "done", lost_bytes: 0 });
+    expect(tookMs).toBeGreaterThanOrEqual(LISTEN_MS);
+    expect(Number(answer.stall_ms), "writes do not wait for it").toBeLessThan(LISTEN_MS / 3);
+    monitor.close();
   });
 });
