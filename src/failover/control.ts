@@ -109,8 +109,7 @@ export class FailoverControl {
   }
 
   async switchover(request: SwitchoverRequest): Promise<SwitchoverAnswer> {
-    const isPossible = this.driver.plan(request).kind === "plan";
-    const reason = isPossible ? await this.objection() : null;
+    const reason = await this.objection(this.driver.plan(request));
     if (reason === null) return this.driver.switchover(request);
     this.options.tell("switchover-refused", request.to, reason);
     const answer = { kind: "refused", reason } as const;
@@ -120,26 +119,26 @@ export class FailoverControl {
 
   async plan(request: SwitchoverRequest): Promise<Planned> {
     const planned = this.driver.plan(request);
-    const reason = planned.kind === "plan" ? await this.objection() : null;
+    const reason = await this.objection(planned);
     return reason === null ? planned : { kind: "refused", reason };
   }
 
   async restartable(node: NodeId, timeoutMs: number): Promise<RestartableAnswer> {
     const { aliases, epoch } = this.options.watcher.group();
-    const isMaster = (aliases.get(node) ?? node) === epoch.master && epoch.holdCause === null;
-    const reason = isMaster ? await this.objection() : null;
+    const isMaster = (aliases.get(node) ?? node) === epoch.master;
+    const reason = isMaster ? await this.objection(this.driver.plan({ to: null, timeoutMs })) : null;
     return reason === null ? this.driver.restartable(node, timeoutMs) : { kind: "no", reason };
   }
 
   /**
    * Why a planned switch would be undone: a Sentinel that does not know of it sees its master as a replica,
    * which to it is an outage, and promotes (sentinel.c, sentinelCheckSubjectivelyDown). Null = nothing is
-   * known of one.
+   * known of one, or there is no switch to be made.
    */
-  private async objection(): Promise<string | null> {
-    const { mode, watcher } = this.options;
-    const { master } = watcher.group().epoch;
-    return mode === "sentinel" || master === null ? null : this.listener.objection(master);
+  private async objection(planned: Planned): Promise<string | null> {
+    if (planned.kind === "refused" || planned.plan.via === "sentinel") return null;
+    const { from, to } = planned.plan;
+    return this.listener.objection(to === null ? [from] : [from, to]);
   }
 
   /** This proxy may replace a master that is gone, by what was last seen of other proxies. */

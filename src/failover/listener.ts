@@ -34,20 +34,25 @@ export class Listener {
   }
 
   /**
-   * Why a Sentinel that watches this node forbids to change roles; null = none does, or it could not be
-   * asked. Known within a few ms where nobody subscribes to what Sentinels say, else within LISTEN_MS.
-   * Never rejects.
+   * Why a Sentinel that watches one of these nodes forbids to change roles; null = none does, or it could not
+   * be asked. The first that answers counts, for a node may be busy, and Sentinels subscribe on all. Known
+   * within a few ms where nobody subscribes to what they say, else within LISTEN_MS. Never rejects.
    */
-  async objection(node: NodeId): Promise<string | null> {
-    const redis = dial(node);
-    this.#connections.add(redis);
-    // What fails is told by a rejected promise, too.
-    redis.on("error", () => {});
-    const timer = setTimeout(() => hangUp(redis), this.#options.timeoutMs);
+  async objection(nodes: readonly NodeId[]): Promise<string | null> {
+    const dialled = nodes.map(dial);
+    for (const redis of dialled) {
+      this.#connections.add(redis);
+      // What fails is told by a rejected promise, too.
+      redis.on("error", () => {});
+    }
+    const hangAllUp = (): void => dialled.forEach(hangUp);
+    const timer = setTimeout(hangAllUp, this.#options.timeoutMs);
     try {
-      if (!(await this.#maySpeak(redis))) return null;
-      const heard = firstHello(redis);
-      await redis.subscribe(HELLO_CHANNEL);
+      const asked = dialled.map(async (redis) => ((await this.#maySpeak(redis)) ? redis : null));
+      const suspect = await Promise.any(asked);
+      if (suspect === null) return null;
+      const heard = firstHello(suspect);
+      await suspect.subscribe(HELLO_CHANNEL);
       clearTimeout(timer);
       const hello = await heard;
       return hello === null ? null : objectionOf(withHello(SILENCE, hello, 0), 0);
@@ -55,8 +60,8 @@ export class Listener {
       return null;
     } finally {
       clearTimeout(timer);
-      this.#connections.delete(redis);
-      hangUp(redis);
+      hangAllUp();
+      for (const redis of dialled) this.#connections.delete(redis);
     }
   }
 

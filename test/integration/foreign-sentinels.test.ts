@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { HEARD_MS, LISTEN_MS } from "../../src/failover/foreign-sentinels.ts";
 import { RawClient } from "../support/client.ts";
 import type { ConfigObject } from "../support/proxy.ts";
-import type { RedisServer } from "../support/redis.ts";
+import type { RedisGroup, RedisServer } from "../support/redis.ts";
 import { type Sentinel, type Sentinels, startSentinels } from "../support/sentinel.ts";
 import {
   errorText,
@@ -47,7 +47,14 @@ async function withLoad(): Promise<Workload> {
   return workload;
 }
 
+/** Somebody who listens on every node to what Sentinels say. */
+async function withMonitors(group: RedisGroup): Promise<void> {
+  monitors = await Promise.all(group.all.map(({ port }) => RawClient.connect({ port })));
+  for (const one of monitors) await one.command("SUBSCRIBE", "__sentinel__:hello");
+}
+
 afterEach(async () => {
+  for (const one of monitors.splice(0)) one.close();
   await load?.stop();
   load = undefined;
   await stage?.close();
@@ -163,8 +170,7 @@ describe("a proxy with failover.promote: self", () => {
   it("is not kept from promoting by somebody who only listens to Sentinels", async () => {
     await setUp({
       before: async (group) => {
-        monitors = await Promise.all(group.all.map(({ port }) => RawClient.connect({ port })));
-        for (const one of monitors) await one.command("SUBSCRIBE", "__sentinel__:hello");
+        await withMonitors(group);
         for (const one of group.all) await one.cli("PUBLISH", "__sentinel__:hello", "is anybody there?");
         return undefined;
       },
@@ -176,7 +182,6 @@ describe("a proxy with failover.promote: self", () => {
     await old.kill();
     await untilOther(old);
     expect(promotions()).toBe(1);
-    for (const one of monitors.splice(0)) one.close();
   });
 });
 
@@ -211,8 +216,7 @@ describe("a planned switch beside a Sentinel that the proxy was not told of", ()
 
   it("is made beside somebody who only listens, and needs no longer than that takes to know", async () => {
     await setUp({ config: {} });
-    const monitor = await RawClient.connect({ port: stage.master.port });
-    await monitor.command("SUBSCRIBE", "__sentinel__:hello");
+    await withMonitors(stage.group);
     const client = await stage.client({ protocol: 3 });
     const askedAtMs = performance.now();
     const answer = fields(await client.command("PROXY", "SWITCHOVER"));
@@ -220,6 +224,5 @@ describe("a planned switch beside a Sentinel that the proxy was not told of", ()
     expect(answer).toMatchObject({ result: "done", lost_bytes: 0 });
     expect(tookMs).toBeGreaterThanOrEqual(LISTEN_MS);
     expect(Number(answer.stall_ms), "writes do not wait for it").toBeLessThan(LISTEN_MS / 3);
-    monitor.close();
   });
 });
