@@ -162,7 +162,11 @@ describe("a proxy with failover.promote: self", () => {
     // It has had no time to hear a Sentinel say anything; what it knows is that somebody listens as they do.
     const old = stage.master;
     await old.kill();
-    await until(async () => (await stage.number("writable")) === 0, { what: "writes being held" });
+    const isSaid = async () => {
+      const readyz = await stage.proxy.http("/readyz");
+      return readyz.status === 503 && /another-promoter : (Sentinel|somebody)/.test(await readyz.text());
+    };
+    await until(isSaid, { what: "the reason at /readyz while writes are held" });
     const now = await untilOther(old);
     expect([promotions(), promoted()], "Sentinel's alone").toEqual([0, [now]]);
   });
