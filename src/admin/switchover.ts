@@ -10,7 +10,7 @@ import { mapOf } from "./overview.ts";
 export interface Switcher {
   switchover(request: SwitchoverRequest): Promise<SwitchoverAnswer>;
   /** What `switchover` would do. */
-  plan(request: SwitchoverRequest): Planned;
+  plan(request: SwitchoverRequest): Promise<Planned>;
   /** Moves the master role away from a node, if it has it, and says when the node may be stopped. */
   restartable(node: NodeId, timeoutMs: number): Promise<Restartable>;
 }
@@ -45,7 +45,7 @@ export function runSwitchover(
   const asked = read(words, settings, true);
   if (typeof asked === "string") return refusal(asked);
   const { to, timeoutMs } = asked;
-  if (asked.isDry) return planValue(switcher.plan({ to, timeoutMs }));
+  if (asked.isDry) return switcher.plan({ to, timeoutMs }).then(planValue);
   return switcher.switchover({ to, timeoutMs }).then(answerValue);
 }
 

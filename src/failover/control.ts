@@ -10,6 +10,7 @@ import { changesOf, type ProblemChange, problemLine } from "../topology/problems
 import { firstAddress } from "../topology/rules/aliases.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
+import { Listener } from "./listener.ts";
 import type {
   CommandResult,
   Obstacle,
@@ -57,6 +58,7 @@ export class FailoverControl {
   private readonly driver: FailoverDriver;
   /** Null when this proxy does not promote by itself. */
   private readonly promoters: Promoters | null;
+  private readonly listener: Listener;
   private obstacles: readonly Obstacle[] = [];
 
   constructor(options: FailoverControlOptions) {
@@ -89,6 +91,7 @@ export class FailoverControl {
     const lease = { username, password, timeoutMs: options.commandTimeoutMs, clock, label: options.label };
     const onStanding = (standing: Standing): void => this.driver.standing(standing);
     this.promoters = options.mode === "self" ? new Promoters(lease, { onStanding }) : null;
+    this.listener = new Listener({ username, password, timeoutMs: options.commandTimeoutMs });
   }
 
   start(): void {
@@ -106,16 +109,37 @@ export class FailoverControl {
     this.driver.switched(lostBytes);
   }
 
-  switchover(request: SwitchoverRequest): Promise<SwitchoverAnswer> {
-    return this.driver.switchover(request);
+  async switchover(request: SwitchoverRequest): Promise<SwitchoverAnswer> {
+    const reason = await this.objection(this.driver.plan(request));
+    if (reason === null) return this.driver.switchover(request);
+    this.options.tell("switchover-refused", request.to, reason);
+    const answer = { kind: "refused", reason } as const;
+    this.options.onAnswer(answer);
+    return answer;
   }
 
-  plan(request: SwitchoverRequest): Planned {
-    return this.driver.plan(request);
+  async plan(request: SwitchoverRequest): Promise<Planned> {
+    const planned = this.driver.plan(request);
+    const reason = await this.objection(planned);
+    return reason === null ? planned : { kind: "refused", reason };
   }
 
-  restartable(node: NodeId, timeoutMs: number): Promise<RestartableAnswer> {
-    return this.driver.restartable(node, timeoutMs);
+  async restartable(node: NodeId, timeoutMs: number): Promise<RestartableAnswer> {
+    const { aliases, epoch } = this.options.watcher.group();
+    const isMaster = (aliases.get(node) ?? node) === epoch.master;
+    const reason = isMaster ? await this.objection(this.driver.plan({ to: null, timeoutMs })) : null;
+    return reason === null ? this.driver.restartable(node, timeoutMs) : { kind: "no", reason };
+  }
+
+  /**
+   * Why a planned switch would be undone: a Sentinel that does not know of it sees its master as a replica,
+   * which to it is an outage, and promotes (sentinel.c, sentinelCheckSubjectivelyDown). Null = nothing is
+   * known of one, or there is no switch to be made.
+   */
+  private async objection(planned: Planned): Promise<string | null> {
+    if (planned.kind === "refused" || planned.plan.via === "sentinel") return null;
+    const { from, to } = planned.plan;
+    return this.listener.objection(to === null ? [from] : [from, to]);
   }
 
   /** This proxy may replace a master that is gone, by what was last seen of other proxies. */
@@ -146,6 +170,7 @@ export class FailoverControl {
   destroy(): void {
     this.driver.destroy();
     this.promoters?.destroy();
+    this.listener.close();
     this.commander.close();
   }
 }

@@ -69,7 +69,7 @@ export interface Lease {
 
 export const MARKER_PREFIX = "__holdfast__:promoter:";
 /** What the user that promotes must be allowed besides the rest. */
-export const NEEDED_ACL = "&__holdfast__:* +subscribe +pubsub";
+export const NEEDED_ACL = "&__holdfast__:* &__sentinel__:hello +subscribe +pubsub";
 /** How long markers stay after the last confirmation, ms. */
 export const KEEP_MS = 10_000;
 /** Markers looked at in one answer at most. */

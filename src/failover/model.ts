@@ -78,9 +78,9 @@ export type SwitchoverAnswer =
   /** It was begun and its end is not known within the time: the group is observed as always. */
   | { readonly kind: "open"; readonly reason: string };
 
-/** What the machine knows about its right to promote: see lease.ts. */
+/** What the machine knows about its right to promote: see lease.ts and foreign-sentinels.ts. */
 export type Standing =
-  /** No other proxy promotes in this group, as far as a sufficient part of its nodes can tell. */
+  /** Nobody else promotes in this group, as far as a sufficient part of its nodes can tell. */
   { readonly kind: "sole" } | { readonly kind: "refused"; readonly reason: string };
 
 export type Event =
@@ -137,6 +137,6 @@ export type Obstacle = { readonly kind: ObstacleKind; readonly node: NodeId | nu
 
 export type ObstacleKind =
   | "no-candidate" // no replica may become the master
-  | "another-promoter" // the lease: another proxy promotes in this group, or may
+  | "another-promoter" // another proxy promotes in this group, or may (the lease), or a Sentinel does
   | "master-heard-elsewhere" // a replica still hears from the master that is silent here
   | "not-demoted"; // a node of the group claims to be master and does not obey

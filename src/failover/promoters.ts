@@ -1,9 +1,10 @@
 /**
- * Keeps our markers on the nodes and looks for those of others: the edge of lease.ts, which decides. It tells
- * where the proxy stands, and before a promotion it looks anew.
+ * Keeps our markers on the nodes and looks for those of others, and for Sentinels that nobody told us of: the
+ * edge of lease.ts and foreign-sentinels.ts, which decide. It tells where the proxy stands, and before a
+ * promotion it looks anew.
  *
- * Two connections to each node: one is the marker (subscribed, it cannot ask anything), one asks. Whatever
- * fails on a node makes it one on which nothing is known, until it answers again.
+ * Two connections to each node: one is the marker (subscribed, also to what Sentinels say; it cannot ask
+ * anything), one asks. Whatever fails on a node makes it one on which nothing is known, until it answers.
  */
 
 import { randomBytes } from "node:crypto";
@@ -12,6 +13,18 @@ import type { Clock } from "../clock.ts";
 import { messageOf } from "../errors.ts";
 import { dial, greeting, hangUp, type Login, refusedLogin } from "../topology/dial.ts";
 import type { NodeId } from "../topology/epoch.ts";
+import {
+  type Ear,
+  type Earshot,
+  HELLO_CHANNEL,
+  type Hello,
+  objectionOf,
+  readHello,
+  readSubscribers,
+  SILENCE,
+  withEar,
+  withHello,
+} from "./foreign-sentinels.ts";
 import {
   confirmed,
   firstLease,
@@ -56,6 +69,7 @@ export class Promoters {
   readonly #self: Marker;
   readonly #posts = new Map<NodeId, Post>();
   #lease: Lease;
+  #earshot: Earshot = SILENCE;
   #standing: Standing;
   #state: "new" | "running" | "closed" = "new";
 
@@ -81,6 +95,7 @@ export class Promoters {
       if (nodes.includes(node)) continue;
       post.close();
       this.#posts.delete(node);
+      this.#earshot = withEar(this.#earshot, node, null);
     }
     this.#lease = withNodes(this.#lease, nodes);
     for (const node of nodes) {
@@ -109,7 +124,7 @@ export class Promoters {
     let told = false;
     const finish = (isOver: boolean): void => {
       if (told || this.#state === "closed") return;
-      const standing = standingOf(freshOnly(this.#lease, fresh), nodes);
+      const standing = this.#judge(freshOnly(this.#lease, fresh), nodes);
       if (standing.kind === "refused" && !isOver) return;
       told = true;
       clearTimeout(timer);
@@ -146,13 +161,21 @@ export class Promoters {
   #buildPost(node: NodeId): Post {
     return new Post(node, this.#self, this.#options, {
       marks: () => this.#lease.marks,
-      onLook: (look) => this.#onLook(node, look),
+      onLook: (look, ear) => this.#onLook(node, look, ear),
+      onHello: (hello) => this.#onHello(hello),
       pauses: () => this.#pauses(),
     });
   }
 
-  #onLook(node: NodeId, look: Look): void {
+  #onHello(hello: Hello): void {
     if (this.#state !== "running") return;
+    this.#earshot = withHello(this.#earshot, hello, this.#options.clock.nowMs());
+    this.#tell();
+  }
+
+  #onLook(node: NodeId, look: Look, ear: Ear | null): void {
+    if (this.#state !== "running") return;
+    this.#earshot = withEar(this.#earshot, node, ear);
     const before = this.#lease.marks;
     this.#lease = withLook(this.#lease, node, look, this.#options.clock.nowMs());
     if (before && !this.#lease.marks) for (const post of this.#posts.values()) post.unmark();
@@ -162,13 +185,21 @@ export class Promoters {
 
   #pauses(): { readonly shortMs: number; readonly longMs: number } {
     const longMs = this.#options.lookEveryMs ?? LOOK_EVERY_MS;
-    const isCalm = this.#standing.kind === "sole" || !this.#lease.marks;
+    const isCalm = !this.#lease.marks || standingOf(this.#lease).kind === "sole";
     return { shortMs: isCalm ? longMs : Math.min(longMs, DENSE_MS), longMs };
+  }
+
+  #judge(lease: Lease, must: readonly NodeId[] = []): Standing {
+    const standing = standingOf(lease, must);
+    // Other proxies first: they listen for Sentinels as we do.
+    if (standing.kind === "refused") return standing;
+    const reason = objectionOf(this.#earshot, this.#options.clock.nowMs());
+    return reason === null ? standing : { kind: "refused", reason };
   }
 
   #tell(): void {
     const before = this.#standing;
-    const now = standingOf(this.#lease);
+    const now = this.#judge(this.#lease);
     if (before.kind === now.kind && (now.kind === "sole" || reasonOf(before) === now.reason)) return;
     this.#standing = now;
     if (this.#state === "running") this.#events.onStanding(now);
@@ -182,7 +213,9 @@ function reasonOf(standing: Standing): string {
 interface PostParts {
   /** Whether our marker is to stand. */
   marks(): boolean;
-  onLook(look: Look): void;
+  /** @param ear null when nothing is known there. */
+  onLook(look: Look, ear: Ear | null): void;
+  onHello(hello: Hello): void;
   /** Until the next look, in ms; after failures longer and longer, up to `longMs`. */
   pauses(): { readonly shortMs: number; readonly longMs: number };
 }
@@ -207,6 +240,10 @@ class Post {
   #asking: Connection | null = null;
   /** Subscribed to our marker, and confirmed. */
   #marker: Connection | null = null;
+  /** Monotonic ms: since when it stands. */
+  #markedAtMs = 0;
+  /** Who listens here, by the last answer. */
+  #ear: Ear | null = null;
   /** The look under way. */
   #looking: Promise<void> | null = null;
   /** The next one, which begins after it. */
@@ -258,7 +295,7 @@ class Post {
     this.#looking = null;
     if (this.#closed) return;
     this.#failures = look.kind === "seen" ? 0 : this.#failures + 1;
-    this.#parts.onLook(look);
+    this.#parts.onLook(look, look.kind === "seen" ? this.#ear : null);
     if (this.#looking === null) this.#lookIn(this.#delayMs());
   }
 
@@ -312,14 +349,23 @@ class Post {
     this.#asking = asking;
     if (this.#parts.marks() && this.#marker === null) {
       const connection = await this.#open(used);
-      await permitted(connection.redis.subscribe(markerChannel(this.#self)));
+      this.#hear(connection);
+      await permitted(connection.redis.subscribe(markerChannel(this.#self), HELLO_CHANNEL));
       this.#keep(connection);
     }
     const marker = this.#marker;
-    const call = asking.redis.call("pubsub", ["CHANNELS", `${MARKER_PREFIX}*`]);
-    const markers = readMarkers(await permitted(call), this.#self.id);
+    const calls = [
+      asking.redis.call("pubsub", ["CHANNELS", `${MARKER_PREFIX}*`]),
+      asking.redis.call("pubsub", ["NUMSUB", HELLO_CHANNEL]),
+    ];
+    const [channels, counts] = await permitted(Promise.all(calls));
+    const markers = readMarkers(channels, this.#self.id);
     if (markers === null) throw new Error("PUBSUB CHANNELS answered no list");
+    const subscribers = readSubscribers(counts);
+    if (subscribers === null) throw new Error("PUBSUB NUMSUB answered no count");
     const { own, others } = markers;
+    const listensSinceMs = own && marker !== null ? this.#markedAtMs : null;
+    this.#ear = { listensSinceMs, others: Math.max(0, subscribers - (own ? 1 : 0)) };
     const marked = own && marker !== null && this.#marker === marker && this.#parts.marks();
     // It was closed by the node and we were not told: it is made anew by the next look.
     if (!own && marker !== null) this.#drop(marker);
@@ -330,7 +376,18 @@ class Post {
   #keep(connection: Connection): void {
     if (connection.ended) throw new Error("the connection was closed");
     if (this.#closed || !this.#parts.marks()) this.#drop(connection);
-    else this.#marker = connection;
+    else {
+      this.#marker = connection;
+      this.#markedAtMs = this.#options.clock.nowMs();
+    }
+  }
+
+  #hear(connection: Connection): void {
+    connection.redis.on("message", (channel: string, text: string) => {
+      if (channel !== HELLO_CHANNEL || !this.#connections.has(connection)) return;
+      const hello = readHello(text);
+      if (hello !== null) this.#parts.onHello(hello);
+    });
   }
 
   async #open(used: Set<Connection>): Promise<Connection> {
@@ -359,7 +416,7 @@ class Post {
     if (connection === this.#asking) this.#asking = null;
     else this.#marker = null;
     if (this.#looking !== null) return; // it tells
-    this.#parts.onLook({ kind: "unseen", why: "the connection was closed" });
+    this.#parts.onLook({ kind: "unseen", why: "the connection was closed" }, null);
     this.#lookIn(Math.min(DENSE_MS, this.#parts.pauses().shortMs));
   }
 

@@ -134,11 +134,22 @@ describe("one proxy", () => {
     const [a] = all as [RedisServer];
     await a.cli("ACL", "SETUSER", "boss", "on", ">pw", "resetchannels", "+@all");
     const one = candidate(all.map(idOf), { username: "boss", password: "pw" });
-    await until(() => one.now().includes("&__holdfast__:* +subscribe +pubsub"), { what: "the reason" });
+    await until(() => one.now().includes("&__holdfast__:* &__sentinel__:hello +subscribe +pubsub"), {
+      what: "the reason",
+    });
     expect(one.now()).toContain("NOPERM");
-    await a.cli("ACL", "SETUSER", "boss", "&__holdfast__:*", "-pubsub");
+    await a.cli("ACL", "SETUSER", "boss", "&__holdfast__:*", "&__sentinel__:hello", "-pubsub");
     await until(() => one.now().includes("pubsub|channels") || one.now().includes("'pubsub'"));
-    await a.cli("ACL", "SETUSER", "boss", "-@all", "&__holdfast__:*", "+subscribe", "+pubsub");
+    await a.cli(
+      "ACL",
+      "SETUSER",
+      "boss",
+      "-@all",
+      "&__holdfast__:*",
+      "&__sentinel__:hello",
+      "+subscribe",
+      "+pubsub",
+    );
     await untilSole(one);
   });
 });

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { ConfigObject } from "../support/proxy.ts";
 import type { RedisGroup } from "../support/redis.ts";
 import { ReplyError } from "../support/resp.ts";
+import { type Sentinels, startSentinels } from "../support/sentinel.ts";
 import { type Fields, fields, Stage } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
 
@@ -18,9 +19,12 @@ function rules(): [always: string[], switchover: string[], self: string[]] {
 }
 
 let stage: Stage;
+let sentinels: Sentinels | undefined;
 
 afterEach(async () => {
   await stage?.close();
+  await sentinels?.close();
+  sentinels = undefined;
 });
 
 async function setUp(lines: readonly (readonly string[])[], failover: ConfigObject = {}): Promise<void> {
@@ -76,6 +80,14 @@ describe("with the rights README names, and no other", () => {
     await setUp([always, planned]);
     expect(await switchover()).toMatchObject({ result: "done", via: "failover", lost_bytes: 0 });
     await expectAllFollow();
+    expect(await denied()).toEqual([]);
+  });
+
+  it("a Sentinel that the proxy was not told of is heard before a planned switch", async () => {
+    const [always, planned] = rules();
+    await setUp([always, planned]);
+    sentinels = await startSentinels(stage.group, { count: 1 });
+    await expect(switchover()).rejects.toThrow(/^ERR proxy: Sentinel \S+ watches this group as "mymaster"/);
     expect(await denied()).toEqual([]);
   });
 

@@ -203,9 +203,12 @@ describe("a proxy whose user may not look for others", () => {
       await server.cli("ACL", "SETUSER", "proxy", "on", ">secret", "~*", "resetchannels", "+@all");
     }
     const one = await start({ upstream: { username: "proxy", password: "secret" } });
-    await until(async () => (await problems(one)).includes("&__holdfast__:* +subscribe +pubsub"), {
-      ...{ what: "the rights being named", deadlineMs: SAID_AFTER_MS },
-    });
+    await until(
+      async () => (await problems(one)).includes("&__holdfast__:* &__sentinel__:hello +subscribe +pubsub"),
+      {
+        ...{ what: "the rights being named", deadlineMs: SAID_AFTER_MS },
+      },
+    );
     expect(await problems(one)).toMatch(/another-promoter .*NOPERM/);
     expect((await one.proxy.http("/readyz")).status).toBe(200);
     await group.master.kill();
@@ -214,7 +217,8 @@ describe("a proxy whose user may not look for others", () => {
     expect(promotions(one)).toBe(0);
     const readyz = await one.proxy.http("/readyz");
     expect([readyz.status, await readyz.text()]).toEqual([503, expect.stringContaining("__holdfast__:*")]);
-    for (const replica of group.replicas) await replica.cli("ACL", "SETUSER", "proxy", "&__holdfast__:*");
+    for (const replica of group.replicas)
+      await replica.cli("ACL", "SETUSER", "proxy", "&__holdfast__:*", "&__sentinel__:hello");
     await until(async () => (await status(one)).writable === 1, {
       ...{ what: "a promotion, once it may", deadlineMs: 15_000 },
     });

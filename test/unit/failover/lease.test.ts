@@ -125,7 +125,7 @@ describe("the standing of three nodes", () => {
     [
       "a node that forbids it",
       having(marking(), CLEAR, CLEAR, { kind: "forbidden", error: "NOPERM no" }),
-      /^c:6379 does not let.*NOPERM no.*&__holdfast__:\* \+subscribe \+pubsub/,
+      /^c:6379 does not let.*NOPERM no.*&__holdfast__:\* &__sentinel__:hello \+subscribe \+pubsub/,
     ],
   ])("is refused by %s", (_, lease, reason) => {
     expect(reasonOf(lease)).toMatch(reason);

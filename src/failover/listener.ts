@@ -1,0 +1,98 @@
+/**
+ * Listens once, before a planned switch, for Sentinels that the proxy was not told of: the edge of
+ * foreign-sentinels.ts for all proxies, also those that do not promote and so do not listen all the time.
+ */
+
+import type { Redis } from "ioredis";
+import { dial, greeting, hangUp, type Login, refusedLogin } from "../topology/dial.ts";
+import type { NodeId } from "../topology/epoch.ts";
+import {
+  HELLO_CHANNEL,
+  type Hello,
+  LISTEN_MS,
+  objectionOf,
+  readHello,
+  readSubscribers,
+  SILENCE,
+  withHello,
+} from "./foreign-sentinels.ts";
+import { MARKER_PREFIX, readMarkers } from "./lease.ts";
+
+export interface ListenerOptions extends Login {
+  /** For the questions, connecting included, ms. */
+  readonly timeoutMs: number;
+}
+
+const CONNECTION_NAME = "holdfast-listener";
+
+export class Listener {
+  readonly #options: ListenerOptions;
+  readonly #connections = new Set<Redis>();
+
+  constructor(options: ListenerOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Why a Sentinel that watches one of these nodes forbids to change roles; null = none does, or it could not
+   * be asked. The first that answers counts, for a node may be busy, and Sentinels subscribe on all. Known
+   * within a few ms where nobody subscribes to what they say, else within LISTEN_MS. Never rejects.
+   */
+  async objection(nodes: readonly NodeId[]): Promise<string | null> {
+    const dialled = nodes.map(dial);
+    for (const redis of dialled) {
+      this.#connections.add(redis);
+      // What fails is told by a rejected promise, too.
+      redis.on("error", () => {});
+    }
+    const hangAllUp = (): void => dialled.forEach(hangUp);
+    const timer = setTimeout(hangAllUp, this.#options.timeoutMs);
+    try {
+      const asked = dialled.map(async (redis) => ((await this.#maySpeak(redis)) ? redis : null));
+      const suspect = await Promise.any(asked);
+      if (suspect === null) return null;
+      const heard = firstHello(suspect);
+      await suspect.subscribe(HELLO_CHANNEL);
+      clearTimeout(timer);
+      const hello = await heard;
+      return hello === null ? null : objectionOf(withHello(SILENCE, hello, 0), 0);
+    } catch {
+      return null;
+    } finally {
+      clearTimeout(timer);
+      hangAllUp();
+      for (const redis of dialled) this.#connections.delete(redis);
+    }
+  }
+
+  /** Whether anybody but proxies listens there to what Sentinels say, as Sentinels do. */
+  async #maySpeak(redis: Redis): Promise<boolean> {
+    await redis.connect();
+    const prelude = greeting(this.#options, CONNECTION_NAME);
+    const refused = refusedLogin(prelude, (await redis.pipeline(prelude).exec()) ?? []);
+    if (refused !== null) throw new Error(refused);
+    const proxies = readMarkers(await redis.call("pubsub", ["CHANNELS", `${MARKER_PREFIX}*`]), "");
+    const subscribers = readSubscribers(await redis.call("pubsub", ["NUMSUB", HELLO_CHANNEL]));
+    return (subscribers ?? 0) > (proxies?.others.length ?? 0);
+  }
+
+  close(): void {
+    for (const redis of this.#connections) hangUp(redis);
+  }
+}
+
+/** Null when there is none within LISTEN_MS, or the connection ends. */
+function firstHello(redis: Redis): Promise<Hello | null> {
+  return new Promise((resolve) => {
+    const finish = (hello: Hello | null): void => {
+      clearTimeout(timer);
+      resolve(hello);
+    };
+    const timer = setTimeout(finish, LISTEN_MS, null);
+    redis.on("end", () => finish(null));
+    redis.on("message", (channel: string, text: string) => {
+      const hello = channel === HELLO_CHANNEL ? readHello(text) : null;
+      if (hello !== null) finish(hello);
+    });
+  });
+}
