@@ -4,7 +4,7 @@
  */
 
 import type { Redis } from "ioredis";
-import { dial, greeting, hangUp, type Login, refusedLogin } from "../topology/dial.ts";
+import { Connection, type Login } from "../topology/dial.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import {
   HELLO_CHANNEL,
@@ -27,7 +27,7 @@ const CONNECTION_NAME = "holdfast-listener";
 
 export class Listener {
   readonly #options: ListenerOptions;
-  readonly #connections = new Set<Redis>();
+  readonly #connections = new Set<Connection>();
 
   constructor(options: ListenerOptions) {
     this.#options = options;
@@ -39,16 +39,16 @@ export class Listener {
    * within a few ms where nobody subscribes to what they say, else within LISTEN_MS. Never rejects.
    */
   async objection(nodes: readonly NodeId[]): Promise<string | null> {
-    const dialled = nodes.map(dial);
-    for (const redis of dialled) {
-      this.#connections.add(redis);
-      // What fails is told by a rejected promise, too.
-      redis.on("error", () => {});
-    }
-    const hangAllUp = (): void => dialled.forEach(hangUp);
+    const dialled = nodes.map((node) => new Connection(node));
+    for (const connection of dialled) this.#connections.add(connection);
+    const hangAllUp = (): void => {
+      for (const connection of dialled) connection.hangUp();
+    };
     const timer = setTimeout(hangAllUp, this.#options.timeoutMs);
     try {
-      const asked = dialled.map(async (redis) => ((await this.#maySpeak(redis)) ? redis : null));
+      const asked = dialled.map(async (connection) => {
+        return (await this.#maySpeak(connection)) ? connection.redis : null;
+      });
       const suspect = await Promise.any(asked);
       if (suspect === null) return null;
       const heard = firstHello(suspect);
@@ -61,23 +61,21 @@ export class Listener {
     } finally {
       clearTimeout(timer);
       hangAllUp();
-      for (const redis of dialled) this.#connections.delete(redis);
+      for (const connection of dialled) this.#connections.delete(connection);
     }
   }
 
   /** Whether anybody but proxies listens there to what Sentinels say, as Sentinels do. */
-  async #maySpeak(redis: Redis): Promise<boolean> {
-    await redis.connect();
-    const prelude = greeting(this.#options, CONNECTION_NAME);
-    const refused = refusedLogin(prelude, (await redis.pipeline(prelude).exec()) ?? []);
-    if (refused !== null) throw new Error(refused);
+  async #maySpeak(connection: Connection): Promise<boolean> {
+    await connection.enter(this.#options, CONNECTION_NAME);
+    const { redis } = connection;
     const proxies = readMarkers(await redis.call("pubsub", ["CHANNELS", `${MARKER_PREFIX}*`]), "");
     const subscribers = readSubscribers(await redis.call("pubsub", ["NUMSUB", HELLO_CHANNEL]));
     return (subscribers ?? 0) > (proxies?.others.length ?? 0);
   }
 
   close(): void {
-    for (const redis of this.#connections) hangUp(redis);
+    for (const connection of this.#connections) connection.hangUp();
   }
 }
 
