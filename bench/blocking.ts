@@ -20,8 +20,16 @@ import { type RedisServer, startRedis } from "../test/support/redis.ts";
 import { type Reply, ReplyError } from "../test/support/resp.ts";
 import { sleep, until } from "../test/support/wait.ts";
 import { cpuSeconds, machineCpuSeconds } from "./support/proc.ts";
-import { progress, publish, setting, table, type Verdict, verdictTable } from "./support/report.ts";
-import { median, quantile, shuffled } from "./support/stats.ts";
+import {
+  progress,
+  publish,
+  setting,
+  table,
+  type Verdict,
+  verdictOnRatio,
+  verdictTable,
+} from "./support/report.ts";
+import { median, medianRatio, quantile, shuffled } from "./support/stats.ts";
 import { COLLECT_ON_SIGNAL, type System, settledRss, startHoldfast } from "./support/systems.ts";
 
 const BLOCKED_CLIENT_BYTES_MOST = 30 * 1024;
@@ -329,11 +337,8 @@ function only(samples: readonly Sample[], system: SystemName, scenario: Scenario
 
 /** The median over the rounds of (Holdfast / Redis). */
 function ratio(samples: readonly Sample[], scenario: Scenario, measure: keyof Summary): number {
-  const ratios = only(samples, "holdfast", scenario).map((mine) => {
-    const other = only(samples, "redis", scenario).find(({ round }) => round === mine.round);
-    return summary(mine.latenciesMs)[measure] / summary(other?.latenciesMs ?? [])[measure];
-  });
-  return median(ratios);
+  const [mine, others] = [only(samples, "holdfast", scenario), only(samples, "redis", scenario)];
+  return medianRatio(mine, others, ({ latenciesMs }) => summary(latenciesMs)[measure]);
 }
 
 function middle(footprints: readonly Footprint[], pick: (footprint: Footprint) => number): number {
@@ -349,14 +354,9 @@ function judge(options: Options, samples: readonly Sample[], footprints: readonl
     measured: `${(each / 1024).toFixed(1)} KB`,
     isMet: each <= BLOCKED_CLIENT_BYTES_MOST,
   };
-  const waits = SCENARIOS.map((scenario): Verdict => {
-    const measured = ratio(samples, scenario, "p99Ms");
-    return {
-      what: `${scenario} key, p99 from LPUSH to the blocked client`,
-      bound: `≤ ${P99_RATIO_MOST} × redis`,
-      measured: `${measured.toFixed(2)} ×`,
-      isMet: measured <= P99_RATIO_MOST,
-    };
+  const waits = SCENARIOS.map((scenario) => {
+    const what = `${scenario} key, p99 from LPUSH to the blocked client`;
+    return verdictOnRatio(what, ratio(samples, scenario, "p99Ms"), P99_RATIO_MOST);
   });
   return [memory, ...waits];
 }

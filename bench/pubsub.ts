@@ -17,8 +17,16 @@ import { type RedisServer, startRedis } from "../test/support/redis.ts";
 import { encodeCommand, type Reply, ReplyError } from "../test/support/resp.ts";
 import { sleep, until } from "../test/support/wait.ts";
 import { cpuSeconds, machineCpuSeconds, memory, openFilesMost, resetPeak } from "./support/proc.ts";
-import { progress, publish, setting, table, type Verdict, verdictTable } from "./support/report.ts";
-import { median, quantile, shuffled } from "./support/stats.ts";
+import {
+  progress,
+  publish,
+  setting,
+  table,
+  type Verdict,
+  verdictOnRatio,
+  verdictTable,
+} from "./support/report.ts";
+import { median, medianRatio, quantile, shuffled } from "./support/stats.ts";
 import { clockMs, compileSubscribers, Subscribers } from "./support/subscribers.ts";
 import { COLLECT_ON_SIGNAL, type System, settledRss, startHoldfast } from "./support/systems.ts";
 
@@ -348,23 +356,15 @@ function only(samples: readonly Sample[], system: SystemName, load: LoadName): S
 
 /** The median over the rounds of (Holdfast / Redis), CPU per delivered message. */
 function cpuRatio(samples: readonly Sample[], load: LoadName): number {
-  const ratios = only(samples, "holdfast", load).map((mine) => {
-    const other = only(samples, "redis", load).find((sample) => sample.round === mine.round);
-    return mine.cpuUs / (other?.cpuUs ?? Number.NaN);
-  });
-  return median(ratios);
+  const [mine, others] = [only(samples, "holdfast", load), only(samples, "redis", load)];
+  return medianRatio(mine, others, ({ cpuUs }) => cpuUs);
 }
 
 function judge(samples: readonly Sample[], footprints: readonly Footprint[]): Verdict[] {
   const mine = samples.filter((sample) => sample.system === "holdfast");
-  const verdicts: Verdict[] = LOADS.map((load) => {
-    const measured = cpuRatio(samples, load);
-    return {
-      what: `${load} load: CPU per delivered message`,
-      bound: `≤ ${CPU_RATIO_MOST} × redis`,
-      measured: `${measured.toFixed(2)} ×`,
-      isMet: measured <= CPU_RATIO_MOST,
-    };
+  const verdicts = LOADS.map((load) => {
+    const what = `${load} load: CPU per delivered message`;
+    return verdictOnRatio(what, cpuRatio(samples, load), CPU_RATIO_MOST);
   });
   const cut = Math.max(...mine.map((sample) => sample.cut));
   const missing = Math.max(...mine.map((sample) => sample.missing));

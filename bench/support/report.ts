@@ -62,6 +62,16 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   return [line(head), `| ${rule.join(" | ")} |`, ...rows.map(line)].join("\n");
 }
 
+/** Of a measure that may be so many times that of Redis in the same round. */
+export function verdictOnRatio(what: string, measured: number, most: number): Verdict {
+  return {
+    what,
+    bound: `≤ ${most} × redis`,
+    measured: `${measured.toFixed(2)} ×`,
+    isMet: measured <= most,
+  };
+}
+
 export function verdictTable(verdicts: readonly Verdict[]): string {
   const rows = verdicts.map(({ what, bound, measured, isMet }) => [
     what,

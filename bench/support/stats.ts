@@ -7,6 +7,19 @@ export function median(values: readonly number[]): number {
   return ((sorted[middle - 1] ?? Number.NaN) + (sorted[middle] ?? Number.NaN)) / 2;
 }
 
+/** The median over the rounds of what is measured on `mine`, divided by the same on `others`. */
+export function medianRatio<S extends { readonly round: number }>(
+  mine: readonly S[],
+  others: readonly S[],
+  measure: (sample: S) => number,
+): number {
+  const ratios = mine.map((sample) => {
+    const other = others.find(({ round }) => round === sample.round);
+    return other === undefined ? Number.NaN : measure(sample) / measure(other);
+  });
+  return median(ratios);
+}
+
 /** The value below which the share `q` (0 to 1) of the values lies. NaN of none. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b);

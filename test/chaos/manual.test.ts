@@ -6,15 +6,14 @@
  */
 import { afterEach, expect, it } from "vitest";
 import { randomFrom, SEED } from "../support/random.ts";
-import type { RedisServer } from "../support/redis.ts";
 import { Messages } from "../support/sessions/messages.ts";
 import { Jobs } from "../support/sessions/queues.ts";
 import { Iterations, Scripts } from "../support/sessions/scripts.ts";
 import { Watchers } from "../support/sessions/transactions.ts";
 import { expectNoticedNothing, report as figure, Stage } from "../support/stage.ts";
 import { StatefulLoad } from "../support/stateful.ts";
-import { type Chaos, type Group, OPERATIONS, type OperationName, untilWell } from "../support/switches.ts";
-import { sleep, until } from "../support/wait.ts";
+import { chaosOn, OPERATIONS, type OperationName, untilWell } from "../support/switches.ts";
+import { until } from "../support/wait.ts";
 import { type Kind, startWorkload, type Workload } from "../support/workload.ts";
 
 const ROUNDS = Number(process.env.HOLDFAST_ROUNDS ?? 8);
@@ -45,17 +44,12 @@ async function run(names: readonly OperationName[]) {
     stage = await Stage.open({ config: { probe: { timeout: "500ms" } } });
     const plain = await startWorkload({ port: stage.proxy.port });
     load = plain;
-    const [master, one, two] = stage.group.all as [RedisServer, RedisServer, RedisServer];
-    const group: Group = { master, replicas: [one, two] };
-    const chaos: Chaos = {
-      stage,
-      group,
+    const chaos = chaosOn(stage, random, {
       serverArgs: SERVER_ARGS,
-      pause: (mostMs = 300) => sleep(random() * mostMs),
-      chance: () => random() < 0.5,
       readsGoOn: () => progress(plain, "reader", 20),
       writesGoOn: () => progress(plain, "writer", 20),
-    };
+    });
+    const { group } = chaos;
     await progress(plain, "writer", 20);
     const stateful = new StatefulLoad({ port: stage.proxy.port, random: randomFrom(SEED + 1) }, ACTORS);
     sessions = await stateful.start();

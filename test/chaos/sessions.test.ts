@@ -6,7 +6,6 @@
  */
 import { afterEach, expect, it } from "vitest";
 import { randomFrom, SEED } from "../support/random.ts";
-import type { RedisServer } from "../support/redis.ts";
 import { Constant, Identities, Silent, Unblocked, USER_ARGS } from "../support/sessions/clients.ts";
 import { Cache, Messages, Monitor } from "../support/sessions/messages.ts";
 import { Mixers } from "../support/sessions/mixer.ts";
@@ -16,8 +15,8 @@ import { Streams } from "../support/sessions/streams.ts";
 import { Meddler, Pairs, Selector, Watchers } from "../support/sessions/transactions.ts";
 import { report as figure, Stage } from "../support/stage.ts";
 import { StatefulLoad } from "../support/stateful.ts";
-import { type Chaos, type Group, OPERATIONS, type OperationName, untilWell } from "../support/switches.ts";
-import { sleep, until } from "../support/wait.ts";
+import { type Chaos, chaosOn, OPERATIONS, type OperationName, untilWell } from "../support/switches.ts";
+import { until } from "../support/wait.ts";
 
 const SWITCHES: readonly OperationName[] = [
   "promoteWhileTheMasterLives",
@@ -65,17 +64,11 @@ function progressOf(stateful: StatefulLoad, ...loops: readonly string[]): () => 
 async function openChaos(random: () => number): Promise<{ chaos: Chaos; stateful: StatefulLoad }> {
   stage = await Stage.open({ redis: { args: SERVER_ARGS }, config: { probe: { timeout: "500ms" } } });
   load = await new StatefulLoad({ port: stage.proxy.port, random: randomFrom(SEED + 1) }, ACTORS).start();
-  const [master, one, two] = stage.group.all as [RedisServer, RedisServer, RedisServer];
-  const group: Group = { master, replicas: [one, two] };
-  const chaos: Chaos = {
-    stage,
-    group,
+  const chaos = chaosOn(stage, random, {
     serverArgs: SERVER_ARGS,
-    pause: (mostMs = 300) => sleep(random() * mostMs),
-    chance: () => random() < 0.5,
     readsGoOn: progressOf(load, "hscan", "meddler", "constant"),
     writesGoOn: progressOf(load, "eval", "evalsha", "silent"),
-  };
+  });
   return { chaos, stateful: load };
 }
 

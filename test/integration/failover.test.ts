@@ -18,7 +18,7 @@ import {
 import { sleep, until } from "../support/wait.ts";
 import { startWorkload, type Workload } from "../support/workload.ts";
 
-/** Issue 2: within 150 ms of the promotion; several times that where other programs run beside us. */
+/** Within 150 ms of the promotion; several times that where other programs run beside us. */
 const FIRST_WRITE_MS = 150;
 const NOISE = 4;
 const READ_GAP_MS = 2_000;

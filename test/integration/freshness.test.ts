@@ -4,7 +4,7 @@
  */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { RawClient } from "../support/client.ts";
-import { type ChaosLink, startLink } from "../support/link.ts";
+import { type ChaosLink, layLink } from "../support/link.ts";
 import { type Argument, encodeCommand, type Reply } from "../support/resp.ts";
 import { calls, offsetOf, resetCalls, Stage } from "../support/stage.ts";
 import { sleep, until } from "../support/wait.ts";
@@ -478,9 +478,7 @@ beforeAll(async () => {
   stage = await Stage.open({
     replicas: 1,
     before: async (group) => {
-      link = await startLink(group.master.port);
-      await group.replica(0).cli("REPLICAOF", "127.0.0.1", link.port);
-      await group.replica(0).untilLinkUp();
+      link = await layLink(group.master, group.replica(0));
       await untilSame(group.master, group.replica(0));
       return group.addresses;
     },

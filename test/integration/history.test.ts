@@ -1,7 +1,7 @@
 /** Whose data is the truth: promotions that lose something, masters that come back as something else. */
 import { afterEach, describe, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
-import { type ChaosLink, startLink } from "../support/link.ts";
+import { type ChaosLink, layLink } from "../support/link.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
 import { calls, errorText, report as figure, offsetOf, Stage, type StageOptions } from "../support/stage.ts";
 import { until, within } from "../support/wait.ts";
@@ -26,11 +26,9 @@ async function setUpLinked(options: StageOptions = {}): Promise<ChaosLink[]> {
     ...options,
     before: async (group) => {
       for (const replica of group.replicas) {
-        const link = await startLink(group.master.port);
+        const link = await layLink(group.master, replica);
         links.push(link);
         mine.push(link);
-        await replica.cli("REPLICAOF", "127.0.0.1", link.port);
-        await replica.untilLinkUp();
         await group.master.cli("PUBLISH", "nobody", "something to replicate");
         await replica.untilCaughtUp(group.master);
       }

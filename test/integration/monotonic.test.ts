@@ -1,6 +1,6 @@
 /** What a session has seen of a key, whichever way it was shown that, it is not shown older after it. */
 import { afterEach, describe, expect, it } from "vitest";
-import { type ChaosLink, startLink } from "../support/link.ts";
+import { type ChaosLink, layLink } from "../support/link.ts";
 import { calls, resetCalls, Stage } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
 
@@ -35,9 +35,7 @@ async function openLagging(): Promise<void> {
   stage = await Stage.open({
     replicas: 1,
     before: async (group) => {
-      link = await startLink(group.master.port);
-      await group.replica(0).cli("REPLICAOF", "127.0.0.1", link.port);
-      await group.replica(0).untilLinkUp();
+      link = await layLink(group.master, group.replica(0));
       return group.addresses;
     },
   });

@@ -1,7 +1,7 @@
 /** reads.whenNoneFit: what becomes of reads while no replica is fit to be read. */
 import { afterEach, describe, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
-import { startLink } from "../support/link.ts";
+import { layLink } from "../support/link.ts";
 import type { ConfigObject } from "../support/proxy.ts";
 import { type Reply, ReplyError } from "../support/resp.ts";
 import { calls, errorText, resetCalls, Stage, type StageOptions } from "../support/stage.ts";
@@ -215,10 +215,8 @@ describe("a read and a write that the master owed", () => {
       },
       {
         before: async (group) => {
-          const link = await startLink(group.master.port);
+          const link = await layLink(group.master, group.replica(0));
           cleanups.push(() => link.close());
-          await group.replica(0).cli("REPLICAOF", "127.0.0.1", link.port);
-          await group.replica(0).untilLinkUp();
           await group.replica(0).untilCaughtUp(group.master);
           stall = () => link.stall();
           return group.addresses;

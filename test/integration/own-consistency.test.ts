@@ -1,7 +1,7 @@
 /** PROXY CONSISTENCY: each client says itself what its reads see. */
 import { afterEach, describe, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
-import { type ChaosLink, startLink } from "../support/link.ts";
+import { type ChaosLink, layLink } from "../support/link.ts";
 import type { Reply } from "../support/resp.ts";
 import { calls, errorText, fields, resetCalls, Stage, type StageOptions } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
@@ -21,9 +21,7 @@ async function openLagging(options: StageOptions = {}): Promise<ChaosLink> {
     ...options,
     replicas: 1,
     before: async (group) => {
-      link = await startLink(group.master.port);
-      await group.replica(0).cli("REPLICAOF", "127.0.0.1", link.port);
-      await group.replica(0).untilLinkUp();
+      link = await layLink(group.master, group.replica(0));
       return group.addresses;
     },
   });

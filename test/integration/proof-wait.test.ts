@@ -1,7 +1,7 @@
 /** Reads that wait a moment for proof on its way, and whatever else happens to their clients then. */
 import { afterEach, beforeEach, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
-import { type ChaosLink, startLink } from "../support/link.ts";
+import { type ChaosLink, layLink } from "../support/link.ts";
 import { fields, Stage } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
 
@@ -13,9 +13,7 @@ beforeEach(async () => {
   stage = await Stage.open({
     replicas: 1,
     before: async (group) => {
-      link = await startLink(group.master.port, { delayMs: 10 });
-      await group.replica(0).cli("REPLICAOF", "127.0.0.1", link.port);
-      await group.replica(0).untilLinkUp();
+      link = await layLink(group.master, group.replica(0), { delayMs: 10 });
       return group.addresses;
     },
   });

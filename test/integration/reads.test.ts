@@ -1,7 +1,7 @@
 /** Where reads go, what they see there, and what becomes of them when a replica is not what it was. */
 import { afterEach, describe, expect, it } from "vitest";
 import { RawClient } from "../support/client.ts";
-import { type ChaosLink, startLink } from "../support/link.ts";
+import { type ChaosLink, layLink } from "../support/link.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
 import type { Reply } from "../support/resp.ts";
 import {
@@ -34,9 +34,7 @@ async function setUpLinked(options: StageOptions = {}): Promise<ChaosLink> {
   await setUp({
     ...options,
     before: async (group) => {
-      link = await startLink(group.master.port);
-      await group.replica(0).cli("REPLICAOF", "127.0.0.1", link.port);
-      await group.replica(0).untilLinkUp();
+      link = await layLink(group.master, group.replica(0));
       await untilStreaming(group.master, group.replica(0));
       return group.addresses;
     },

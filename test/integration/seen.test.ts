@@ -1,7 +1,7 @@
 /** What the proxy says of its reads is what the servers have counted. */
 import { afterEach, describe, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
-import { startLink } from "../support/link.ts";
+import { layLink } from "../support/link.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { calls, type Fields, resetCalls, Stage, type StageOptions } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
@@ -123,9 +123,8 @@ describe("reads by their way", () => {
     await open({
       replicas: 1,
       before: async (group) => {
-        const link = await startLink(group.master.port);
+        const link = await layLink(group.master, group.replica(0));
         cleanups.push(() => link.close());
-        await group.replica(0).cli("REPLICAOF", "127.0.0.1", link.port);
         await group.replica(0).untilCaughtUp(group.master);
         stall = () => link.stall();
         return group.addresses;

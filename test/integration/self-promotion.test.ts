@@ -1,7 +1,7 @@
 /** `failover.promote: self` against real servers: the proxy replaces a master that is gone. */
 import { afterEach, describe, expect, it } from "vitest";
 import { FROM_REPLICA_SOURCE, Gate } from "../support/gate.ts";
-import { type ChaosLink, startLink } from "../support/link.ts";
+import { type ChaosLink, layLink } from "../support/link.ts";
 import type { ConfigObject } from "../support/proxy.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
 import {
@@ -168,9 +168,7 @@ describe("the master crashes", () => {
   it("the most advanced replica is promoted, wherever it stands in the list (39)", async () => {
     await setUp({
       before: async (group) => {
-        link = await startLink(group.master.port);
-        await group.replica(0).cli("REPLICAOF", "127.0.0.1", link.port);
-        await group.replica(0).untilLinkUp();
+        link = await layLink(group.master, group.replica(0));
         return undefined;
       },
     });

@@ -4,7 +4,7 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
-import { type ChaosLink, startLink } from "../support/link.ts";
+import { type ChaosLink, layLink } from "../support/link.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { type Reply, ReplyError } from "../support/resp.ts";
 import {
@@ -185,9 +185,7 @@ describe("PROXY SWITCHOVER", () => {
     const admin = await setUp({
       replicas: 1,
       before: async (group) => {
-        link = await startLink(group.master.port);
-        await group.replica(0).cli("REPLICAOF", "127.0.0.1", link.port);
-        await group.replica(0).untilLinkUp();
+        link = await layLink(group.master, group.replica(0));
         return undefined;
       },
     });

@@ -8,6 +8,7 @@
  * the link is stalled.
  */
 import net from "node:net";
+import type { RedisServer } from "./redis.ts";
 
 /** From the near side to the far side, or back. */
 export type Way = "up" | "down";
@@ -157,6 +158,23 @@ export class ChaosLink {
 /** Starts a link to a port of this machine (or a host's). */
 export function startLink(port: number, options: LinkOptions = {}, host = "127.0.0.1"): Promise<ChaosLink> {
   return new ChaosLink({ host, port }, options).start();
+}
+
+/** One through which `replica` follows `master` from now on; it does so when this returns. */
+export async function layLink(
+  master: RedisServer,
+  replica: RedisServer,
+  options: LinkOptions = {},
+): Promise<ChaosLink> {
+  const link = await startLink(master.ownPort, options);
+  try {
+    await replica.cli("REPLICAOF", "127.0.0.1", link.port);
+    await replica.untilLinkUp();
+    return link;
+  } catch (error) {
+    await link.close();
+    throw error;
+  }
 }
 
 class Connection {

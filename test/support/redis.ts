@@ -1,14 +1,10 @@
 /** Real redis-server processes on free ports, each in a temporary folder of its own. */
-import type { ChildProcess } from "node:child_process";
 import { execFileSync } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
-import os from "node:os";
-import path from "node:path";
-import { exited, spawnOwned } from "./children.ts";
 import { RawClient } from "./client.ts";
 import { freePort } from "./ports.ts";
 import { type Argument, type Reply, ReplyError } from "./resp.ts";
-import { until, within } from "./wait.ts";
+import { ServerProcess } from "./server-process.ts";
+import { until } from "./wait.ts";
 
 export interface RedisOptions {
   /** More arguments for redis-server, after the defaults (the last one wins). */
@@ -28,9 +24,7 @@ export class RedisServer {
   #args: readonly string[];
   #port = 0;
   #publicPort: number | undefined;
-  #dir = "";
-  #child: ChildProcess | undefined;
-  #output = "";
+  readonly #process = new ServerProcess(() => `redis-server on port ${this.#port}`);
 
   constructor(options: RedisOptions = {}) {
     this.#program = options.program ?? process.env.TEST_REDIS_SERVER ?? "redis-server";
@@ -54,27 +48,26 @@ export class RedisServer {
   }
 
   get dir(): string {
-    return this.#dir;
+    return this.#process.dir;
   }
 
   get pid(): number {
-    if (this.#child?.pid === undefined) throw new Error("not running");
-    return this.#child.pid;
+    return this.#process.pid;
   }
 
   get running(): boolean {
-    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+    return this.#process.running;
   }
 
   /** Everything the server has written to its log since it was first started. */
   get output(): string {
-    return this.#output;
+    return this.#process.output;
   }
 
   /** Starts the server and waits until it answers. */
   async start(): Promise<this> {
     if (this.running) throw new Error(`already running on port ${this.#port}`);
-    if (this.#dir === "") this.#dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-redis-"));
+    if (this.dir === "") await this.#process.makeDir("holdfast-redis-");
     if (this.#port !== 0) {
       await this.#launch();
       return this;
@@ -95,12 +88,8 @@ export class RedisServer {
    * Sends a signal. For one that ends the process, waits until it is gone; SIGSTOP and SIGCONT
    * return at once.
    */
-  async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
-    const child = this.#child;
-    if (child === undefined || !this.running) throw new Error("not running");
-    child.kill(signal);
-    if (signal === "SIGSTOP" || signal === "SIGCONT") return;
-    await within(exited(child), 15_000, `redis-server ${this.#port} ending after ${signal}`);
+  kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
+    return this.#process.kill(signal);
   }
 
   /** Starts again on the same port and folder, with other arguments if given; kills it first if it runs. */
@@ -155,10 +144,8 @@ export class RedisServer {
   }
 
   /** Ends the process if it runs and removes its folder. */
-  async close(): Promise<void> {
-    if (this.running) await this.kill("SIGKILL");
-    if (this.#dir !== "") await rm(this.#dir, { recursive: true, force: true, maxRetries: 3 });
-    this.#dir = "";
+  close(): Promise<void> {
+    return this.#process.close();
   }
 
   async #expectOk(...args: Argument[]): Promise<void> {
@@ -167,35 +154,20 @@ export class RedisServer {
   }
 
   async #launch(): Promise<void> {
-    const outputStart = this.#output.length;
-    const args = [...this.#defaultArgs(), ...this.#args];
-    const child = spawnOwned(this.#program, args, { stdio: ["ignore", "pipe", "pipe"], cwd: this.#dir });
-    this.#child = child;
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.setEncoding("utf8").on("data", (text: string) => {
-        this.#output += text;
-      });
-    }
-    let failure: Error | undefined;
-    child.once("error", (error) => {
-      failure = error;
-    });
-    const output = () => this.#output.slice(outputStart);
-    await until(
-      () => {
-        if (failure !== undefined || !this.running) return true;
-        return /ready to accept connections/i.test(output());
-      },
-      { deadlineMs: 15_000, what: `redis-server on port ${this.#port} starting` },
-    );
-    if (failure !== undefined) throw failure;
+    const outputStart = this.output.length;
+    this.#process.spawn(this.#program, [...this.#defaultArgs(), ...this.#args]);
+    const output = () => this.output.slice(outputStart);
+    const hasBegun = () =>
+      this.#process.failure !== null || !this.running || /ready to accept connections/i.test(output());
+    await until(hasBegun, { deadlineMs: 15_000, what: `redis-server on port ${this.#port} starting` });
+    if (this.#process.failure !== null) throw this.#process.failure;
     if (!this.running) throw new Error(`redis-server on port ${this.#port} ended at once: ${output()}`);
     // It may still be loading a data set: answering PING with an error is an answer.
     await until(() => this.cli("PING"), { what: `redis-server on port ${this.#port} answering` });
   }
 
   #defaultArgs(): string[] {
-    const args = ["--port", String(this.#port), "--bind", HOST, "--dir", this.#dir, "--daemonize", "no"];
+    const args = ["--port", String(this.#port), "--bind", HOST, "--dir", this.dir, "--daemonize", "no"];
     args.push("--protected-mode", "no", "--save", "", "--appendonly", "no", "--tcp-backlog", "1024");
     args.push("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0");
     args.push("--repl-ping-replica-period", "1", "--loglevel", "notice");

@@ -1,14 +1,12 @@
 /** Real Sentinels on free ports, each with a configuration file of its own in a temporary folder. */
-import type { ChildProcess } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import os from "node:os";
+import { writeFile } from "node:fs/promises";
 import path from "node:path";
-import { exited, spawnOwned } from "./children.ts";
 import { RawClient } from "./client.ts";
 import { freePort } from "./ports.ts";
 import type { RedisGroup, RedisServer } from "./redis.ts";
 import { type Argument, type Reply, ReplyError } from "./resp.ts";
-import { until, within } from "./wait.ts";
+import { ServerProcess } from "./server-process.ts";
+import { until } from "./wait.ts";
 
 /** Files in PEM form; clients must show a certificate of the same authority. */
 export interface SentinelTls {
@@ -54,9 +52,7 @@ export class Sentinel {
   readonly #options: SentinelOptions;
   #port = 0;
   #tlsPort = 0;
-  #dir = "";
-  #child: ChildProcess | undefined;
-  #output = "";
+  readonly #process = new ServerProcess(() => `the Sentinel on port ${this.#port}`);
 
   constructor(name: string, master: RedisServer, options: SentinelOptions) {
     this.#name = name;
@@ -75,51 +71,39 @@ export class Sentinel {
   }
 
   get pid(): number {
-    if (this.#child?.pid === undefined) throw new Error("not running");
-    return this.#child.pid;
+    return this.#process.pid;
   }
 
   get running(): boolean {
-    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+    return this.#process.running;
   }
 
   /** Its log since it was first started. */
   get output(): string {
-    return this.#output;
+    return this.#process.output;
   }
 
   /** Starts it, anew with the file that it has rewritten itself, and waits until it answers. */
   async start(): Promise<this> {
     if (this.running) throw new Error(`already running on port ${this.#port}`);
-    if (this.#dir === "") {
-      this.#dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-sentinel-"));
+    if (this.#process.dir === "") {
+      await this.#process.makeDir("holdfast-sentinel-");
       this.#port = await freePort();
       this.#tlsPort = await freePort();
-      const lines = [...this.#config(this.#port, this.#tlsPort), `dir ${this.#dir}`];
+      const lines = [...this.#config(this.#port, this.#tlsPort), `dir ${this.#process.dir}`];
       await writeFile(this.#file, `${lines.join("\n")}\n`);
     }
     const program = process.env.TEST_REDIS_SERVER ?? "redis-server";
-    const stdio = ["ignore", "pipe", "pipe"] as ["ignore", "pipe", "pipe"];
-    const child = spawnOwned(program, [this.#file, "--sentinel"], { stdio, cwd: this.#dir });
-    this.#child = child;
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.setEncoding("utf8").on("data", (text: string) => {
-        this.#output += text;
-      });
-    }
+    this.#process.spawn(program, [this.#file, "--sentinel"]);
     const answers = async () => !this.running || (await this.cli("PING")) === "PONG";
     await until(answers, { what: `the Sentinel on port ${this.#port} answering` });
-    if (!this.running) throw new Error(`the Sentinel on port ${this.#port} ended at once: ${this.#output}`);
+    if (!this.running) throw new Error(`the Sentinel on port ${this.#port} ended at once: ${this.output}`);
     return this;
   }
 
   /** For a signal that ends it, waits until it is gone. */
-  async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
-    const child = this.#child;
-    if (child === undefined || !this.running) throw new Error("not running");
-    child.kill(signal);
-    if (signal === "SIGSTOP" || signal === "SIGCONT") return;
-    await within(exited(child), 15_000, `the Sentinel on port ${this.#port} ending after ${signal}`);
+  kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
+    return this.#process.kill(signal);
   }
 
   /** It stands still, its connections stay open. */
@@ -159,14 +143,12 @@ export class Sentinel {
     return reply.map(String).join(":");
   }
 
-  async close(): Promise<void> {
-    if (this.running) await this.kill("SIGKILL");
-    if (this.#dir !== "") await rm(this.#dir, { recursive: true, force: true, maxRetries: 3 });
-    this.#dir = "";
+  close(): Promise<void> {
+    return this.#process.close();
   }
 
   get #file(): string {
-    return path.join(this.#dir, "sentinel.conf");
+    return path.join(this.#process.dir, "sentinel.conf");
   }
 }
 

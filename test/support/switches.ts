@@ -2,7 +2,7 @@
 import { expect } from "vitest";
 import type { RedisServer } from "./redis.ts";
 import { calls, type Stage } from "./stage.ts";
-import { until } from "./wait.ts";
+import { sleep, until } from "./wait.ts";
 
 /** Who is what, as the operator who does all this believes. */
 export interface Group {
@@ -24,6 +24,22 @@ export interface Chaos {
   writesGoOn(): Promise<void>;
   /** Makes a node that a switch left behind follow the new master; without it, the operator does. */
   follow?(replica: RedisServer, master: RedisServer): Promise<void>;
+}
+
+/** What operations need, on a stage with a master and two replicas. */
+export function chaosOn(
+  stage: Stage,
+  random: () => number,
+  load: Pick<Chaos, "serverArgs" | "readsGoOn" | "writesGoOn">,
+): Chaos {
+  const { master } = stage;
+  return {
+    ...load,
+    stage,
+    group: { master, replicas: [stage.replica(0), stage.replica(1)] },
+    pause: (mostMs = 300) => sleep(random() * mostMs),
+    chance: () => random() < 0.5,
+  };
 }
 
 export interface Operation {

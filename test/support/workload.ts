@@ -11,6 +11,7 @@
  * The books: `acked ≤ final ≤ acked + uncertain` must hold for every counter; see `audit`.
  */
 import { RawClient } from "./client.ts";
+import { GapMeter } from "./gap-meter.ts";
 import { type Reply, ReplyError } from "./resp.ts";
 import { sleep, until } from "./wait.ts";
 
@@ -256,28 +257,6 @@ class Book {
     const gap = this.#gaps.get(kind) ?? new GapMeter();
     this.#gaps.set(kind, gap);
     return gap;
-  }
-}
-
-class GapMeter {
-  count = 0;
-  #lastMs = performance.now();
-  #longestMs = 0;
-
-  mark(): void {
-    this.count++;
-    this.#longestMs = this.longestMs();
-    this.#lastMs = performance.now();
-  }
-
-  /** The open gap counts too. */
-  longestMs(): number {
-    return Math.max(this.#longestMs, performance.now() - this.#lastMs);
-  }
-
-  reset(): void {
-    this.#lastMs = performance.now();
-    this.#longestMs = 0;
   }
 }
 

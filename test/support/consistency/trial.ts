@@ -1,6 +1,6 @@
 /** A group behind a proxy under a recorded load, to which something is done, and what the checkers say. */
 import { expect } from "vitest";
-import { type ChaosLink, startLink } from "../link.ts";
+import { type ChaosLink, layLink } from "../link.ts";
 import type { ConfigObject } from "../proxy.ts";
 import { randomFrom } from "../random.ts";
 import type { RedisGroup, RedisServer } from "../redis.ts";
@@ -250,10 +250,8 @@ export class Trial implements Chaos {
 async function layLinks(master: RedisServer, replicas: readonly RedisServer[]): Promise<ChaosLink[]> {
   const links: ChaosLink[] = [];
   for (const replica of replicas) {
-    const link = await startLink(master.ownPort);
+    const link = await layLink(master, replica);
     links.push(link);
-    await replica.cli("REPLICAOF", "127.0.0.1", link.port);
-    await replica.untilLinkUp();
     // Nothing is sent to a replica before its first acknowledgement.
     await master.cli("PUBLISH", "nobody", "something to replicate");
     await replica.untilCaughtUp(master);

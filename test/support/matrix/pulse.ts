@@ -3,6 +3,7 @@
  * who ask while nobody can answer wait; the gap is the longest time in which no client at all was answered.
  */
 import { RawClient } from "../client.ts";
+import { GapMeter } from "../gap-meter.ts";
 import { ReplyError } from "../resp.ts";
 import { sleep } from "../wait.ts";
 
@@ -24,8 +25,8 @@ export class Pulse {
   readonly #port: number;
   readonly #allowedErrors: readonly string[];
   readonly #faults: string[] = [];
-  readonly #write = new Gap();
-  readonly #read = new Gap();
+  readonly #write = new GapMeter();
+  readonly #read = new GapMeter();
   readonly #waiting = new Set<Promise<void>>();
   #acked = 0;
   #uncertain = 0;
@@ -103,24 +104,5 @@ export class Pulse {
   #onError(command: string, error: ReplyError): void {
     if (error.word === "UNCERTAIN" && command === "INCR") this.#uncertain++;
     else if (!this.#allowedErrors.includes(error.word)) throw new Error(`${command}: ${error.message}`);
-  }
-}
-
-class Gap {
-  #lastMs = performance.now();
-  #longestMs = 0;
-
-  mark(): void {
-    this.#longestMs = this.longestMs();
-    this.#lastMs = performance.now();
-  }
-
-  longestMs(): number {
-    return Math.max(this.#longestMs, performance.now() - this.#lastMs);
-  }
-
-  reset(): void {
-    this.#lastMs = performance.now();
-    this.#longestMs = 0;
   }
 }

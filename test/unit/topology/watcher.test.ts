@@ -9,40 +9,10 @@ import type {
 import type { NodeReport } from "../../../src/topology/report.ts";
 import { type SwitchFacts, Watcher, type WatcherOptions } from "../../../src/topology/watcher.ts";
 import { at, naming, replicaReport, report, type Word } from "./nodes.ts";
+import { FakeTime } from "./time.ts";
 
 const INTERVAL_MS = 100;
 const TIMEOUT_MS = 1_000;
-
-/** Time that only moves when told, and timers that run when it does. */
-class FakeTime {
-  nowMs = 1_000;
-  #timers: { dueMs: number; run: () => void }[] = [];
-
-  readonly set = (run: () => void, delayMs: number): (() => void) => {
-    const timer = { dueMs: this.nowMs + delayMs, run };
-    this.#timers.push(timer);
-    return () => {
-      this.#timers = this.#timers.filter((other) => other !== timer);
-    };
-  };
-
-  /** Lets `ms` pass, each timer at its time. */
-  pass(ms: number): void {
-    const endMs = this.nowMs + ms;
-    for (;;) {
-      const [next] = this.#timers.filter(({ dueMs }) => dueMs <= endMs).sort((a, b) => a.dueMs - b.dueMs);
-      if (next === undefined) break;
-      this.#timers = this.#timers.filter((other) => other !== next);
-      this.nowMs = Math.max(this.nowMs, next.dueMs);
-      next.run();
-    }
-    this.nowMs = endMs;
-  }
-
-  get pending(): number {
-    return this.#timers.length;
-  }
-}
 
 type Behaviour = ((nowMs: number) => NodeReport) | ProbeFailureKind;
 

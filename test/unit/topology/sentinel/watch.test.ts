@@ -9,37 +9,7 @@ import type {
 } from "../../../../src/topology/sentinel/asking.ts";
 import { SentinelWatch } from "../../../../src/topology/sentinel/watch.ts";
 import { at, hex } from "../nodes.ts";
-
-/** Time that only moves when told; promises are let run after each timer. */
-class FakeTime {
-  nowMs = 1_000;
-  #timers: { dueMs: number; run: () => void }[] = [];
-
-  readonly set = (run: () => void, delayMs: number): (() => void) => {
-    const timer = { dueMs: this.nowMs + delayMs, run };
-    this.#timers.push(timer);
-    return () => {
-      this.#timers = this.#timers.filter((other) => other !== timer);
-    };
-  };
-
-  async pass(ms: number): Promise<void> {
-    const endMs = this.nowMs + ms;
-    for (;;) {
-      for (let i = 0; i < 20; i++) await Promise.resolve();
-      const [next] = this.#timers.filter(({ dueMs }) => dueMs <= endMs).sort((a, b) => a.dueMs - b.dueMs);
-      if (next === undefined) break;
-      this.#timers = this.#timers.filter((other) => other !== next);
-      this.nowMs = Math.max(this.nowMs, next.dueMs);
-      next.run();
-    }
-    this.nowMs = endMs;
-  }
-
-  get pending(): number {
-    return this.#timers.length;
-  }
-}
+import { FakeTime } from "../time.ts";
 
 /** What a Sentinel answers to one call; null = its connection fails. */
 type Behaviour = (call: readonly string[]) => Answer | null;
@@ -161,7 +131,7 @@ async function calm(seeds?: readonly string[]): Promise<Scene> {
   for (const name of ["s", "t", "u"]) scene.tells(name);
   scene.watch.start();
   // Between two questions.
-  await scene.time.pass(5_500);
+  await scene.time.passWithPromises(5_500);
   scene.hints.length = 0;
   return scene;
 }
@@ -172,7 +142,7 @@ describe("questions", () => {
   it("are asked about once a second in calm, all of them", async () => {
     const scene = await calm();
     const sinceMs = scene.time.nowMs;
-    await scene.time.pass(10_000);
+    await scene.time.passWithPromises(10_000);
     for (const name of ["s", "t", "u"]) expect(scene.askedSince(name, sinceMs)).toBeCloseTo(10, -1);
     const kinds = new Set(scene.asked.flatMap(({ questions }) => questions));
     expect([...kinds].sort()).toEqual(
@@ -185,23 +155,23 @@ describe("questions", () => {
     const sinceMs = scene.time.nowMs;
     scene.held = true;
     scene.watch.hurry();
-    await scene.time.pass(50);
+    await scene.time.passWithPromises(50);
     expect(scene.askedSince("s", sinceMs)).toBe(1);
-    await scene.time.pass(2_950);
+    await scene.time.passWithPromises(2_950);
     expect(scene.askedSince("s", sinceMs)).toBeGreaterThan(25);
   });
 
   it("to one that does not answer are asked more and more rarely, and it is found again", async () => {
     const scene = await calm();
     scene.behaviours.delete(at("u"));
-    await scene.time.pass(10_000);
+    await scene.time.passWithPromises(10_000);
     const sinceMs = scene.time.nowMs;
-    await scene.time.pass(10_000);
+    await scene.time.passWithPromises(10_000);
     expect(scene.askedSince("u", sinceMs)).toBeLessThanOrEqual(6);
     expect(scene.askedSince("u", sinceMs)).toBeGreaterThanOrEqual(4);
     expect(scene.states()).toEqual({ s: "agreeing", t: "agreeing", u: "unreachable" });
     scene.tells("u");
-    await scene.time.pass(2_500);
+    await scene.time.passWithPromises(2_500);
     expect(scene.states().u).toBe("agreeing");
   });
 
@@ -210,7 +180,7 @@ describe("questions", () => {
     const sinceMs = scene.time.nowMs;
     for (let i = 0; i < 1_000; i++) {
       scene.event("s", "+tilt", "#tilt mode entered");
-      await scene.time.pass(1);
+      await scene.time.passWithPromises(1);
     }
     expect(scene.askedSince("s", sinceMs)).toBeLessThanOrEqual(52);
   });
@@ -219,7 +189,7 @@ describe("questions", () => {
     const scene = new Scene(["s"]);
     scene.tells("s", { old: true, others: [] });
     scene.watch.start();
-    await scene.time.pass(3_000);
+    await scene.time.passWithPromises(3_000);
     expect(scene.asked.at(-1)?.questions).toContain("slaves");
     expect(scene.hints.flatMap(({ nodes }) => nodes).sort()).toEqual(["a", "b", "c"]);
   });
@@ -229,7 +199,7 @@ describe("questions", () => {
     scene.watch.close();
     const { length } = scene.asked;
     scene.watch.hurry();
-    await scene.time.pass(10_000);
+    await scene.time.passWithPromises(10_000);
     expect([scene.asked.length, scene.closed, scene.time.pending]).toEqual([length, 3, 0]);
   });
 });
@@ -239,7 +209,7 @@ describe("other Sentinels", () => {
     const scene = new Scene(["s"]);
     for (const name of ["s", "t", "u"]) scene.behaviours.set(at(name), telling(name));
     scene.watch.start();
-    await scene.time.pass(1_500);
+    await scene.time.passWithPromises(1_500);
     expect(scene.word).toMatchObject({
       agreed: at("a"),
       configEpoch: 4,
@@ -254,10 +224,10 @@ describe("other Sentinels", () => {
     const scene = new Scene(["s"]);
     scene.tells("s", { others: many });
     scene.watch.start();
-    await scene.time.pass(3_000);
+    await scene.time.passWithPromises(3_000);
     expect(scene.watch.view().length).toBe(32);
     scene.tells("s", { others: [] });
-    await scene.time.pass(70_000);
+    await scene.time.passWithPromises(70_000);
     expect(scene.watch.view().map(({ id }) => id)).toEqual([at("s")]);
     expect(scene.closed).toBe(31);
   });
@@ -269,18 +239,18 @@ describe("hints", () => {
     const replicas = [instance("b"), instance("c", "slave,s_down,disconnected")];
     for (const name of ["s", "t", "u"]) scene.tells(name, { replicas });
     scene.watch.start();
-    await scene.time.pass(5_000);
+    await scene.time.passWithPromises(5_000);
     expect(scene.hints).toEqual(["s", "t", "u"].map(() => ({ nodes: ["a", "b"], denseMs: 0 })));
     scene.hints.length = 0;
     scene.tells("s");
-    await scene.time.pass(1_500);
+    await scene.time.passWithPromises(1_500);
     expect(scene.hints).toEqual([{ nodes: ["c"], denseMs: 0 }]);
   });
 
   it("follow an answer with another master, and have the nodes looked at densely", async () => {
     const scene = await calm();
     scene.tells("s", { master: "b" });
-    await scene.time.pass(1_200);
+    await scene.time.passWithPromises(1_200);
     expect(scene.hints[0]).toEqual({ nodes: ["b"], denseMs: 2_000 });
     expect(scene.states()).toEqual({ s: "disagreeing", t: "agreeing", u: "agreeing" });
   });
@@ -296,7 +266,7 @@ describe("hints", () => {
     const sinceMs = scene.time.nowMs;
     scene.event("t", channel, text);
     expect(scene.hints).toEqual([{ nodes, denseMs }]);
-    await scene.time.pass(50);
+    await scene.time.passWithPromises(50);
     expect(scene.askedSince("s", sinceMs)).toBe(denseMs > 0 ? 1 : 0);
   });
 
@@ -325,7 +295,7 @@ describe("what they say", () => {
   it("counts for three seconds only", async () => {
     const scene = await calm();
     scene.behaviours.clear();
-    await scene.time.pass(1_500);
+    await scene.time.passWithPromises(1_500);
     expect(scene.word).toMatchObject({ agreed: null, agreeing: 0, known: 3 });
     expect(scene.word?.problems.map(({ kind }) => kind)).toContain("sentinel-no-quorum");
   });
@@ -334,10 +304,10 @@ describe("what they say", () => {
     const scene = await calm();
     const quorum = error("NOQUORUM 1 usable Sentinels");
     for (const name of ["s", "t", "u"]) scene.tells(name, { quorum });
-    await scene.time.pass(6_000);
+    await scene.time.passWithPromises(6_000);
     expect(scene.word?.problems).toMatchObject([{ kind: "sentinel-no-quorum", node: null }]);
     for (const name of ["s", "t", "u"]) scene.tells(name);
-    await scene.time.pass(6_000);
+    await scene.time.passWithPromises(6_000);
     expect(scene.word?.problems).toEqual([]);
   });
 
@@ -345,7 +315,7 @@ describe("what they say", () => {
     const scene = await calm();
     scene.tells("s", { tilt: true });
     scene.event("s", "+tilt", "#tilt mode entered");
-    await scene.time.pass(50);
+    await scene.time.passWithPromises(50);
     expect(scene.states().s).toBe("tilt");
     expect(scene.word).toMatchObject({ agreed: at("a"), agreeing: 2 });
   });
@@ -358,7 +328,7 @@ describe("what they say", () => {
   ])("that is %j instead of an address makes its state %s", async (answer, state) => {
     const scene = await calm();
     scene.behaviours.set(at("s"), () => answer);
-    await scene.time.pass(1_500);
+    await scene.time.passWithPromises(1_500);
     expect(scene.states().s).toBe(state);
     expect(scene.word).toMatchObject({ agreed: at("a"), agreeing: 2 });
   });
@@ -369,7 +339,7 @@ describe("what they say", () => {
     scene.behaviours.set(at("s"), (call) =>
       call[1] === "sentinels" ? error("NOPERM no permissions to run 'sentinel|sentinels'") : whole(call),
     );
-    await scene.time.pass(1_500);
+    await scene.time.passWithPromises(1_500);
     expect(scene.states().s).toBe("agreeing");
     expect(scene.word?.problems).toMatchObject([{ kind: "sentinel-no-access", node: at("s") }]);
   });
@@ -379,7 +349,7 @@ describe("a failover on request", () => {
   it("is asked of one that agrees, and then looked out for", async () => {
     const scene = await calm();
     scene.tells("s", { master: "b" });
-    await scene.time.pass(1_500);
+    await scene.time.passWithPromises(1_500);
     scene.hints.length = 0;
     expect(await scene.watch.failover()).toEqual({ ok: true });
     const asked = scene.asked.filter(({ questions }) => questions.includes("failover"));
@@ -410,7 +380,7 @@ describe("a failover on request", () => {
     });
     expect(scene.asked.filter(({ questions }) => questions.includes("failover"))).toHaveLength(1);
     scene.behaviours.clear();
-    await scene.time.pass(4_000);
+    await scene.time.passWithPromises(4_000);
     expect(await scene.watch.failover()).toMatchObject({
       ok: false,
       reason: expect.stringContaining("majority"),
