@@ -57,18 +57,23 @@ export interface FlightHost {
   onTwinAnswered(lane: Lane): void;
   /** A command with a handler of its own was answered; `failed`: with an error. */
   onSpecialDone(request: Request, failed: boolean): void;
-  /** The private connection is gone. */
-  onConnectionGone(lane: Lane): void;
-  /** The node will not have the call or transaction: the private connection is of no use any more. */
-  onBlockingRefused(): void;
-  /** WATCH lost its connection before it was answered. */
-  onWatchLost(): void;
+  readonly privateConnection: PrivateEvents;
   /** A request was lost several times in a row: it is sent again after a pause. */
   onLostAgain(pauseMs: number): void;
   /** A call that waited to be sent again was answered instead: what is behind it may go on. */
   onGivenUp(): void;
+}
+
+/** What the session's private connection is told of it. */
+export interface PrivateEvents {
   /** What to tell the client if a frame is a message and not a reply; null = it is a reply. */
-  messageFor(buf: Buffer, start: number, end: number): Buffer | null;
+  messageIn(buf: Buffer, start: number, end: number): Buffer | null;
+  /** A connection takes nothing more, for whatever reason. */
+  gone(lane: Lane): void;
+  /** The node will not have the call or transaction: the connection is of no use any more. */
+  refused(): void;
+  /** WATCH lost its connection before it was answered. */
+  loseWatch(): void;
 }
 
 /** What is sent, apart from its bytes. */
@@ -435,7 +440,7 @@ export class Flight implements RequestOwner, TwinHost {
   }
 
   takesMessage(buf: Buffer, start: number, end: number): boolean {
-    const message = this.host.messageFor(buf, start, end);
+    const message = this.host.privateConnection.messageIn(buf, start, end);
     if (message === null) return false;
     // A monitor's line counts as a reply, a message does not (networking.c, prepareClientToWrite).
     if (message[0] === PLUS) this.emitOwned(message);
@@ -494,7 +499,7 @@ export class Flight implements RequestOwner, TwinHost {
       request.slots = EVERYTHING;
     }
     if (lane !== null) this.router.refusedBy(lane, cause);
-    if (request.bond === "blocking" || request.bond === "change") this.host.onBlockingRefused();
+    if (request.bond === "blocking" || request.bond === "change") this.host.privateConnection.refused();
     return this.settle(request, cause, request.refusal);
   }
 
@@ -583,7 +588,7 @@ export class Flight implements RequestOwner, TwinHost {
         request.isInDoubt = true;
         return this.keep(request);
       case "unwatched":
-        this.host.onWatchLost();
+        this.host.privateConnection.loseWatch();
         this.deliver(request, OK);
         break;
       case "null":
@@ -663,7 +668,7 @@ export class Flight implements RequestOwner, TwinHost {
   }
 
   connectionGone(lane: Lane): void {
-    this.host.onConnectionGone(lane);
+    this.host.privateConnection.gone(lane);
   }
 }
 

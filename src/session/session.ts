@@ -8,12 +8,11 @@
  * What cannot go on stays in the input, unparsed: a held session queues behind itself.
  */
 import type { Socket } from "node:net";
-import { type Command, MASTER_READ, OWN_REQUEST, PREFER_MASTER, READ, SPECIAL } from "../commands/command.ts";
+import { type Command, PREFER_MASTER, READ, SPECIAL } from "../commands/command.ts";
 import type { CommandTable } from "../commands/table.ts";
 import type { CloseReason, HoldOutcome } from "../metrics.ts";
 import type { StreamHandler } from "../net.ts";
 import { requestArgs, splitInline } from "../resp/args.ts";
-import { GREATER } from "../resp/bytes.ts";
 import { encodeError, encodeRequest, PONG, type Protocol } from "../resp/encode.ts";
 import {
   BROKEN,
@@ -27,24 +26,24 @@ import {
 import type { Holdable, Lack } from "../routing/hold.ts";
 import type { Answer, Router } from "../routing/router.ts";
 import type { Wakeable } from "../turn.ts";
-import { type Chunk, copyBytes, NO_CHUNK } from "../upstream/chunk.ts";
+import { type Chunk, copyBytes } from "../upstream/chunk.ts";
 import { LARGE_BYTES, type Lane, type LaneWaiter } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
-import { EVERYTHING, NOBODY, NOTHING, type PlainKind, Request, type Slots } from "../upstream/request.ts";
+import { EVERYTHING, NOTHING, type PlainKind, type Request, type Slots } from "../upstream/request.ts";
 import { Attempts } from "./attempts.ts";
 import type { Scripts } from "./calls/scripts.ts";
 import { type ClientPause, isStopped, NOT_PAUSED, type Pausable } from "./client/pause.ts";
 import { Flight, type FlightHost, type Sending } from "./flight.ts";
 import { Input } from "./input.ts";
 import { Output, type OutputOwner, type OutputSettings, type OutputSlab } from "./output.ts";
+import { PrivateConnection } from "./private-connection.ts";
 import type { Subscriber } from "./pubsub/fanout.ts";
 import type { Hubs } from "./pubsub/hubs.ts";
-import { isMonitorLine, type Subscriptions } from "./pubsub/subscriptions.ts";
+import type { Subscriptions } from "./pubsub/subscriptions.ts";
 import { Reading } from "./reading.ts";
 import { slotsOf } from "./slots.ts";
 import { special } from "./special.ts";
 import { Invalidations, type InvalidationTarget } from "./tracking/invalidations.ts";
-import type { Tracking } from "./tracking/tracking.ts";
 import type { Transaction } from "./transaction/transaction.ts";
 import { Preceded } from "./ways.ts";
 
@@ -122,9 +121,6 @@ const NO_WAY_MS = 1_000;
 /** How long after a question that nobody answered it is asked again, ms. */
 const ASK_AGAIN_MS = 50;
 
-/** Longest pause before a stream of messages is asked for again that was refused, ms. */
-const MAX_RESTORE_PAUSE_MS = 1_000;
-
 /** How long a client may take to read its last replies after the proxy has nothing more to say, ms. */
 const LINGER_MS = 10_000;
 
@@ -145,6 +141,7 @@ export class Session
   readonly router: Router;
   readonly flight: Flight;
   readonly reading: Reading;
+  readonly privateConnection: PrivateConnection;
   profile: Profile;
   name = "";
   /** What CLIENT SETINFO told; null = nothing. */
@@ -155,22 +152,10 @@ export class Session
   /** Name of the command that was taken last, with the sub-command of CLIENT; "" = none yet. */
   lastCommand = "";
   transaction: Transaction | null = null;
-  privateLane: Lane | null = null;
-  /** WATCH holds keys on the private connection. */
-  watching = false;
-  /** The watched keys' connection is gone: the next EXEC is answered with null, as if a key had changed. */
-  watchLost = false;
   /** Null while the client is subscribed to nothing. */
   subscriptions: Subscriptions | null = null;
-  monitor: Command | null = null;
-  /** Null unless the server tracks what the client reads. */
-  tracking: Tracking | null = null;
   /** Gets invalidation messages of other clients; null unless some redirect theirs to this one. */
   private invalidations: Invalidations | null = null;
-  /** A call waits on the private connection for as long as it likes. */
-  inBlockingCall = false;
-  /** Its place among all such calls of all clients. */
-  callPlace = 0;
   /** What came of a question that a special command waits for; the command takes it when it runs again. */
   private answer: { readonly question: Question; readonly answer: Answer } | null = null;
   /**
@@ -189,9 +174,6 @@ export class Session
   /** While something of its own is answered inside of EXEC's reply: what it says. */
   private overheard: Buffer[] | null = null;
   wakeQueued = false;
-  /** Pause before the stream is restored, after a connection that was not let in, ms. */
-  private restorePauseMs = 0;
-  private restoreTimer: NodeJS.Timeout | null = null;
   /** Since when the oldest waiting request has waited, monotonic ms; 0 = not held. */
   heldSinceMs = 0;
   /** What the request that has no way needs. */
@@ -230,6 +212,7 @@ export class Session
     this.output = new Output({ socket, slab, turn, settings: context.output, owner: this, counters });
     this.flight = new Flight(this, this.output, router);
     this.reading = new Reading(router, this.flight, id);
+    this.privateConnection = new PrivateConnection(this, router, this.flight);
     this.profile = router.profiles.get(ANONYMOUS, 0, 2);
     this.profile.users++;
     this.activeMs = router.coarseMs;
@@ -413,8 +396,8 @@ export class Session
   private isPlain(command: Command): boolean {
     if (command.kind === SPECIAL || !this.profile.accepted) return false;
     if (this.context.pause.level !== NOT_PAUSED || this.skip !== "no") return false;
-    if (this.transaction !== null || this.privateLane !== null) return false;
-    return this.subscriptions === null && !this.hasStream;
+    const { lane, hasStream } = this.privateConnection;
+    return this.transaction === null && this.subscriptions === null && lane === null && !hasStream;
   }
 
   /** A whole frame that is large, special, or has no way. @returns false when it must wait. */
@@ -445,7 +428,7 @@ export class Session
     const slots =
       what.slots ?? slotsOf(this.router, what.command, what.kind, requestArgs(frame.buf, frame.start));
     const sending = { ...what, slots };
-    const caching = this.tracking === null ? null : this.tracking.caching;
+    const caching = this.privateConnection.tracking?.caching ?? null;
     if (caching === null) this.flight.send(sending, lane, frame);
     else this.sendWith(caching, sending, lane, frame.buf.subarray(frame.start, frame.end));
   }
@@ -549,25 +532,9 @@ export class Session
   }
 
   /** The session's private connection to the master, opened if need be. */
-  openPrivate(): Lane | "blocked" | "no-master" | "no-room" {
-    const { tracking } = this;
+  openPrivate(): ReturnType<PrivateConnection["open"]> {
     this.lacks = "master";
-    if (this.privateLane === null) {
-      if (this.flight.count > 0) {
-        this.block("drain");
-        return "blocked";
-      }
-      if (!this.router.writable) return "no-master";
-      if (this.hasStream) this.restoreStream();
-      else this.privateLane = this.router.openPrivate(this.profile, this.flight);
-      if (this.privateLane === null)
-        return this.restoreTimer === null && tracking === null ? "no-room" : "no-master";
-    }
-    // Nor is a master that is not to be written, or that is to be drained, given more through this one.
-    if (!this.router.writable) return "no-master";
-    // What is read before the server tracks nobody would tell to forget.
-    if (tracking !== null && tracking.lane !== this.privateLane) return "no-master";
-    return this.mayUse(this.privateLane) ? this.privateLane : "blocked";
+    return this.privateConnection.open();
   }
 
   /** `route` found no lane. @returns true when the request was answered all the same. */
@@ -741,10 +708,7 @@ export class Session
 
   onProgress(): void {
     const { flight } = this;
-    if (this.tracking !== null && flight.count === 0 && this.privateLane === null) {
-      this.flushCache();
-      if (this.restoreTimer === null) setImmediate(() => this.restoreStream());
-    }
+    if (flight.count === 0) this.privateConnection.onDrained();
     if (flight.hasAgain && this.blocked === "no") this.block("drain");
     const mayGoOn =
       flight.count === 0 || (this.blocked === "pipeline" && flight.count * 2 < this.context.maxPipeline);
@@ -766,17 +730,10 @@ export class Session
 
   private laneAgain(request: Request): Lane | null {
     const isPrivate = request.bond === "blocking" || request.bond === "stream" || request.bond === "change";
-    if (isPrivate || this.tracking !== null) {
+    if (isPrivate || this.privateConnection.tracking !== null) {
       this.lacks = "master";
-      // A node that refused it is asked again only once there is a master, also on the connection it has.
-      const isReady = this.router.writable && request.rewrite?.isReady?.() !== false;
-      const lane = isReady ? this.openPrivate() : "no-master";
-      if (typeof lane !== "string") {
-        lane.spoilt ||= request.bond === "change";
-        if (request.bond === "stream") lane.carriesMessages = true;
-        if (request.bond === "blocking") this.router.pool.convoy.join(lane, this.callPlace);
-        return lane;
-      }
+      const lane = this.privateConnection.openAgain(request);
+      if (lane !== null) return lane;
     } else {
       const lane = this.route(request.kind, this.slotsOf(request));
       if (lane !== null) return lane;
@@ -802,44 +759,9 @@ export class Session
   }
 
   onSpecialDone(request: Request, failed: boolean): void {
-    if (request.bond === "blocking") {
-      this.inBlockingCall = false;
-      // A paused server answers a call twice that CLIENT UNBLOCK … ERROR ends: nobody else may get the
-      // second.
-      if (failed && this.privateLane !== null) this.privateLane.spoilt = true;
-    }
     // What a stream brings from now on is no part of the reply that was skipped.
     if (request.bond === "stream" && this.skip === "taken" && this.flight.isEmpty) this.isSkipOver();
-    const { handler } = request.command;
-    const endsWatch = handler === "exec" || handler === "unwatch";
-    // It ends the watch also where it was lost with the connection: the next transaction is another one.
-    if (endsWatch) {
-      this.watching = false;
-      this.watchLost = false;
-    }
-    if (this.privateLane === null) return;
-    // Refused, it may have left the keys watched.
-    if (endsWatch && failed) this.privateLane.spoilt = true;
-    this.releasePrivate();
-  }
-
-  /** Whether the client is in a mode that needs a connection of its own for as long as it lasts. */
-  get hasStream(): boolean {
-    return this.monitor !== null || this.tracking !== null;
-  }
-
-  /** Gives the private connection back if nothing needs it any more. */
-  releasePrivate(): void {
-    const lane = this.privateLane;
-    if (lane === null || this.watching || this.hasStream || this.flight.count > 0) return;
-    this.privateLane = null;
-    this.router.pool.givePrivate(lane);
-  }
-
-  messageFor(buf: Buffer, start: number, end: number): Buffer | null {
-    const isMessage = buf[start] === GREATER || (this.monitor !== null && isMonitorLine(buf, start, end));
-    if (!isMessage) return null;
-    return this.tracking?.changedPush(buf, start, end) ?? Buffer.from(buf.subarray(start, end));
+    this.privateConnection.answered(request, failed);
   }
 
   onLostAgain(pauseMs: number): void {
@@ -863,96 +785,9 @@ export class Session
     this.reading.answeredBy(lane);
   }
 
-  onConnectionGone(lane: Lane): void {
-    if (lane !== this.privateLane || this.closed) return;
-    this.privateLane = null;
-    if (this.watching) this.watchLost = true;
-    this.watching = false;
-    const { tracking } = this;
-    const wasOfUse = tracking === null ? lane.wasOpen : tracking.lane === lane;
-    if (tracking !== null && wasOfUse) {
-      tracking.lane = null;
-      tracking.flushDue = true;
-      this.flushCache();
-    }
-    // It was not let in, or nobody listens: not at once once more.
-    if (this.hasStream) this.restoreLater(wasOfUse ? 0 : this.nextPauseMs());
-  }
-
-  private nextPauseMs(): number {
-    this.restorePauseMs = Math.min(MAX_RESTORE_PAUSE_MS, Math.max(ASK_AGAIN_MS, 2 * this.restorePauseMs));
-    return this.restorePauseMs;
-  }
-
-  /** Not before the loss of the connection is told: the same node would be tried at once. */
-  private restoreLater(pauseMs: number): void {
-    if (pauseMs === 0) this.restorePauseMs = 0;
-    this.restoreTimer ??= setTimeout(() => {
-      this.restoreTimer = null;
-      this.restoreStream();
-    }, pauseMs);
-  }
-
-  onWritable(): void {
-    this.restoreStream();
-  }
-
-  /**
-   * Monitors, or tracks, on another connection as soon as there is a master; the client sees nothing of it.
-   */
-  restoreStream(): void {
-    if (this.closed || this.privateLane !== null || !this.hasStream || this.restoreTimer !== null) return;
-    const { tracking } = this;
-    // What is still on the way may change what is to be tracked.
-    if (tracking !== null && (this.flight.count > 0 || !tracking.isReady)) return;
-    if (!this.router.writable) return this.router.whenWritable(this);
-    const lane = this.router.openPrivate(this.profile, this.flight);
-    // There is no room; nobody tells when there is.
-    if (lane === null) return this.restoreLater(this.nextPauseMs());
-    this.privateLane = lane;
-    lane.carriesMessages = true;
-    // The server answers only the first MONITOR (replication.c): it must be the client's own, if that is due.
-    if (this.monitor !== null && !this.flight.waitsFor(this.monitor)) quietly(lane, MONITOR, 1);
-    tracking?.start(lane, (accepted) => this.onTracked(lane, accepted));
-  }
-
   onGivenUp(): void {
     if (this.blocked === "hold") this.retry();
     else this.router.turn.wakeLater(this);
-  }
-
-  onBlockingRefused(): void {
-    if (!this.hasStream) this.losePrivate();
-  }
-
-  /** Ends the private connection although keys may be watched on it. */
-  losePrivate(): void {
-    if (this.hasStream) return this.leaveTracked();
-    if (this.watching) this.watchLost = true;
-    this.dropPrivate();
-  }
-
-  onWatchLost(): void {
-    this.forgetWatch();
-    this.watchLost = true;
-  }
-
-  /** The keys are not watched any more, as far as the client is concerned; the server may not know it. */
-  forgetWatch(): void {
-    if (this.watching && this.privateLane !== null) {
-      this.privateLane.spoilt = true;
-      // It may have to stay for something else.
-      if (this.hasStream) quietly(this.privateLane, UNWATCH, 1);
-    }
-    this.watching = false;
-  }
-
-  /** Ends the private connection on our side. */
-  dropPrivate(): void {
-    const lane = this.privateLane;
-    this.privateLane = null;
-    this.watching = false;
-    lane?.drop();
   }
 
   // Hold
@@ -1009,49 +844,13 @@ export class Session
     this.router.turn.wakeLater(this);
   }
 
-  // Tracking
-
-  /** The server has answered whether it tracks this connection as the one before. */
-  private onTracked(lane: Lane, accepted: boolean): void {
-    const { tracking } = this;
-    if (tracking === null || lane !== this.privateLane) return;
-    if (accepted) {
-      tracking.lane = lane;
-      this.restorePauseMs = 0;
-      tracking.flushAgainLater();
-      this.retry();
-      return;
-    }
-    // It is busy with a script, say: what is read there now nobody would tell to forget. Whoever has asked
-    // something there (AUTH) is answered still.
-    this.leaveTracked();
-  }
-
-  /** Tells the client to forget what it has cached, once no reply is on the way that it could still cache. */
-  private flushCache(): void {
-    const { tracking } = this;
-    if (tracking === null || !tracking.flushDue || this.flight.count > 0) return;
-    tracking.flushDue = false;
-    tracking.flush();
-  }
-
-  /** Another connection has to be tracked: nothing more is asked through this one. */
-  leaveTracked(): void {
-    this.privateLane?.retire(this.router.config.upstream.retireTimeout);
-  }
-
-  endTracking(): void {
-    this.tracking?.end();
-    this.tracking = null;
-  }
+  // Messages
 
   /** The connection that other clients' invalidation messages for this one come through. */
   takeInvalidations(): Invalidations {
     this.invalidations ??= new Invalidations(this, this.router);
     return this.invalidations;
   }
-
-  // Subscriptions
 
   get isSubscriber(): boolean {
     return this.subscriptions !== null;
@@ -1175,15 +974,16 @@ export class Session
 
   /** Nothing on the way, nothing waiting, no stream of messages, and not a byte since `beforeMs`. */
   isIdleSince(beforeMs: number): boolean {
-    const isQuiet = this.flight.isEmpty && this.blocked === "no" && this.privateLane === null;
+    const isQuiet = this.flight.isEmpty && this.blocked === "no" && this.privateConnection.lane === null;
     return isQuiet && this.subscriptions === null && this.activeMs < beforeMs;
   }
 
   onEnd(): void {
     this.ended = true;
     // A client that left while it waits is not waited for: its requests are dropped.
-    const waits = this.blocked === "hold" || this.blocked === "client-pause" || this.inBlockingCall;
-    if (!waits && this.monitor === null && this.subscriptions === null) {
+    const waits = this.blocked === "hold" || this.blocked === "client-pause";
+    const { inBlockingCall, monitor } = this.privateConnection;
+    if (!waits && !inBlockingCall && monitor === null && this.subscriptions === null) {
       this.router.turn.wakeLater(this);
       return;
     }
@@ -1241,24 +1041,13 @@ export class Session
     this.reading.leave();
     this.transaction = null;
     this.endSubscriptions();
-    this.endTracking();
+    this.privateConnection.end();
     this.invalidations?.destroy();
-    this.privateLane?.drop();
-    this.privateLane = null;
     this.context.onClose(this);
   }
 }
 
 const NO_REPLICA = "ERR proxy: no replica is fit to be read (reads.whenNoneFit)";
-
-const MONITOR = encodeRequest(["MONITOR"]);
-const UNWATCH = encodeRequest(["UNWATCH"]);
-
-/** Sends what the client has asked for before; it does not see the replies again. */
-function quietly(lane: Lane, bytes: Buffer, replies: number): void {
-  const request = new Request(NOBODY, OWN_REQUEST, MASTER_READ, NO_CHUNK, 0, 0, replies);
-  lane.pushCopy(request, bytes, 0, bytes.length);
-}
 
 /** "PING" without an argument: the frame begins with one element. */
 function isBare(buf: Buffer, start: number): boolean {

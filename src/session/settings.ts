@@ -64,7 +64,8 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
     }
     session.block("answer");
     const args = credentials.map((one) => Buffer.from(one));
-    if (session.privateLane !== null) logIn(session, session.privateLane, args);
+    const { lane } = session.privateConnection;
+    if (lane !== null) logIn(session, lane, args);
     else session.router.checkCredentials(args, (found) => session.answered("credentials", found));
     return null;
   }
@@ -187,15 +188,18 @@ export function hello(session: Session, frame: Frame): boolean {
   if (!isAccepted(session, frame, profile)) {
     if (!isDone(session)) return false;
     // The private connection may be another user's already.
-    if (session.provenIdentity !== null && session.privateLane !== null) session.losePrivate();
+    if (session.provenIdentity !== null && session.privateConnection.lane !== null) {
+      session.privateConnection.lose();
+    }
     session.provenIdentity = null;
     return true;
   }
   if (!isUnpledged(session, profile)) return false;
   session.provenIdentity = null;
-  if (session.privateLane !== null && session.protocol !== profile.protocol) {
-    session.privateLane.spoilt = true;
-    ask(session.privateLane, ["HELLO", String(profile.protocol)], () => {});
+  const { lane } = session.privateConnection;
+  if (lane !== null && session.protocol !== profile.protocol) {
+    lane.spoilt = true;
+    ask(lane, ["HELLO", String(profile.protocol)], () => {});
   }
   session.useProfile(profile);
   if (options.name !== null) session.name = options.name;
@@ -230,7 +234,7 @@ export function select(session: Session, frame: Frame): boolean {
   const profile = profileWith(session, { db });
   if (!isAccepted(session, frame, profile)) return isDone(session);
   if (!isUnpledged(session, profile)) return false;
-  const { privateLane } = session;
+  const { lane: privateLane } = session.privateConnection;
   if (privateLane === null) {
     session.useProfile(profile);
     return say(session, OK);
@@ -264,11 +268,8 @@ export function reset(session: Session): boolean {
   if (!session.isDrained()) return false;
   if (session.skip === "no") session.flight.muted = false;
   session.transaction = null;
-  session.watchLost = false;
   session.endSubscriptions();
-  session.monitor = null;
-  session.endTracking();
-  session.dropPrivate();
+  session.privateConnection.reset();
   session.name = "";
   session.noEvict = false;
   session.reading.setConsistency(session.router.config.reads.consistency);

@@ -82,7 +82,7 @@ function take(session: Session, frame: Frame): boolean {
   if (session.subscriptions !== null && session.protocol === 2 && !isAlwaysAllowed(frame)) {
     return inSubscriberMode(session, frame);
   }
-  if (session.monitor !== null) return inMonitor(session, frame);
+  if (session.privateConnection.monitor !== null) return inMonitor(session, frame);
   if (command.kind !== SPECIAL) return sendPlain(session, frame, command.kind);
   if (!arityFits(command.arity, frame.args.length)) return say(session, wrongWordsOf(command));
   return handle(session, frame);
@@ -218,15 +218,15 @@ function sendCounting(session: Session, frame: Frame): boolean {
 function monitor(session: Session, frame: Frame): boolean {
   if (session.hasLeft) return leave(session);
   // A monitor that asks again is told nothing (replication.c, monitorCommand): no reply would ever come.
-  if (session.monitor !== null) return session.isDrained();
+  if (session.privateConnection.monitor !== null) return session.isDrained();
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;
   lane.carriesMessages = true;
   const { command } = frame;
-  session.monitor = command;
+  session.privateConnection.monitor = command;
   const undo = (): void => {
-    session.monitor = null;
+    session.privateConnection.monitor = null;
   };
   session.send({ command, kind: MASTER_READ, bond: "stream", undo }, lane, frame);
   return true;

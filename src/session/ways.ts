@@ -25,8 +25,9 @@ export function wholeOf(buf: Buffer) {
 
 /** A special command that turns out to be a plain request. */
 export function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
-  if (session.privateLane !== null) session.releasePrivate();
-  if (session.privateLane !== null || session.hasStream) return onPrivate(session, frame, kind);
+  const { privateConnection } = session;
+  if (privateConnection.lane !== null) privateConnection.release();
+  if (privateConnection.lane !== null || privateConnection.hasStream) return onPrivate(session, frame, kind);
   const slots = slotsOf(session.router, frame.command, kind, frame.args);
   const lane = session.route(kind, slots);
   if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
@@ -36,7 +37,8 @@ export function sendPlain(session: Session, frame: Frame, kind: PlainKind): bool
 
 /** Where a command goes that is plain but for what becomes of its reply; null = it has no way now. */
 export function laneFor(session: Session, kind: PlainKind, slots: Slots): Lane | null {
-  if (session.privateLane === null && !session.hasStream) return session.route(kind, slots);
+  const { privateConnection } = session;
+  if (privateConnection.lane === null && !privateConnection.hasStream) return session.route(kind, slots);
   const lane = session.openPrivate();
   return typeof lane === "string" ? null : lane;
 }
@@ -136,7 +138,7 @@ export class Preceded implements Rewrite {
 
 /** CLIENT CACHING that the next command is to be sent with; null = none. */
 export function takeCaching(session: Session): Buffer | null {
-  const { tracking } = session;
+  const { tracking } = session.privateConnection;
   if (tracking === null) return null;
   const { caching } = tracking;
   tracking.caching = null;

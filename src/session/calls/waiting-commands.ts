@@ -34,14 +34,12 @@ function issue(
   if (lane === "blocked") return false;
   session.lastIds = null;
   if (lane === "no-room") return refusePrivate(session);
-  const { convoy } = session.router.pool;
-  session.callPlace = convoy.takePlace();
+  session.privateConnection.beginCall();
   const buf = rewrite.requestFor("");
   const what = { ...call, bond: "blocking", replies: rewrite.replies, rewrite } as const;
-  session.inBlockingCall = true;
   if (lane === "no-master") session.flight.defer(what, buf);
   else {
-    convoy.join(lane, session.callPlace);
+    session.privateConnection.lineUp(lane);
     session.send(what, lane, wholeOf(buf));
   }
   session.block("drain");

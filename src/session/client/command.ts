@@ -135,7 +135,7 @@ function noEvict(session: Session, [mode = ""]: readonly string[], frame: Frame)
 
 /** The session's requests go through connections of which the server knows the same. */
 function noTouch(session: Session, [mode = ""]: readonly string[], frame: Frame): boolean {
-  const { privateLane } = session;
+  const { lane: privateLane } = session.privateConnection;
   if (privateLane !== null && !session.mayUse(privateLane)) return false;
   if (allowed(session, frame, ["NO-TOUCH", "x"], SYNTAX_ERROR) === null) return isDone(session);
   const on = onOrOff(mode);
@@ -251,8 +251,9 @@ const NONE = Buffer.from(":0\r\n");
 
 /** The number at the master of the connection on which a session waits; 0 = it does not wait there. */
 function serverIdOf(session: Session): number {
-  const { privateLane, router } = session;
-  if (privateLane === null || !session.inBlockingCall) return 0;
+  const { privateConnection, router } = session;
+  const { lane: privateLane, inBlockingCall } = privateConnection;
+  if (privateLane === null || !inBlockingCall) return 0;
   const isThere = router.writable && privateLane.target.node === router.epoch.master;
   if (!isThere) return 0;
   // The question takes its time: the connection must not be waiting for somebody else by then.

@@ -177,8 +177,8 @@ export class FakeSession {
     const nothing = (): void => undefined;
     return {
       ...{ isClosed: false, protocol: 2, onSent: nothing, onProgress: nothing, onSpecialDone: nothing },
-      ...{ onConnectionGone: nothing, onBlockingRefused: nothing, onWatchLost: nothing, onGivenUp: nothing },
-      ...{ onLostAgain: nothing, messageFor: () => null },
+      ...{ onGivenUp: nothing, onLostAgain: nothing },
+      privateConnection: { messageIn: () => null, gone: nothing, refused: nothing, loseWatch: nothing },
       slotsOf: (request) => this.slots.get(request) ?? request.slots,
       wayFor: (request) => {
         request.slots = this.slots.get(request) ?? request.slots;
