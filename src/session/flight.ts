@@ -43,7 +43,7 @@ import { canHaveTwin, Twin, type TwinHost } from "./twin.ts";
 export interface FlightHost {
   readonly isClosed: boolean;
   readonly protocol: Protocol;
-  /** A request was sent: the session got on. */
+  /** A request was sent again: the session got on. */
   onSent(): void;
   /** Something was answered, or has to be sent again: the session may have something to do. */
   onProgress(): void;
@@ -91,6 +91,15 @@ export interface Sending {
   readonly unit?: UnitFacts;
   /** What it may change, or show; EVERYTHING if absent. */
   readonly slots?: Slots;
+}
+
+/** A frame in a buffer. */
+export interface Piece {
+  readonly buf: Buffer;
+  readonly start: number;
+  readonly end: number;
+  /** Nobody else will change the buffer. */
+  readonly owned: boolean;
 }
 
 export class Flight implements RequestOwner, TwinHost {
@@ -145,6 +154,17 @@ export class Flight implements RequestOwner, TwinHost {
     return this.again.length > 0;
   }
 
+  /** Something that it wrote was answered. */
+  get hasWritten(): boolean {
+    return this.lastWriteMs > Number.NEGATIVE_INFINITY;
+  }
+
+  /** Whether the last write may be lost: no switch since has proven that it survived. */
+  get isWriteInDoubt(): boolean {
+    const { lastWriteMs, lateWriteMs } = this;
+    return this.hasWritten && (lastWriteMs === lateWriteMs || this.router.doubts.cover(lastWriteMs));
+  }
+
   /** Whether the command waits to be sent again. */
   waitsFor(command: Command): boolean {
     return this.again.some((one) => one.command === command);
@@ -167,10 +187,8 @@ export class Flight implements RequestOwner, TwinHost {
     this.sent(request, lane);
   }
 
-  /**
-   * One frame from anywhere. @param owned nobody else will change the buffer: a large frame is not copied.
-   */
-  send(what: Sending, lane: Lane, frame: { buf: Buffer; start: number; end: number; owned: boolean }): void {
+  /** One frame from anywhere; a large one that is owned is not copied. */
+  send(what: Sending, lane: Lane, frame: Piece): void {
     const request = new Request(this, what.command, what.kind, NO_CHUNK, 0, 0, what.replies ?? 1);
     request.bond = what.bond ?? "none";
     request.undo = what.undo ?? null;
@@ -207,7 +225,6 @@ export class Flight implements RequestOwner, TwinHost {
     if (request.bond === "blocking") request.sinceMs = this.router.nowMs();
     if (request.order < 0) request.order = this.nextOrder++;
     this.tail = request;
-    this.host.onSent();
   }
 
   /** @returns false when something has to wait. */
@@ -259,6 +276,7 @@ export class Flight implements RequestOwner, TwinHost {
     lane.pushAgain(request);
     this.moved ||= request.moved;
     this.sent(request, lane);
+    this.host.onSent();
     return true;
   }
 

@@ -14,7 +14,7 @@ import { type Frame, isDone, say } from "./ways.ts";
  * False with the session blocked = wait; false with the session not blocked = the error was said.
  */
 export function isAccepted(session: Session, frame: Frame, profile: Profile = session.profile): boolean {
-  const answer = session.takeAnswer(profile);
+  const answer = session.inquiry.take(profile);
   if (profile.accepted) return true;
   if (answer === null) {
     if (!session.isDrained()) return false;
@@ -28,11 +28,11 @@ export function isAccepted(session: Session, frame: Frame, profile: Profile = se
     case "yes":
       return true;
     case "no":
-      session.say(frame.command.handler === "exec" ? abortOf(answer.error) : answer.error);
+      session.voice.say(frame.command.handler === "exec" ? abortOf(answer.error) : answer.error);
       return false;
     case "nobody":
       // Health checks are answered while nobody can be asked.
-      if (frame.command.name === "ping" && frame.args.length === 1) session.say(PONG);
+      if (frame.command.name === "ping" && frame.args.length === 1) session.voice.say(PONG);
       else session.waitToAsk(frame.start);
       return false;
   }
@@ -49,7 +49,7 @@ const WRONG_PASS = encodeError("WRONGPASS invalid username-password pair or user
 
 /** Checks credentials with a server. Null: see `isAccepted`. */
 function proveIdentity(session: Session, frame: Frame, credentials: readonly Buffer[]): Identity | null {
-  const answer = session.takeAnswer("credentials");
+  const answer = session.inquiry.take("credentials");
   if (answer === null) {
     if (!session.isDrained()) return null;
     const pauseMs = session.attempts?.pauseMs(session.router.nowMs()) ?? 0;
@@ -59,7 +59,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
     }
     if (credentials.some((one) => one.length > MAX_CREDENTIAL_BYTES)) {
       session.loginFailed();
-      session.say(WRONG_PASS);
+      session.voice.say(WRONG_PASS);
       return null;
     }
     session.block("answer");
@@ -75,7 +75,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
       return identityOf(session, credentials);
     case "no":
       session.loginFailed();
-      session.say(answer.error);
+      session.voice.say(answer.error);
       return null;
     case "nobody":
       session.waitToAsk(frame.start);
@@ -175,27 +175,25 @@ function helloOptions(args: readonly Buffer[]): HelloOptions | string {
 
 export function hello(session: Session, frame: Frame): boolean {
   // Messages do not wait for replies: in the new protocol they must not overtake the word that it is spoken.
-  if (session.subscriptions !== null && !session.isDrained()) return false;
+  if (session.messages.subscriptions !== null && !session.isDrained()) return false;
   const options = helloOptions(frame.args);
   if (typeof options === "string") return say(session, encodeError(options));
   let { identity } = session.profile;
   if (options.credentials !== null) {
-    session.provenIdentity ??= proveIdentity(session, frame, options.credentials);
-    if (session.provenIdentity === null) return isDone(session);
-    identity = session.provenIdentity;
+    session.inquiry.provenIdentity ??= proveIdentity(session, frame, options.credentials);
+    if (session.inquiry.provenIdentity === null) return isDone(session);
+    identity = session.inquiry.provenIdentity;
   }
   const profile = profileWith(session, { identity, protocol: options.protocol ?? session.protocol });
   if (!isAccepted(session, frame, profile)) {
     if (!isDone(session)) return false;
     // The private connection may be another user's already.
-    if (session.provenIdentity !== null && session.privateConnection.lane !== null) {
+    if (session.inquiry.provenIdentity !== null && session.privateConnection.lane !== null) {
       session.privateConnection.lose();
     }
-    session.provenIdentity = null;
     return true;
   }
   if (!isUnpledged(session, profile)) return false;
-  session.provenIdentity = null;
   const { lane } = session.privateConnection;
   if (lane !== null && session.protocol !== profile.protocol) {
     lane.spoilt = true;
@@ -268,7 +266,7 @@ export function reset(session: Session): boolean {
   if (!session.isDrained()) return false;
   if (session.skip === "no") session.flight.muted = false;
   session.transaction = null;
-  session.endSubscriptions();
+  session.messages.endSubscriptions();
   session.privateConnection.reset();
   session.name = "";
   session.noEvict = false;

@@ -50,6 +50,7 @@ export function special(
 ): boolean {
   const frame: Frame = { command, buf, start, end, owned, args: requestArgs(buf, start) };
   const taken = session.skip === "no" ? take(session, frame) : takeSkipped(session, frame);
+  if (taken) session.inquiry.clear();
   // What CLIENT CACHING was about is done with (networking.c, resetClient).
   if (taken && command.handler !== "client" && session.transaction === null) takeCaching(session);
   return taken;
@@ -66,10 +67,7 @@ function takeSkipped(session: Session, frame: Frame): boolean {
 
 function take(session: Session, frame: Frame): boolean {
   const { command } = frame;
-  if (session.isConfirmed) {
-    session.isConfirmed = false;
-    return true;
-  }
+  if (session.inquiry.isConfirmed) return true;
   if (!session.profile.accepted && wantsLogin(frame)) {
     const problem = commandProblem(command, frame.args);
     if (problem !== null) return say(session, problem);
@@ -79,7 +77,7 @@ function take(session: Session, frame: Frame): boolean {
     if (!session.isLetPass(command, frame.args)) return isDone(session);
   }
   if (session.transaction !== null) return inTransaction(session, session.transaction, frame);
-  if (session.subscriptions !== null && session.protocol === 2 && !isAlwaysAllowed(frame)) {
+  if (session.messages.subscriptions !== null && session.protocol === 2 && !isAlwaysAllowed(frame)) {
     return inSubscriberMode(session, frame);
   }
   if (session.privateConnection.monitor !== null) return inMonitor(session, frame);
@@ -248,7 +246,7 @@ function inMonitor(session: Session, frame: Frame): boolean {
     case "blocking":
     case "xread":
     case "wait":
-      session.refuse(`ERR proxy: ${command.name.toUpperCase()} is not supported yet by a monitor`);
+      session.voice.refuse(`ERR proxy: ${command.name.toUpperCase()} is not supported yet by a monitor`);
       return true;
     default:
       return handle(session, frame);

@@ -3,23 +3,19 @@ import type { Command } from "../commands/command.ts";
 import { OK, type Protocol } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind, Rewrite, Slots } from "../upstream/request.ts";
+import type { Piece, Sending } from "./flight.ts";
 import type { Session } from "./session.ts";
 import { slotsOf } from "./slots.ts";
 
 /** One command as it lies in a buffer. */
-export interface Frame {
+export interface Frame extends Piece {
   readonly command: Command;
-  readonly buf: Buffer;
-  readonly start: number;
-  readonly end: number;
-  /** Nobody else will change the buffer. */
-  readonly owned: boolean;
   /** Views into the buffer, the name first. */
   readonly args: Buffer[];
 }
 
 /** A frame that the proxy made itself. */
-export function wholeOf(buf: Buffer) {
+export function wholeOf(buf: Buffer): Piece {
   return { buf, start: 0, end: buf.length, owned: true };
 }
 
@@ -29,7 +25,7 @@ export function sendPlain(session: Session, frame: Frame, kind: PlainKind): bool
   if (privateConnection.lane !== null) privateConnection.release();
   if (privateConnection.lane !== null || privateConnection.hasStream) return onPrivate(session, frame, kind);
   const slots = slotsOf(session.router, frame.command, kind, frame.args);
-  const lane = session.route(kind, slots);
+  const lane = session.lanes.route(kind, slots);
   if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
   session.send({ command: frame.command, kind, slots }, lane, frame);
   return true;
@@ -38,8 +34,9 @@ export function sendPlain(session: Session, frame: Frame, kind: PlainKind): bool
 /** Where a command goes that is plain but for what becomes of its reply; null = it has no way now. */
 export function laneFor(session: Session, kind: PlainKind, slots: Slots): Lane | null {
   const { privateConnection } = session;
-  if (privateConnection.lane === null && !privateConnection.hasStream) return session.route(kind, slots);
-  const lane = session.openPrivate();
+  if (privateConnection.lane === null && !privateConnection.hasStream)
+    return session.lanes.route(kind, slots);
+  const lane = session.lanes.openPrivate();
   return typeof lane === "string" ? null : lane;
 }
 
@@ -58,7 +55,7 @@ export function sendRewritten(session: Session, frame: Frame, rewrite: Rewrite):
 
 /** The session's private connection; where there is none now, the command waits or was answered. */
 export function privateLane(session: Session, frame: Frame): Lane | "wait" | "answered" {
-  const lane = session.openPrivate();
+  const lane = session.lanes.openPrivate();
   if (lane === "blocked") return "wait";
   if (lane === "no-master") return session.wait(frame.start) ? "answered" : "wait";
   if (lane !== "no-room") return lane;
@@ -68,7 +65,7 @@ export function privateLane(session: Session, frame: Frame): Lane | "wait" | "an
 
 /** There may be no more private connections. @returns true: the command is taken. */
 export function refusePrivate(session: Session): true {
-  session.refuse(session.router.noPrivateRoomText);
+  session.voice.refuse(session.router.noPrivateRoomText);
   return true;
 }
 
@@ -90,7 +87,7 @@ export function onPrivate(session: Session, frame: Frame, kind: PlainKind): bool
  * A request that CLIENT CACHING goes before, in one unit with it: lost between the two it would be about
  * another command, or about none.
  */
-export class Preceded implements Rewrite {
+class Preceded implements Rewrite {
   private readonly before: Buffer;
   private readonly rewrite: Rewrite;
 
@@ -136,6 +133,18 @@ export class Preceded implements Rewrite {
   }
 }
 
+/** What is sent, in one unit with the CLIENT CACHING that is about it. */
+export function withCaching(
+  caching: Buffer,
+  what: Sending,
+  { buf, start, end }: Piece,
+): { readonly what: Sending; readonly frame: Piece } {
+  const frame = wholeOf(Buffer.concat([caching, buf.subarray(start, end)]));
+  const replies = (what.rewrite?.replies ?? what.replies ?? 1) + 1;
+  if (what.rewrite === undefined) return { what: { ...what, replies }, frame };
+  return { what: { ...what, replies, rewrite: new Preceded(caching, what.rewrite) }, frame };
+}
+
 /** CLIENT CACHING that the next command is to be sent with; null = none. */
 export function takeCaching(session: Session): Buffer | null {
   const { tracking } = session.privateConnection;
@@ -154,7 +163,7 @@ export function subcommandOf(args: readonly Buffer[]): string {
 
 /** A reply of the proxy's own; the command is taken. */
 export function say(session: Session, bytes: Buffer): true {
-  session.say(bytes);
+  session.voice.say(bytes);
   return true;
 }
 
@@ -164,7 +173,7 @@ export function isDone(session: Session): boolean {
 }
 
 export function quit(session: Session): true {
-  session.say(OK);
+  session.voice.say(OK);
   session.finish("client");
   return true;
 }

@@ -30,9 +30,8 @@ function issue(
   call: { command: Command; kind: PlainKind; slots: Slots },
   rewrite: Rewrite,
 ): boolean {
-  const lane = session.openPrivate();
+  const lane = session.lanes.openPrivate();
   if (lane === "blocked") return false;
-  session.lastIds = null;
   if (lane === "no-room") return refusePrivate(session);
   session.privateConnection.beginCall();
   const buf = rewrite.requestFor("");
@@ -52,9 +51,9 @@ export function wait(session: Session, frame: Frame): boolean {
   if (!session.isDrained()) return false;
   const { command, args } = frame;
   const call = new WaitCall(command.name, args, session.router.nowMs, {
-    hasWritten: session.hasWritten,
-    isWriteInDoubt: () => session.isWriteInDoubt,
-    refuseMark: () => session.refusal(`ERR proxy: ${MARK_NEEDED}`),
+    hasWritten: session.flight.hasWritten,
+    isWriteInDoubt: () => session.flight.isWriteInDoubt,
+    refuseMark: () => session.voice.refusal(`ERR proxy: ${MARK_NEEDED}`),
   });
   const known = call.knownReply();
   return known !== null
@@ -71,7 +70,7 @@ const MAX_PINNED = 128;
 function withPinnedIds(session: Session, frame: Frame): Buffer[] | null {
   const dollars = dollarIds(frame.args);
   if (dollars.length === 0 || dollars.length > MAX_PINNED) return frame.args;
-  const ids = session.lastIds;
+  const ids = session.inquiry.lastIds;
   if (ids === null) {
     const keys = dollars.map(({ key }) => Buffer.from(frame.args[key]!));
     askLastIds(session, frame, keys);
@@ -86,7 +85,7 @@ function withPinnedIds(session: Session, frame: Frame): Buffer[] | null {
 }
 
 function askLastIds(session: Session, frame: Frame, keys: readonly Buffer[]): void {
-  if (session.takeAnswer("last-ids")?.kind === "nobody") {
+  if (session.inquiry.take("last-ids")?.kind === "nobody") {
     session.waitToAsk(frame.start);
     return;
   }
@@ -94,7 +93,7 @@ function askLastIds(session: Session, frame: Frame, keys: readonly Buffer[]): vo
   session.block("answer");
   const questions = keys.map((key) => ["XINFO", "STREAM", key]);
   session.router.askMaster(session.profile, questions, (replies) => {
-    session.lastIds = replies === null ? null : replies.map(lastIdOf);
+    session.inquiry.lastIds = replies === null ? null : replies.map(lastIdOf);
     session.answered("last-ids", { kind: replies === null ? "nobody" : "yes" });
   });
 }

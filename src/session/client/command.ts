@@ -49,7 +49,9 @@ export function client(session: Session, frame: Frame): boolean {
   const name = args[1]!.toString("latin1", 0, 32).toLowerCase();
   const subcommand = SUBCOMMANDS.get(name);
   if (subcommand === undefined) {
-    session.refuse(`ERR proxy: CLIENT ${name.toUpperCase().replace(/[^A-Z-]/g, "?")} is not supported yet`);
+    session.voice.refuse(
+      `ERR proxy: CLIENT ${name.toUpperCase().replace(/[^A-Z-]/g, "?")} is not supported yet`,
+    );
     return true;
   }
   session.lastCommand = `client|${name}`;
@@ -170,7 +172,9 @@ function list(session: Session, words: readonly string[], frame: Frame): boolean
     }
     text += line;
     if (text.length <= most) continue;
-    session.refuse(`ERR proxy: the list is larger than limits.outputBufferBytes or 64 MB (${most} bytes)`);
+    session.voice.refuse(
+      `ERR proxy: the list is larger than limits.outputBufferBytes or 64 MB (${most} bytes)`,
+    );
     return true;
   }
   return say(session, encodeText(text, session.protocol));
@@ -187,7 +191,7 @@ function* found(sessions: ReadonlyMap<number, Session>, ids: readonly number[]):
 }
 
 function notKnown(session: Session, name: string): true {
-  session.refuse(`ERR proxy: an option of CLIENT ${name} is not known to the proxy`);
+  session.voice.refuse(`ERR proxy: an option of CLIENT ${name} is not known to the proxy`);
   return true;
 }
 

@@ -38,7 +38,7 @@ export function factsOf(session: Session): ClientFacts {
 
 /** Where the numbers of subscriptions come from. */
 function subscriptionsOf(session: Session): Pick<ClientFacts, "channels" | "patterns" | "shards"> {
-  return session.subscriptions?.counts ?? { channels: 0, patterns: 0, shards: 0 };
+  return session.messages.subscriptions?.counts ?? { channels: 0, patterns: 0, shards: 0 };
 }
 
 function trackingOf({ tracking }: PrivateConnection): Pick<ClientFacts, "isTracking" | "redirect"> {
@@ -81,7 +81,7 @@ function workOf(session: Session): ClientState {
   if (inBlockingCall) return "blocked";
   if (session.flight.count > 0) return "busy";
   if (monitor !== null) return "monitor";
-  return session.isSubscriber ? "subscribed" : "idle";
+  return session.messages.isSubscriber ? "subscribed" : "idle";
 }
 
 const STATES: Readonly<Record<Exclude<Blocked, "no" | "drain" | "pipeline">, ClientState>> = {
@@ -99,7 +99,8 @@ export type ClientReading = ReturnType<typeof readingOf>;
 
 export function readingOf(session: Session) {
   const facts = factsOf(session);
-  const { heldSinceMs, flight, router } = session;
+  const { flight, router } = session;
+  const { heldSinceMs } = session.holding;
   return {
     ...facts,
     state: stateOf(session),

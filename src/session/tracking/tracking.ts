@@ -171,7 +171,9 @@ export class Tracking implements Redirecting {
   flush(): void {
     if (this.invalidations !== null) this.invalidations.flushLater();
     else if (this.session.protocol === 3) {
-      this.session.deliverShared(this.redirectId === null ? flushAll() : brokenPush(this.redirectId));
+      this.session.messages.deliverShared(
+        this.redirectId === null ? flushAll() : brokenPush(this.redirectId),
+      );
     }
   }
 
@@ -283,12 +285,14 @@ export function tracking(session: Session, frame: Frame): boolean {
     return sendPlain(session, frame, MASTER_READ);
   const most = session.context.limits.subscriptionBytes;
   if (options.isOn && (session.privateConnection.tracking?.bytes ?? 0) + costOf(options.prefixes) > most) {
-    session.refuse(`ERR proxy: too many prefixes are tracked, limits.subscriptionBytes (${most} bytes)`);
+    session.voice.refuse(
+      `ERR proxy: too many prefixes are tracked, limits.subscriptionBytes (${most} bytes)`,
+    );
     return true;
   }
   const { redirectId } = options;
   const target = redirectId === null ? null : (session.context.sessions.get(redirectId) ?? null);
-  const invalidations = target?.takeInvalidations() ?? null;
+  const invalidations = target?.messages.takeInvalidations() ?? null;
   if (invalidations !== null && !isReady(session, frame, invalidations)) return isDone(session);
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
@@ -307,9 +311,9 @@ export function tracking(session: Session, frame: Frame): boolean {
 
 /** Whether the other client's connection has a number; asked for if not. False: see `isAccepted`. */
 function isReady(session: Session, frame: Frame, invalidations: Invalidations): boolean {
-  const answer = session.takeAnswer("redirect");
+  const answer = session.inquiry.take("redirect");
   if (answer?.kind === "no") {
-    session.say(answer.error);
+    session.voice.say(answer.error);
     return false;
   }
   if (invalidations.isReady()) return true;

@@ -93,7 +93,7 @@ function queue(session: Session, transaction: Transaction, frame: Frame): boolea
       return say(session, QUEUED);
     }
     case "wait":
-      if (session.hasWritten) transaction.precede(MARK);
+      if (session.flight.hasWritten) transaction.precede(MARK);
       break;
     case "script":
       if (subcommandOf(args) === "DEBUG") return refuseInMulti(session, transaction, frame);
@@ -124,7 +124,7 @@ function refuseInMulti(session: Session, transaction: Transaction, frame: Frame)
   }
   const word =
     frame.command.subcommands === null ? "" : ` ${frame.args[1]?.toString("latin1").toUpperCase()}`;
-  session.refuse(`ERR proxy: ${nameOf(frame)}${word} inside MULTI is not supported yet`);
+  session.voice.refuse(`ERR proxy: ${nameOf(frame)}${word} inside MULTI is not supported yet`);
   return true;
 }
 
