@@ -49,8 +49,10 @@ export interface FlightHost {
   onProgress(): void;
   /** Where to send a request again, or what to answer it; null = it has to wait (the session is blocked). */
   wayFor(request: Request): Lane | Buffer | null;
-  /** What a read shows. */
-  slotsOf(request: Request): Slots;
+  readonly lanes: {
+    /** What a read shows. */
+    slotsOf(request: Request): Slots;
+  };
   /** Another connection that may answer the read that is on the way; null = there is none. */
   twinLane(): Lane | null;
   /** It has answered first. */
@@ -400,7 +402,7 @@ export class Flight implements RequestOwner, TwinHost {
     }
     this.lastReadMs = nowMs;
     if (!this.readsReplica || lane?.target.role !== "master") return;
-    const slots = this.host.slotsOf(request);
+    const slots = this.host.lanes.slotsOf(request);
     // Which keys it has shown is not known: no other session need wait for that. SCAN and DBSIZE name keys,
     // and show none: what is read of them may be on a replica later.
     if (slots !== EVERYTHING) this.router.freshness.saw(slots, nowMs);

@@ -9,15 +9,35 @@ import type { Router } from "../routing/router.ts";
 import type { Request } from "../upstream/request.ts";
 import type { Flight } from "./flight.ts";
 import type { Input } from "./input.ts";
+import type { Voice } from "./voice.ts";
 
 /** The session that may be held. */
 export interface HoldingHost {
   readonly isClosed: boolean;
+  /** Its client will send nothing more. */
+  readonly hasLeft: boolean;
   /** The proxy is shutting down: nothing waits any more. */
   readonly isDraining: boolean;
+  /** It is held: it takes nothing more. */
+  block(why: "hold"): false;
   /** Goes on, if it is still held. */
   tryAgain(): void;
+  /** Ends it at once. */
+  destroy(reason: "client"): void;
 }
+
+/** What a session's part in the hold has to do with. */
+export interface HoldingParts {
+  readonly router: Router;
+  /** What has to be sent again. */
+  readonly flight: Flight;
+  /** What waits behind that. */
+  readonly input: Input;
+  readonly voice: Voice;
+}
+
+/** How long after a question that nobody answered it is asked again, ms. */
+const ASK_AGAIN_MS = 50;
 
 /** A connection that is lost so soon after a request was given to it was no way for it, ms. */
 const NO_WAY_MS = 1_000;
@@ -35,22 +55,66 @@ export class Holding implements Holdable {
   private readonly router: Router;
   private readonly flight: Flight;
   private readonly input: Input;
+  private readonly voice: Voice;
 
-  /** @param flight what has to be sent again. @param input what waits behind that. */
-  constructor(host: HoldingHost, router: Router, flight: Flight, input: Input) {
+  constructor(host: HoldingHost, { router, flight, input, voice }: HoldingParts) {
     this.host = host;
     this.router = router;
     this.flight = flight;
     this.input = input;
+    this.voice = voice;
   }
 
-  /** The session is held from now on, if it is not already. @returns false when there is no room. */
+  /**
+   * The next request, at `start` of the input, has no node to go to: the session is held, unless the request
+   * must not wait, or waited too long already, or there is no room. @returns true when it was answered.
+   */
+  wait(start: number, lacks: Lack = "master"): boolean {
+    const { input, voice } = this;
+    const { config, pool, writable } = this.router;
+    this.lacks = lacks;
+    if (this.mustNotWait) {
+      voice.refuse(NO_WAITING);
+      return true;
+    }
+    const position = input.positionOf(start);
+    if (this.host.isDraining || position < this.expiredBefore) {
+      voice.say(this.waitedInVain());
+      return true;
+    }
+    if (lacks === "master" && writable && pool.isFull) {
+      voice.refuse(
+        `ERR proxy: no more upstream connections, upstream.maxLanes (${config.upstream.maxLanes})`,
+      );
+      return true;
+    }
+    if (this.begin(input.arrivalOf(position) ?? this.router.nowMs())) return false;
+    voice.say(this.noRoom());
+    return true;
+  }
+
+  /** A question for the request at `start` found nobody: it is asked again, also without news of a master. */
+  waitToAsk(start: number): void {
+    if (!this.wait(start)) setTimeout(() => this.retry(), ASK_AGAIN_MS);
+  }
+
+  /**
+   * The session is held from now on, if it is not already.
+   * @param sinceMs since when its oldest request waits, monotonic ms. @returns false when there is no room.
+   */
   begin(sinceMs: number): boolean {
-    if (this.heldSinceMs !== 0) return true;
-    this.heldSinceMs = sinceMs;
-    if (this.router.hold.add(this)) return true;
-    this.heldSinceMs = 0;
-    return false;
+    const { host } = this;
+    // A client that will send nothing more and waits is as good as gone.
+    if (host.hasLeft) host.destroy("client");
+    if (this.heldSinceMs === 0 && !host.isClosed) {
+      this.heldSinceMs = sinceMs;
+      if (!this.router.hold.add(this)) {
+        this.heldSinceMs = 0;
+        return false;
+      }
+    }
+    host.block("hold");
+    return true;
   }
 
   /** It is held no more, if it was. */
@@ -89,11 +153,6 @@ export class Holding implements Holdable {
     host.tryAgain();
   }
 
-  /** Whether the request at this position of the input is answered because it has waited too long. */
-  isExpired(position: number): boolean {
-    return this.host.isDraining || position < this.expiredBefore;
-  }
-
   /**
    * Since when a request waits to be sent again, monotonic ms. A way that was none does not begin the wait
    * anew: else it would have no end.
@@ -117,8 +176,7 @@ export class Holding implements Holdable {
     return this.host.isDraining ? this.waitedInVain() : this.noRoom();
   }
 
-  /** What a request is answered that cannot wait. */
-  noRoom(): Buffer {
+  private noRoom(): Buffer {
     const most = this.router.config.hold.maxBytes;
     if (this.lacks === "replica") {
       return this.noReplica(`, and there is no room to wait for one, hold.maxBytes (${most} bytes)`);
@@ -126,8 +184,7 @@ export class Holding implements Holdable {
     return this.masterDown(`no room to wait for a master, hold.maxBytes (${most} bytes)`);
   }
 
-  /** What a request is answered that has waited too long, or cannot wait as the proxy shuts down. */
-  waitedInVain(): Buffer {
+  private waitedInVain(): Buffer {
     const { isDraining } = this.host;
     const within = `within hold.maxTime (${this.router.config.hold.maxTime} ms)`;
     if (this.lacks === "replica") {

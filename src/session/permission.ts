@@ -24,7 +24,7 @@ export function toldBy(session: Session, frame: Frame, ask: () => void): Buffer 
       session.voice.say(answer.error);
       return null;
     case "nobody":
-      session.waitToAsk(frame.start);
+      session.holding.waitToAsk(frame.start);
       return null;
   }
 }

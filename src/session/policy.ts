@@ -4,7 +4,7 @@ import { MINUS } from "../resp/bytes.ts";
 import { OK } from "../resp/encode.ts";
 import { mayQueue } from "./permission.ts";
 import type { Session } from "./session.ts";
-import { type Frame, isDone, sendPrivate } from "./ways.ts";
+import { type Frame, isDone, sayLater, sendPrivate } from "./ways.ts";
 
 /**
  * Commands that change the group for everybody. They go, if at all, to the master there is now and to no
@@ -67,8 +67,7 @@ function switchOver(session: Session, frame: Frame, words: readonly string[]): b
   const reply = session.context.admin(asked, session.protocol);
   // The server answers OK, whatever the switch has to tell.
   const inShort = (full: Buffer): Buffer => (full[0] === MINUS ? full : OK);
-  session.sayLater(Promise.resolve(reply).then(inShort));
-  return true;
+  return sayLater(session, Promise.resolve(reply).then(inShort));
 }
 
 /** Whether one of these channels is among those by which proxies tell each other who promotes. */

@@ -12,6 +12,8 @@ import type { Lane } from "../upstream/lane.ts";
 import type { Profile } from "../upstream/profile.ts";
 import { NOBODY, Request } from "../upstream/request.ts";
 import type { Flight, PrivateEvents } from "./flight.ts";
+import type { Holding } from "./holding.ts";
+import type { LaneChoice } from "./lane-choice.ts";
 import { isMonitorLine } from "./pubsub/subscriptions.ts";
 import type { Tracking } from "./tracking/tracking.ts";
 
@@ -22,10 +24,8 @@ export interface PrivateHost {
   readonly profile: Profile;
   /** What is on the way must be answered first. */
   block(why: "drain"): false;
-  /** Whether the session may give this lane a request now; if not, it is blocked. */
-  mayUse(lane: Lane): boolean;
-  /** There may be a way for what the session is held for. */
-  retry(): void;
+  readonly lanes: Pick<LaneChoice, "mayUse">;
+  readonly holding: Pick<Holding, "retry">;
 }
 
 /** Pause before MONITOR or tracking is asked for again that was refused, ms: the first, and the longest. */
@@ -86,7 +86,7 @@ export class PrivateConnection implements PrivateEvents, WaitsForMaster {
     if (!router.writable) return "no-master";
     // What is read before the server tracks nobody would tell to forget.
     if (tracking !== null && tracking.lane !== this.lane) return "no-master";
-    return host.mayUse(this.lane) ? this.lane : "blocked";
+    return host.lanes.mayUse(this.lane) ? this.lane : "blocked";
   }
 
   /** The same for a request that has to be sent again, and may change the connection; null = not now. */
@@ -267,7 +267,7 @@ export class PrivateConnection implements PrivateEvents, WaitsForMaster {
       tracking.lane = lane;
       this.pauseMs = 0;
       tracking.flushAgainLater();
-      this.host.retry();
+      this.host.holding.retry();
       return;
     }
     // It is busy with a script, say: what is read there now nobody would tell to forget. Whoever has asked

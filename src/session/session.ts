@@ -1,11 +1,13 @@
 /**
- * One client, from its first byte to its last.
+ * One client, from its first byte to its last: what its parts have in common is here, namely whether it goes
+ * on, why not, and its end.
  *
- * Requests are taken from the input in order and given to one upstream connection at a time: a session never
- * has requests out on two of them. What must go another way waits until everything before it is answered;
- * that is also the order the client may rely on (a read must not see a write that was sent after it).
+ * Requests are taken from the input in order (`Intake`) and given to one upstream connection at a time
+ * (`LaneChoice`): a session never has requests out on two of them. What must go another way waits until
+ * everything before it is answered (`Flight`); that is also the order the client may rely on (a read must not
+ * see a write that was sent after it).
  *
- * What cannot go on stays in the input, unparsed: a held session queues behind itself.
+ * What cannot go on stays in the input, unparsed: a held session (`Holding`) queues behind itself.
  */
 import type { Socket } from "node:net";
 import { type Command, SPECIAL } from "../commands/command.ts";
@@ -13,13 +15,12 @@ import type { CloseReason } from "../metrics.ts";
 import type { StreamHandler } from "../net.ts";
 import { requestArgs } from "../resp/args.ts";
 import { encodeError, PONG, type Protocol } from "../resp/encode.ts";
-import type { Lack } from "../routing/hold.ts";
 import type { Answer, Router } from "../routing/router.ts";
 import type { Wakeable } from "../turn.ts";
 import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
 import { ANONYMOUS, type Profile } from "../upstream/profile.ts";
-import type { PlainKind, Request, Slots } from "../upstream/request.ts";
-import { Attempts } from "./attempts.ts";
+import type { PlainKind, Request } from "../upstream/request.ts";
+import type { Attempts } from "./attempts.ts";
 import { isStopped, NOT_PAUSED, type Pausable } from "./client/pause.ts";
 import type { SessionContext } from "./context.ts";
 import { Flight, type FlightHost, type Piece, type Sending } from "./flight.ts";
@@ -70,9 +71,6 @@ export interface SessionReadings {
 
 /** From this size on a request goes through a lane of its own kind: nobody waits behind it. */
 const BULK_BYTES = 1024 * 1024;
-
-/** How long after a question that nobody answered it is asked again, ms. */
-const ASK_AGAIN_MS = 50;
 
 /** How long a client may take to read its last replies after the proxy has nothing more to say, ms. */
 const LINGER_MS = 10_000;
@@ -144,11 +142,11 @@ export class Session
     const input = new Input();
     const flight = new Flight(this, output, router);
     const reading = new Reading(router, flight, id);
-    const holding = new Holding(this, router, flight, input);
+    const voice = new Voice(flight, counters);
+    const holding = new Holding(this, { router, flight, input, voice });
     const privateConnection = new PrivateConnection(this, router, flight);
     const parts = { router, flight, output, reading, holding, privateConnection, maxPipeline };
     const lanes = new LaneChoice(this, parts);
-    const voice = new Voice(flight, counters);
     this.output = output;
     this.input = input;
     this.flight = flight;
@@ -275,7 +273,7 @@ export class Session
     if (lane !== null) {
       const isBulk = end - start >= BULK_BYTES && lane.target.role === "master";
       const wide = isBulk ? this.router.bulkLane(this.profile) : lane;
-      if (wide === null || !this.mayUse(wide)) return wide === null && this.wait(start);
+      if (wide === null || !this.lanes.mayUse(wide)) return wide === null && this.holding.wait(start);
       this.send({ command, kind: command.kind as PlainKind }, wide, { buf, start, end, owned });
       return true;
     }
@@ -321,10 +319,6 @@ export class Session
     return this.flight.isEmpty || this.block("drain");
   }
 
-  mayUse(lane: Lane): boolean {
-    return this.lanes.mayUse(lane);
-  }
-
   /** A request was not given a lane. @returns true when it was answered all the same. */
   noWay(command: Command, buf: Buffer, start: number): boolean {
     if (this.blocked !== "no") return false;
@@ -333,54 +327,7 @@ export class Session
       this.voice.say(PONG);
       return true;
     }
-    return this.wait(start, this.holding.lacks);
-  }
-
-  /**
-   * The next request, at `start` of the input, has no node to go to: the session is held, unless the request
-   * must not wait, or waited too long already, or there is no room. @returns true when it was answered.
-   */
-  wait(start: number, lacks: Lack = "master"): boolean {
-    const { holding, input, voice } = this;
-    const { config, pool, writable } = this.router;
-    holding.lacks = lacks;
-    if (holding.mustNotWait) {
-      voice.refuse(NO_WAITING);
-      return true;
-    }
-    const position = input.positionOf(start);
-    if (holding.isExpired(position)) {
-      voice.say(holding.waitedInVain());
-      return true;
-    }
-    if (lacks === "master" && writable && pool.isFull) {
-      voice.refuse(
-        `ERR proxy: no more upstream connections, upstream.maxLanes (${config.upstream.maxLanes})`,
-      );
-      return true;
-    }
-    if (this.hold(input.arrivalOf(position) ?? this.router.nowMs())) return false;
-    voice.say(holding.noRoom());
-    return true;
-  }
-
-  /** A question for the request at `start` found nobody: it is asked again, also without news of a master. */
-  waitToAsk(start: number): void {
-    if (!this.wait(start)) setTimeout(() => this.retry(), ASK_AGAIN_MS);
-  }
-
-  /** @returns false when there is no room. */
-  private hold(sinceMs: number): boolean {
-    this.blocked = "hold";
-    // A client that will send nothing more and waits is as good as gone.
-    if (this.ended) this.destroy("client");
-    if (this.closed || this.holding.begin(sinceMs)) return true;
-    this.blocked = "no";
-    return false;
-  }
-
-  retry(): void {
-    this.holding.retry();
+    return this.holding.wait(start, this.holding.lacks);
   }
 
   /** Takes nothing more for a while. */
@@ -425,23 +372,6 @@ export class Session
     this.router.turn.wakeLater(this);
   }
 
-  /**
-   * A reply of the proxy's own that takes time: nothing more is taken until it was said. A promise that fails
-   * is a bug.
-   */
-  sayLater(reply: Promise<Buffer>): void {
-    this.block("answer");
-    const go = (bytes: Buffer): void => {
-      if (this.closed) return;
-      this.voice.say(bytes);
-      this.goOn();
-    };
-    reply.then(go, (error: unknown) => {
-      this.context.onFault(error);
-      go(this.voice.refusal("ERR proxy: not answered: a bug, its log says more"));
-    });
-  }
-
   // Going on
 
   wake(): void {
@@ -449,7 +379,7 @@ export class Session
     switch (this.blocked) {
       case "hold":
         // What came back from a lost connection stands before the request that waits, and may have a way.
-        if (this.flight.hasAgain && this.flight.count === 0) this.retry();
+        if (this.flight.hasAgain && this.flight.count === 0) this.holding.retry();
         return;
       case "output":
       case "lane":
@@ -503,7 +433,8 @@ export class Session
     if (this.blocked === "client-pause") this.goOn();
   }
 
-  private goOn(): void {
+  /** What it waited for is over: it goes on in a moment. */
+  goOn(): void {
     this.blocked = "no";
     this.router.turn.wakeLater(this);
   }
@@ -525,7 +456,7 @@ export class Session
     if (lane === null) {
       if (this.blocked !== "no") return null;
       if (holding.mustNotWait) return this.voice.refusal(NO_WAITING);
-      if (!this.draining) this.hold(holding.waitsSince(request));
+      if (!this.draining) holding.begin(holding.waitsSince(request));
       return null;
     }
     request.wayFoundAtMs = router.nowMs();
@@ -534,10 +465,6 @@ export class Session
     const isAlone = request.bond === "blocking" || request.bond === "change";
     if (isBarrier || isAlone) this.block("drain");
     return lane;
-  }
-
-  slotsOf(request: Request): Slots {
-    return this.lanes.slotsOf(request);
   }
 
   twinLane(): Lane | null {
@@ -560,18 +487,11 @@ export class Session
   }
 
   onGivenUp(): void {
-    if (this.blocked === "hold") this.retry();
+    if (this.blocked === "hold") this.holding.retry();
     else this.router.turn.wakeLater(this);
   }
 
   // Who the client is
-
-  /** A server, or the proxy in its place, has refused the client's credentials. */
-  loginFailed(): void {
-    this.router.counters.authFailures++;
-    this.attempts ??= new Attempts();
-    this.attempts.fail(this.router.nowMs(), this.router.config.limits.authPause);
-  }
 
   /** From now on requests go through connections of this profile. */
   useProfile(profile: Profile): void {

@@ -6,6 +6,7 @@ import { answerOf } from "../routing/router.ts";
 import { ask } from "../upstream/ask.ts";
 import type { Lane } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
+import { Attempts } from "./attempts.ts";
 import type { Session } from "./session.ts";
 import { type Frame, isDone, say } from "./ways.ts";
 
@@ -33,7 +34,7 @@ export function isAccepted(session: Session, frame: Frame, profile: Profile = se
     case "nobody":
       // Health checks are answered while nobody can be asked.
       if (frame.command.name === "ping" && frame.args.length === 1) session.voice.say(PONG);
-      else session.waitToAsk(frame.start);
+      else session.holding.waitToAsk(frame.start);
       return false;
   }
 }
@@ -58,7 +59,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
       return null;
     }
     if (credentials.some((one) => one.length > MAX_CREDENTIAL_BYTES)) {
-      session.loginFailed();
+      loginFailed(session);
       session.voice.say(WRONG_PASS);
       return null;
     }
@@ -74,13 +75,21 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
       session.attempts = null;
       return identityOf(session, credentials);
     case "no":
-      session.loginFailed();
+      loginFailed(session);
       session.voice.say(answer.error);
       return null;
     case "nobody":
-      session.waitToAsk(frame.start);
+      session.holding.waitToAsk(frame.start);
       return null;
   }
+}
+
+/** A server, or the proxy in its place, has refused the client's credentials. */
+function loginFailed(session: Session): void {
+  const { counters, config, nowMs } = session.router;
+  counters.authFailures++;
+  session.attempts ??= new Attempts();
+  session.attempts.fail(nowMs(), config.limits.authPause);
 }
 
 /**
@@ -238,7 +247,7 @@ export function select(session: Session, frame: Frame): boolean {
     return say(session, OK);
   }
   // The private connection follows; its server's OK is the client's.
-  if (!session.mayUse(privateLane)) return false;
+  if (!session.lanes.mayUse(privateLane)) return false;
   privateLane.spoilt = true;
   const before = session.profile;
   session.useProfile(profile);

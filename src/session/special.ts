@@ -35,6 +35,7 @@ import {
   privateLane,
   quit,
   say,
+  sayLater,
   sendPlain,
   sendRewritten,
   takeCaching,
@@ -185,8 +186,7 @@ function proxy(session: Session, frame: Frame): true {
   const args = frame.args.map((arg) => Buffer.from(arg));
   const reply = session.context.admin(args, session.protocol);
   if (Buffer.isBuffer(reply)) return say(session, reply);
-  session.sayLater(reply);
-  return true;
+  return sayLater(session, reply);
 }
 
 /** Nobody can tell what it does to its connection: it gets one of its own, which nobody uses after it. */

@@ -57,7 +57,7 @@ export function sendRewritten(session: Session, frame: Frame, rewrite: Rewrite):
 export function privateLane(session: Session, frame: Frame): Lane | "wait" | "answered" {
   const lane = session.lanes.openPrivate();
   if (lane === "blocked") return "wait";
-  if (lane === "no-master") return session.wait(frame.start) ? "answered" : "wait";
+  if (lane === "no-master") return session.holding.wait(frame.start) ? "answered" : "wait";
   if (lane !== "no-room") return lane;
   refusePrivate(session);
   return "answered";
@@ -164,6 +164,24 @@ export function subcommandOf(args: readonly Buffer[]): string {
 /** A reply of the proxy's own; the command is taken. */
 export function say(session: Session, bytes: Buffer): true {
   session.voice.say(bytes);
+  return true;
+}
+
+/**
+ * A reply of the proxy's own that takes time: nothing more is taken until it was said. The command is taken.
+ * @param reply a promise that fails is a bug.
+ */
+export function sayLater(session: Session, reply: Promise<Buffer>): true {
+  session.block("answer");
+  const go = (bytes: Buffer): void => {
+    if (session.isClosed) return;
+    session.voice.say(bytes);
+    session.goOn();
+  };
+  reply.then(go, (error: unknown) => {
+    session.context.onFault(error);
+    go(session.voice.refusal("ERR proxy: not answered: a bug, its log says more"));
+  });
   return true;
 }
 

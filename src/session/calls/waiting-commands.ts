@@ -86,7 +86,7 @@ function withPinnedIds(session: Session, frame: Frame): Buffer[] | null {
 
 function askLastIds(session: Session, frame: Frame, keys: readonly Buffer[]): void {
   if (session.inquiry.take("last-ids")?.kind === "nobody") {
-    session.waitToAsk(frame.start);
+    session.holding.waitToAsk(frame.start);
     return;
   }
   if (!session.isDrained()) return;

@@ -138,7 +138,7 @@ function noEvict(session: Session, [mode = ""]: readonly string[], frame: Frame)
 /** The session's requests go through connections of which the server knows the same. */
 function noTouch(session: Session, [mode = ""]: readonly string[], frame: Frame): boolean {
   const { lane: privateLane } = session.privateConnection;
-  if (privateLane !== null && !session.mayUse(privateLane)) return false;
+  if (privateLane !== null && !session.lanes.mayUse(privateLane)) return false;
   if (allowed(session, frame, ["NO-TOUCH", "x"], SYNTAX_ERROR) === null) return isDone(session);
   const on = onOrOff(mode);
   if (on === null) return error(session, SYNTAX_ERROR);

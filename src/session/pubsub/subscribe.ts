@@ -53,7 +53,7 @@ function add(session: Session, frame: Frame, family: Family, names: readonly str
   const answer = session.inquiry.take("subscription");
   if (answer?.kind === "no") return say(session, answer.error);
   if (answer?.kind === "nobody") {
-    session.waitToAsk(frame.start);
+    session.holding.waitToAsk(frame.start);
     return isDone(session);
   }
   if (isReserved(names)) return refuseReserved(session, frame);

@@ -319,7 +319,7 @@ function isReady(session: Session, frame: Frame, invalidations: Invalidations): 
   if (invalidations.isReady()) return true;
   if (!session.isDrained()) return false;
   if (answer?.kind === "nobody" || !session.router.writable) {
-    session.waitToAsk(frame.start);
+    session.holding.waitToAsk(frame.start);
     return false;
   }
   session.block("answer");

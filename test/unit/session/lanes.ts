@@ -179,7 +179,7 @@ export class FakeSession {
       ...{ isClosed: false, protocol: 2, onSent: nothing, onProgress: nothing, onSpecialDone: nothing },
       ...{ onGivenUp: nothing, onLostAgain: nothing },
       privateConnection: { messageIn: () => null, gone: nothing, refused: nothing, loseWatch: nothing },
-      slotsOf: (request) => this.slots.get(request) ?? request.slots,
+      lanes: { slotsOf: (request) => this.slots.get(request) ?? request.slots },
       wayFor: (request) => {
         request.slots = this.slots.get(request) ?? request.slots;
         return this.route(request.kind === WRITE ? "write" : "read", request.slots);
