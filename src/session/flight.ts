@@ -6,19 +6,11 @@
  * behind them are kept until their turn; what the proxy itself has to say is attached to the request before
  * it.
  */
-import { type Command, isRepeatable, MASTER_READ, READ, WRITE } from "../commands/command.ts";
-import { isIdempotent } from "../commands/idempotence.ts";
-import { requestArgs } from "../resp/args.ts";
+import { type Command, MASTER_READ, READ, WRITE } from "../commands/command.ts";
 import { MINUS, PLUS } from "../resp/bytes.ts";
 import { encodeError, encodeNullArray, OK, type Protocol } from "../resp/encode.ts";
 import type { Lack } from "../routing/hold.ts";
-import {
-  type OnUnknown,
-  type Outcome,
-  outcomeOf,
-  type RequestClass,
-  type RequestEvent,
-} from "../routing/outcome.ts";
+import { type Outcome, outcomeOf, type RequestEvent } from "../routing/outcome.ts";
 import { isOwnError, isRefusal, isRefusedTooOften, notRunCause, refusalCause } from "../routing/refusal.ts";
 import type { Router } from "../routing/router.ts";
 import { Chunk, NO_CHUNK } from "../upstream/chunk.ts";
@@ -37,6 +29,7 @@ import {
 import { isNoScript, isReadOnly } from "./calls/scripts.ts";
 import type { Output } from "./output.ts";
 import { Recent } from "./recent.ts";
+import { classOf, isPausable } from "./request-class.ts";
 import { canHaveTwin, Twin, type TwinHost } from "./twin.ts";
 
 /** The session a flight belongs to. */
@@ -312,19 +305,10 @@ export class Flight implements RequestOwner, TwinHost {
   }
 
   private outcomeOf(request: Request, event: RequestEvent): Outcome {
-    const policy = this.router.config.inFlight.onUnknown;
-    return outcomeOf(this.classOf(request, policy), event, policy, request.mayHaveRun);
-  }
-
-  private classOf(request: Request, policy: OnUnknown): RequestClass {
-    const { command, bond, kind } = request;
-    if (bond === "watch" || bond === "watched" || bond === "node") return bond;
-    if (isRepeatable(kind)) return "read";
-    if (bond === "blocking") return this.wasWaiting(request) ? "waiting-call" : "call";
-    if (command.handler === "exec") return request.unit?.isIdempotent === true ? "idempotent" : "transaction";
-    if (command.script) return "script";
-    if (command.name === "publish" || command.name === "spublish") return "publish";
-    return policy === "retry-idempotent" && isIdempotentRequest(request) ? "idempotent" : "write";
+    const { config, nowMs } = this.router;
+    const policy = config.inFlight.onUnknown;
+    const what = classOf(request, policy, nowMs() - request.sinceMs, config.probe.interval);
+    return outcomeOf(what, event, policy, request.mayHaveRun);
   }
 
   private uncertain(): Buffer {
@@ -585,12 +569,6 @@ export class Flight implements RequestOwner, TwinHost {
     this.host.onLostAgain(Math.min(MAX_PAUSE_MS, 10 * 2 ** request.losses));
   }
 
-  /** A blocking call that had not been answered within a probe interval had nothing to be answered with. */
-  private wasWaiting(request: Request): boolean {
-    const waitedMs = this.router.nowMs() - request.sinceMs;
-    return request.bond === "blocking" && waitedMs > this.router.config.probe.interval;
-  }
-
   /**
    * Does with a request what the rules say.
    * @param error what it is answered if it did not run and is not sent again.
@@ -741,17 +719,4 @@ function withScript(request: Request): Request | null {
 
 function attach(request: Request, bytes: Buffer): void {
   request.trailer = request.trailer === null ? bytes : Buffer.concat([request.trailer, bytes]);
-}
-
-/** Whether a write that goes as it came leaves the same behind when it runs twice. */
-function isIdempotentRequest(request: Request): boolean {
-  const { command, chunk, start, end, replyCount, rewrite } = request;
-  if (replyCount > 1 || rewrite !== null) return false;
-  return isIdempotent(command, () => requestArgs(chunk.buffer.subarray(start, end), 0));
-}
-
-/** Whether a server that has stopped writing does not run the request; in doubt not. */
-function isPausable({ command, unit, kind }: Request): boolean {
-  if (kind !== WRITE || !command.known) return false;
-  return command.handler === "exec" ? unit?.mayReplicate === true : command.mayReplicate;
 }
