@@ -7,9 +7,10 @@ import type { Router } from "../routing/router.ts";
 import { Scripts } from "./calls/scripts.ts";
 import { type ClientReading, readingOf } from "./client/facts.ts";
 import { ClientPause } from "./client/pause.ts";
+import type { SessionContext } from "./context.ts";
 import { OutputSlab } from "./output.ts";
 import { Hubs } from "./pubsub/hubs.ts";
-import { Session, type SessionContext } from "./session.ts";
+import { Session } from "./session.ts";
 
 /** How often idle clients are looked for, ms. */
 const IDLE_CHECK_MS = 1_000;

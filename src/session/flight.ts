@@ -6,19 +6,11 @@
  * behind them are kept until their turn; what the proxy itself has to say is attached to the request before
  * it.
  */
-import { type Command, isRepeatable, MASTER_READ, READ, WRITE } from "../commands/command.ts";
-import { isIdempotent } from "../commands/idempotence.ts";
-import { requestArgs } from "../resp/args.ts";
+import { type Command, MASTER_READ, READ, WRITE } from "../commands/command.ts";
 import { MINUS, PLUS } from "../resp/bytes.ts";
 import { encodeError, encodeNullArray, OK, type Protocol } from "../resp/encode.ts";
 import type { Lack } from "../routing/hold.ts";
-import {
-  type OnUnknown,
-  type Outcome,
-  outcomeOf,
-  type RequestClass,
-  type RequestEvent,
-} from "../routing/outcome.ts";
+import { type Outcome, outcomeOf, type RequestEvent } from "../routing/outcome.ts";
 import { isOwnError, isRefusal, isRefusedTooOften, notRunCause, refusalCause } from "../routing/refusal.ts";
 import type { Router } from "../routing/router.ts";
 import { Chunk, NO_CHUNK } from "../upstream/chunk.ts";
@@ -37,38 +29,46 @@ import {
 import { isNoScript, isReadOnly } from "./calls/scripts.ts";
 import type { Output } from "./output.ts";
 import { Recent } from "./recent.ts";
+import { classOf, isPausable } from "./request-class.ts";
 import { canHaveTwin, Twin, type TwinHost } from "./twin.ts";
 
 /** The session a flight belongs to. */
 export interface FlightHost {
   readonly isClosed: boolean;
   readonly protocol: Protocol;
-  /** A request was sent: the session got on. */
+  /** A request was sent again: the session got on. */
   onSent(): void;
   /** Something was answered, or has to be sent again: the session may have something to do. */
   onProgress(): void;
   /** Where to send a request again, or what to answer it; null = it has to wait (the session is blocked). */
   wayFor(request: Request): Lane | Buffer | null;
-  /** What a read shows. */
-  slotsOf(request: Request): Slots;
+  readonly lanes: {
+    /** What a read shows. */
+    slotsOf(request: Request): Slots;
+  };
   /** Another connection that may answer the read that is on the way; null = there is none. */
   twinLane(): Lane | null;
   /** It has answered first. */
   onTwinAnswered(lane: Lane): void;
   /** A command with a handler of its own was answered; `failed`: with an error. */
   onSpecialDone(request: Request, failed: boolean): void;
-  /** The private connection is gone. */
-  onConnectionGone(lane: Lane): void;
-  /** The node will not have the call or transaction: the private connection is of no use any more. */
-  onBlockingRefused(): void;
-  /** WATCH lost its connection before it was answered. */
-  onWatchLost(): void;
+  readonly privateConnection: PrivateEvents;
   /** A request was lost several times in a row: it is sent again after a pause. */
   onLostAgain(pauseMs: number): void;
   /** A call that waited to be sent again was answered instead: what is behind it may go on. */
   onGivenUp(): void;
+}
+
+/** What the session's private connection is told of it. */
+export interface PrivateEvents {
   /** What to tell the client if a frame is a message and not a reply; null = it is a reply. */
-  messageFor(buf: Buffer, start: number, end: number): Buffer | null;
+  messageIn(buf: Buffer, start: number, end: number): Buffer | null;
+  /** A connection takes nothing more, for whatever reason. */
+  gone(lane: Lane): void;
+  /** The node will not have the call or transaction: the connection is of no use any more. */
+  refused(): void;
+  /** WATCH lost its connection before it was answered. */
+  loseWatch(): void;
 }
 
 /** What is sent, apart from its bytes. */
@@ -86,6 +86,15 @@ export interface Sending {
   readonly unit?: UnitFacts;
   /** What it may change, or show; EVERYTHING if absent. */
   readonly slots?: Slots;
+}
+
+/** A frame in a buffer. */
+export interface Piece {
+  readonly buf: Buffer;
+  readonly start: number;
+  readonly end: number;
+  /** Nobody else will change the buffer. */
+  readonly owned: boolean;
 }
 
 export class Flight implements RequestOwner, TwinHost {
@@ -140,6 +149,17 @@ export class Flight implements RequestOwner, TwinHost {
     return this.again.length > 0;
   }
 
+  /** Something that it wrote was answered. */
+  get hasWritten(): boolean {
+    return this.lastWriteMs > Number.NEGATIVE_INFINITY;
+  }
+
+  /** Whether the last write may be lost: no switch since has proven that it survived. */
+  get isWriteInDoubt(): boolean {
+    const { lastWriteMs, lateWriteMs } = this;
+    return this.hasWritten && (lastWriteMs === lateWriteMs || this.router.doubts.cover(lastWriteMs));
+  }
+
   /** Whether the command waits to be sent again. */
   waitsFor(command: Command): boolean {
     return this.again.some((one) => one.command === command);
@@ -162,10 +182,8 @@ export class Flight implements RequestOwner, TwinHost {
     this.sent(request, lane);
   }
 
-  /**
-   * One frame from anywhere. @param owned nobody else will change the buffer: a large frame is not copied.
-   */
-  send(what: Sending, lane: Lane, frame: { buf: Buffer; start: number; end: number; owned: boolean }): void {
+  /** One frame from anywhere; a large one that is owned is not copied. */
+  send(what: Sending, lane: Lane, frame: Piece): void {
     const request = new Request(this, what.command, what.kind, NO_CHUNK, 0, 0, what.replies ?? 1);
     request.bond = what.bond ?? "none";
     request.undo = what.undo ?? null;
@@ -202,7 +220,6 @@ export class Flight implements RequestOwner, TwinHost {
     if (request.bond === "blocking") request.sinceMs = this.router.nowMs();
     if (request.order < 0) request.order = this.nextOrder++;
     this.tail = request;
-    this.host.onSent();
   }
 
   /** @returns false when something has to wait. */
@@ -254,6 +271,7 @@ export class Flight implements RequestOwner, TwinHost {
     lane.pushAgain(request);
     this.moved ||= request.moved;
     this.sent(request, lane);
+    this.host.onSent();
     return true;
   }
 
@@ -287,19 +305,10 @@ export class Flight implements RequestOwner, TwinHost {
   }
 
   private outcomeOf(request: Request, event: RequestEvent): Outcome {
-    const policy = this.router.config.inFlight.onUnknown;
-    return outcomeOf(this.classOf(request, policy), event, policy, request.mayHaveRun);
-  }
-
-  private classOf(request: Request, policy: OnUnknown): RequestClass {
-    const { command, bond, kind } = request;
-    if (bond === "watch" || bond === "watched" || bond === "node") return bond;
-    if (isRepeatable(kind)) return "read";
-    if (bond === "blocking") return this.wasWaiting(request) ? "waiting-call" : "call";
-    if (command.handler === "exec") return request.unit?.isIdempotent === true ? "idempotent" : "transaction";
-    if (command.script) return "script";
-    if (command.name === "publish" || command.name === "spublish") return "publish";
-    return policy === "retry-idempotent" && isIdempotentRequest(request) ? "idempotent" : "write";
+    const { config, nowMs } = this.router;
+    const policy = config.inFlight.onUnknown;
+    const what = classOf(request, policy, nowMs() - request.sinceMs, config.probe.interval);
+    return outcomeOf(what, event, policy, request.mayHaveRun);
   }
 
   private uncertain(): Buffer {
@@ -377,7 +386,7 @@ export class Flight implements RequestOwner, TwinHost {
     }
     this.lastReadMs = nowMs;
     if (!this.readsReplica || lane?.target.role !== "master") return;
-    const slots = this.host.slotsOf(request);
+    const slots = this.host.lanes.slotsOf(request);
     // Which keys it has shown is not known: no other session need wait for that. SCAN and DBSIZE name keys,
     // and show none: what is read of them may be on a replica later.
     if (slots !== EVERYTHING) this.router.freshness.saw(slots, nowMs);
@@ -435,7 +444,7 @@ export class Flight implements RequestOwner, TwinHost {
   }
 
   takesMessage(buf: Buffer, start: number, end: number): boolean {
-    const message = this.host.messageFor(buf, start, end);
+    const message = this.host.privateConnection.messageIn(buf, start, end);
     if (message === null) return false;
     // A monitor's line counts as a reply, a message does not (networking.c, prepareClientToWrite).
     if (message[0] === PLUS) this.emitOwned(message);
@@ -494,7 +503,7 @@ export class Flight implements RequestOwner, TwinHost {
       request.slots = EVERYTHING;
     }
     if (lane !== null) this.router.refusedBy(lane, cause);
-    if (request.bond === "blocking" || request.bond === "change") this.host.onBlockingRefused();
+    if (request.bond === "blocking" || request.bond === "change") this.host.privateConnection.refused();
     return this.settle(request, cause, request.refusal);
   }
 
@@ -560,12 +569,6 @@ export class Flight implements RequestOwner, TwinHost {
     this.host.onLostAgain(Math.min(MAX_PAUSE_MS, 10 * 2 ** request.losses));
   }
 
-  /** A blocking call that had not been answered within a probe interval had nothing to be answered with. */
-  private wasWaiting(request: Request): boolean {
-    const waitedMs = this.router.nowMs() - request.sinceMs;
-    return request.bond === "blocking" && waitedMs > this.router.config.probe.interval;
-  }
-
   /**
    * Does with a request what the rules say.
    * @param error what it is answered if it did not run and is not sent again.
@@ -583,7 +586,7 @@ export class Flight implements RequestOwner, TwinHost {
         request.isInDoubt = true;
         return this.keep(request);
       case "unwatched":
-        this.host.onWatchLost();
+        this.host.privateConnection.loseWatch();
         this.deliver(request, OK);
         break;
       case "null":
@@ -663,7 +666,7 @@ export class Flight implements RequestOwner, TwinHost {
   }
 
   connectionGone(lane: Lane): void {
-    this.host.onConnectionGone(lane);
+    this.host.privateConnection.gone(lane);
   }
 }
 
@@ -716,17 +719,4 @@ function withScript(request: Request): Request | null {
 
 function attach(request: Request, bytes: Buffer): void {
   request.trailer = request.trailer === null ? bytes : Buffer.concat([request.trailer, bytes]);
-}
-
-/** Whether a write that goes as it came leaves the same behind when it runs twice. */
-function isIdempotentRequest(request: Request): boolean {
-  const { command, chunk, start, end, replyCount, rewrite } = request;
-  if (replyCount > 1 || rewrite !== null) return false;
-  return isIdempotent(command, () => requestArgs(chunk.buffer.subarray(start, end), 0));
-}
-
-/** Whether a server that has stopped writing does not run the request; in doubt not. */
-function isPausable({ command, unit, kind }: Request): boolean {
-  if (kind !== WRITE || !command.known) return false;
-  return command.handler === "exec" ? unit?.mayReplicate === true : command.mayReplicate;
 }

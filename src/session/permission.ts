@@ -10,7 +10,7 @@ import type { Frame } from "./ways.ts";
  *   `isDone`).
  */
 export function toldBy(session: Session, frame: Frame, ask: () => void): Buffer | null {
-  const answer = session.takeAnswer("permission");
+  const answer = session.inquiry.take("permission");
   if (answer === null) {
     if (!session.isDrained()) return null;
     session.block("answer");
@@ -21,10 +21,10 @@ export function toldBy(session: Session, frame: Frame, ask: () => void): Buffer 
     case "yes":
       return answer.reply ?? null;
     case "no":
-      session.say(answer.error);
+      session.voice.say(answer.error);
       return null;
     case "nobody":
-      session.waitToAsk(frame.start);
+      session.holding.waitToAsk(frame.start);
       return null;
   }
 }

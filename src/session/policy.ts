@@ -4,7 +4,7 @@ import { MINUS } from "../resp/bytes.ts";
 import { OK } from "../resp/encode.ts";
 import { mayQueue } from "./permission.ts";
 import type { Session } from "./session.ts";
-import { type Frame, isDone, sendPrivate } from "./ways.ts";
+import { type Frame, isDone, sayLater, sendPrivate } from "./ways.ts";
 
 /**
  * Commands that change the group for everybody. They go, if at all, to the master there is now and to no
@@ -16,7 +16,7 @@ export function topology(session: Session, frame: Frame): boolean {
   const isSwitch = words !== null && session.router.config.commands.topology === "switchover";
   if (!isSwitch && refusesTopology(session, frame)) return true;
   if (!session.router.writable) {
-    session.refuse(`ERR proxy: ${nameOf(frame)} is not held: there is no master now to pass it on to`);
+    session.voice.refuse(`ERR proxy: ${nameOf(frame)} is not held: there is no master now to pass it on to`);
     return true;
   }
   if (isSwitch) return switchOver(session, frame, words);
@@ -31,7 +31,7 @@ export function refusesTopology(session: Session, frame: Frame): boolean {
   if (policy === "pass") return false;
   const name = nameOf(frame);
   const instead = name === "SHUTDOWN" ? "PROXY RESTARTABLE" : "PROXY SWITCHOVER";
-  session.refuse(
+  session.voice.refuse(
     `ERR proxy: ${name} is not passed on (commands.topology: ${policy}): ` +
       `use ${instead}, or send it to the node itself, the proxy follows`,
   );
@@ -67,8 +67,7 @@ function switchOver(session: Session, frame: Frame, words: readonly string[]): b
   const reply = session.context.admin(asked, session.protocol);
   // The server answers OK, whatever the switch has to tell.
   const inShort = (full: Buffer): Buffer => (full[0] === MINUS ? full : OK);
-  session.sayLater(Promise.resolve(reply).then(inShort));
-  return true;
+  return sayLater(session, Promise.resolve(reply).then(inShort));
 }
 
 /** Whether one of these channels is among those by which proxies tell each other who promotes. */
@@ -78,7 +77,9 @@ export function isReserved(names: readonly string[]): boolean {
 
 /** Whoever is subscribed to such a channel counts as a proxy that promotes: a client could block all. */
 export function refuseReserved(session: Session, frame: Frame): true {
-  session.refuse(`ERR proxy: ${nameOf(frame)}: channels that begin with ${RESERVED} are the proxies' own`);
+  session.voice.refuse(
+    `ERR proxy: ${nameOf(frame)}: channels that begin with ${RESERVED} are the proxies' own`,
+  );
   return true;
 }
 
@@ -86,7 +87,7 @@ const RESERVED = "__holdfast__:";
 
 /** Commands by which a replica gets its master's stream, on a connection that nothing else may use then. */
 export function refuseReplication(session: Session, frame: Frame): true {
-  session.refuse(
+  session.voice.refuse(
     `ERR proxy: ${nameOf(frame)} is not passed on: ` +
       "it would turn a connection that clients share into a replication link",
   );
@@ -94,7 +95,7 @@ export function refuseReplication(session: Session, frame: Frame): true {
 }
 
 export function refuseUnsafe(session: Session, frame: Frame): true {
-  session.refuse(
+  session.voice.refuse(
     `ERR proxy: ${nameOf(frame)} is not passed on: ` +
       "by its flags it changes the connection it comes on, which clients share",
   );
@@ -108,6 +109,6 @@ export function nameOf(frame: Frame): string {
 export function unsupported(session: Session, frame: Frame): true {
   const name = frame.command.name.toUpperCase();
   const subcommand = frame.command.handler === "script" ? " DEBUG" : "";
-  session.refuse(`ERR proxy: ${name}${subcommand} is not supported yet`);
+  session.voice.refuse(`ERR proxy: ${name}${subcommand} is not supported yet`);
   return true;
 }

@@ -6,6 +6,7 @@ import { answerOf } from "../routing/router.ts";
 import { ask } from "../upstream/ask.ts";
 import type { Lane } from "../upstream/lane.ts";
 import { ANONYMOUS, type Identity, type Profile } from "../upstream/profile.ts";
+import { Attempts } from "./attempts.ts";
 import type { Session } from "./session.ts";
 import { type Frame, isDone, say } from "./ways.ts";
 
@@ -14,7 +15,7 @@ import { type Frame, isDone, say } from "./ways.ts";
  * False with the session blocked = wait; false with the session not blocked = the error was said.
  */
 export function isAccepted(session: Session, frame: Frame, profile: Profile = session.profile): boolean {
-  const answer = session.takeAnswer(profile);
+  const answer = session.inquiry.take(profile);
   if (profile.accepted) return true;
   if (answer === null) {
     if (!session.isDrained()) return false;
@@ -28,12 +29,12 @@ export function isAccepted(session: Session, frame: Frame, profile: Profile = se
     case "yes":
       return true;
     case "no":
-      session.say(frame.command.handler === "exec" ? abortOf(answer.error) : answer.error);
+      session.voice.say(frame.command.handler === "exec" ? abortOf(answer.error) : answer.error);
       return false;
     case "nobody":
       // Health checks are answered while nobody can be asked.
-      if (frame.command.name === "ping" && frame.args.length === 1) session.say(PONG);
-      else session.waitToAsk(frame.start);
+      if (frame.command.name === "ping" && frame.args.length === 1) session.voice.say(PONG);
+      else session.holding.waitToAsk(frame.start);
       return false;
   }
 }
@@ -49,7 +50,7 @@ const WRONG_PASS = encodeError("WRONGPASS invalid username-password pair or user
 
 /** Checks credentials with a server. Null: see `isAccepted`. */
 function proveIdentity(session: Session, frame: Frame, credentials: readonly Buffer[]): Identity | null {
-  const answer = session.takeAnswer("credentials");
+  const answer = session.inquiry.take("credentials");
   if (answer === null) {
     if (!session.isDrained()) return null;
     const pauseMs = session.attempts?.pauseMs(session.router.nowMs()) ?? 0;
@@ -58,13 +59,14 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
       return null;
     }
     if (credentials.some((one) => one.length > MAX_CREDENTIAL_BYTES)) {
-      session.loginFailed();
-      session.say(WRONG_PASS);
+      loginFailed(session);
+      session.voice.say(WRONG_PASS);
       return null;
     }
     session.block("answer");
     const args = credentials.map((one) => Buffer.from(one));
-    if (session.privateLane !== null) logIn(session, session.privateLane, args);
+    const { lane } = session.privateConnection;
+    if (lane !== null) logIn(session, lane, args);
     else session.router.checkCredentials(args, (found) => session.answered("credentials", found));
     return null;
   }
@@ -73,13 +75,21 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
       session.attempts = null;
       return identityOf(session, credentials);
     case "no":
-      session.loginFailed();
-      session.say(answer.error);
+      loginFailed(session);
+      session.voice.say(answer.error);
       return null;
     case "nobody":
-      session.waitToAsk(frame.start);
+      session.holding.waitToAsk(frame.start);
       return null;
   }
+}
+
+/** A server, or the proxy in its place, has refused the client's credentials. */
+function loginFailed(session: Session): void {
+  const { counters, config, nowMs } = session.router;
+  counters.authFailures++;
+  session.attempts ??= new Attempts();
+  session.attempts.fail(nowMs(), config.limits.authPause);
 }
 
 /**
@@ -174,28 +184,29 @@ function helloOptions(args: readonly Buffer[]): HelloOptions | string {
 
 export function hello(session: Session, frame: Frame): boolean {
   // Messages do not wait for replies: in the new protocol they must not overtake the word that it is spoken.
-  if (session.subscriptions !== null && !session.isDrained()) return false;
+  if (session.messages.subscriptions !== null && !session.isDrained()) return false;
   const options = helloOptions(frame.args);
   if (typeof options === "string") return say(session, encodeError(options));
   let { identity } = session.profile;
   if (options.credentials !== null) {
-    session.provenIdentity ??= proveIdentity(session, frame, options.credentials);
-    if (session.provenIdentity === null) return isDone(session);
-    identity = session.provenIdentity;
+    session.inquiry.provenIdentity ??= proveIdentity(session, frame, options.credentials);
+    if (session.inquiry.provenIdentity === null) return isDone(session);
+    identity = session.inquiry.provenIdentity;
   }
   const profile = profileWith(session, { identity, protocol: options.protocol ?? session.protocol });
   if (!isAccepted(session, frame, profile)) {
     if (!isDone(session)) return false;
     // The private connection may be another user's already.
-    if (session.provenIdentity !== null && session.privateLane !== null) session.losePrivate();
-    session.provenIdentity = null;
+    if (session.inquiry.provenIdentity !== null && session.privateConnection.lane !== null) {
+      session.privateConnection.lose();
+    }
     return true;
   }
   if (!isUnpledged(session, profile)) return false;
-  session.provenIdentity = null;
-  if (session.privateLane !== null && session.protocol !== profile.protocol) {
-    session.privateLane.spoilt = true;
-    ask(session.privateLane, ["HELLO", String(profile.protocol)], () => {});
+  const { lane } = session.privateConnection;
+  if (lane !== null && session.protocol !== profile.protocol) {
+    lane.spoilt = true;
+    ask(lane, ["HELLO", String(profile.protocol)], () => {});
   }
   session.useProfile(profile);
   if (options.name !== null) session.name = options.name;
@@ -230,13 +241,13 @@ export function select(session: Session, frame: Frame): boolean {
   const profile = profileWith(session, { db });
   if (!isAccepted(session, frame, profile)) return isDone(session);
   if (!isUnpledged(session, profile)) return false;
-  const { privateLane } = session;
+  const { lane: privateLane } = session.privateConnection;
   if (privateLane === null) {
     session.useProfile(profile);
     return say(session, OK);
   }
   // The private connection follows; its server's OK is the client's.
-  if (!session.mayUse(privateLane)) return false;
+  if (!session.lanes.mayUse(privateLane)) return false;
   privateLane.spoilt = true;
   const before = session.profile;
   session.useProfile(profile);
@@ -264,11 +275,8 @@ export function reset(session: Session): boolean {
   if (!session.isDrained()) return false;
   if (session.skip === "no") session.flight.muted = false;
   session.transaction = null;
-  session.watchLost = false;
-  session.endSubscriptions();
-  session.monitor = null;
-  session.endTracking();
-  session.dropPrivate();
+  session.messages.endSubscriptions();
+  session.privateConnection.reset();
   session.name = "";
   session.noEvict = false;
   session.reading.setConsistency(session.router.config.reads.consistency);

@@ -35,6 +35,7 @@ import {
   privateLane,
   quit,
   say,
+  sayLater,
   sendPlain,
   sendRewritten,
   takeCaching,
@@ -50,6 +51,7 @@ export function special(
 ): boolean {
   const frame: Frame = { command, buf, start, end, owned, args: requestArgs(buf, start) };
   const taken = session.skip === "no" ? take(session, frame) : takeSkipped(session, frame);
+  if (taken) session.inquiry.clear();
   // What CLIENT CACHING was about is done with (networking.c, resetClient).
   if (taken && command.handler !== "client" && session.transaction === null) takeCaching(session);
   return taken;
@@ -66,10 +68,7 @@ function takeSkipped(session: Session, frame: Frame): boolean {
 
 function take(session: Session, frame: Frame): boolean {
   const { command } = frame;
-  if (session.isConfirmed) {
-    session.isConfirmed = false;
-    return true;
-  }
+  if (session.inquiry.isConfirmed) return true;
   if (!session.profile.accepted && wantsLogin(frame)) {
     const problem = commandProblem(command, frame.args);
     if (problem !== null) return say(session, problem);
@@ -79,10 +78,10 @@ function take(session: Session, frame: Frame): boolean {
     if (!session.isLetPass(command, frame.args)) return isDone(session);
   }
   if (session.transaction !== null) return inTransaction(session, session.transaction, frame);
-  if (session.subscriptions !== null && session.protocol === 2 && !isAlwaysAllowed(frame)) {
+  if (session.messages.subscriptions !== null && session.protocol === 2 && !isAlwaysAllowed(frame)) {
     return inSubscriberMode(session, frame);
   }
-  if (session.monitor !== null) return inMonitor(session, frame);
+  if (session.privateConnection.monitor !== null) return inMonitor(session, frame);
   if (command.kind !== SPECIAL) return sendPlain(session, frame, command.kind);
   if (!arityFits(command.arity, frame.args.length)) return say(session, wrongWordsOf(command));
   return handle(session, frame);
@@ -187,8 +186,7 @@ function proxy(session: Session, frame: Frame): true {
   const args = frame.args.map((arg) => Buffer.from(arg));
   const reply = session.context.admin(args, session.protocol);
   if (Buffer.isBuffer(reply)) return say(session, reply);
-  session.sayLater(reply);
-  return true;
+  return sayLater(session, reply);
 }
 
 /** Nobody can tell what it does to its connection: it gets one of its own, which nobody uses after it. */
@@ -218,15 +216,15 @@ function sendCounting(session: Session, frame: Frame): boolean {
 function monitor(session: Session, frame: Frame): boolean {
   if (session.hasLeft) return leave(session);
   // A monitor that asks again is told nothing (replication.c, monitorCommand): no reply would ever come.
-  if (session.monitor !== null) return session.isDrained();
+  if (session.privateConnection.monitor !== null) return session.isDrained();
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
   if (lane === "answered") return true;
   lane.carriesMessages = true;
   const { command } = frame;
-  session.monitor = command;
+  session.privateConnection.monitor = command;
   const undo = (): void => {
-    session.monitor = null;
+    session.privateConnection.monitor = null;
   };
   session.send({ command, kind: MASTER_READ, bond: "stream", undo }, lane, frame);
   return true;
@@ -248,7 +246,7 @@ function inMonitor(session: Session, frame: Frame): boolean {
     case "blocking":
     case "xread":
     case "wait":
-      session.refuse(`ERR proxy: ${command.name.toUpperCase()} is not supported yet by a monitor`);
+      session.voice.refuse(`ERR proxy: ${command.name.toUpperCase()} is not supported yet by a monitor`);
       return true;
     default:
       return handle(session, frame);

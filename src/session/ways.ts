@@ -3,32 +3,29 @@ import type { Command } from "../commands/command.ts";
 import { OK, type Protocol } from "../resp/encode.ts";
 import type { Lane } from "../upstream/lane.ts";
 import type { Bond, PlainKind, Rewrite, Slots } from "../upstream/request.ts";
+import type { Piece, Sending } from "./flight.ts";
 import type { Session } from "./session.ts";
 import { slotsOf } from "./slots.ts";
 
 /** One command as it lies in a buffer. */
-export interface Frame {
+export interface Frame extends Piece {
   readonly command: Command;
-  readonly buf: Buffer;
-  readonly start: number;
-  readonly end: number;
-  /** Nobody else will change the buffer. */
-  readonly owned: boolean;
   /** Views into the buffer, the name first. */
   readonly args: Buffer[];
 }
 
 /** A frame that the proxy made itself. */
-export function wholeOf(buf: Buffer) {
+export function wholeOf(buf: Buffer): Piece {
   return { buf, start: 0, end: buf.length, owned: true };
 }
 
 /** A special command that turns out to be a plain request. */
 export function sendPlain(session: Session, frame: Frame, kind: PlainKind): boolean {
-  if (session.privateLane !== null) session.releasePrivate();
-  if (session.privateLane !== null || session.hasStream) return onPrivate(session, frame, kind);
+  const { privateConnection } = session;
+  if (privateConnection.lane !== null) privateConnection.release();
+  if (privateConnection.lane !== null || privateConnection.hasStream) return onPrivate(session, frame, kind);
   const slots = slotsOf(session.router, frame.command, kind, frame.args);
-  const lane = session.route(kind, slots);
+  const lane = session.lanes.route(kind, slots);
   if (lane === null) return session.noWay(frame.command, frame.buf, frame.start);
   session.send({ command: frame.command, kind, slots }, lane, frame);
   return true;
@@ -36,8 +33,10 @@ export function sendPlain(session: Session, frame: Frame, kind: PlainKind): bool
 
 /** Where a command goes that is plain but for what becomes of its reply; null = it has no way now. */
 export function laneFor(session: Session, kind: PlainKind, slots: Slots): Lane | null {
-  if (session.privateLane === null && !session.hasStream) return session.route(kind, slots);
-  const lane = session.openPrivate();
+  const { privateConnection } = session;
+  if (privateConnection.lane === null && !privateConnection.hasStream)
+    return session.lanes.route(kind, slots);
+  const lane = session.lanes.openPrivate();
   return typeof lane === "string" ? null : lane;
 }
 
@@ -56,9 +55,9 @@ export function sendRewritten(session: Session, frame: Frame, rewrite: Rewrite):
 
 /** The session's private connection; where there is none now, the command waits or was answered. */
 export function privateLane(session: Session, frame: Frame): Lane | "wait" | "answered" {
-  const lane = session.openPrivate();
+  const lane = session.lanes.openPrivate();
   if (lane === "blocked") return "wait";
-  if (lane === "no-master") return session.wait(frame.start) ? "answered" : "wait";
+  if (lane === "no-master") return session.holding.wait(frame.start) ? "answered" : "wait";
   if (lane !== "no-room") return lane;
   refusePrivate(session);
   return "answered";
@@ -66,7 +65,7 @@ export function privateLane(session: Session, frame: Frame): Lane | "wait" | "an
 
 /** There may be no more private connections. @returns true: the command is taken. */
 export function refusePrivate(session: Session): true {
-  session.refuse(session.router.noPrivateRoomText);
+  session.voice.refuse(session.router.noPrivateRoomText);
   return true;
 }
 
@@ -88,7 +87,7 @@ export function onPrivate(session: Session, frame: Frame, kind: PlainKind): bool
  * A request that CLIENT CACHING goes before, in one unit with it: lost between the two it would be about
  * another command, or about none.
  */
-export class Preceded implements Rewrite {
+class Preceded implements Rewrite {
   private readonly before: Buffer;
   private readonly rewrite: Rewrite;
 
@@ -134,9 +133,21 @@ export class Preceded implements Rewrite {
   }
 }
 
+/** What is sent, in one unit with the CLIENT CACHING that is about it. */
+export function withCaching(
+  caching: Buffer,
+  what: Sending,
+  { buf, start, end }: Piece,
+): { readonly what: Sending; readonly frame: Piece } {
+  const frame = wholeOf(Buffer.concat([caching, buf.subarray(start, end)]));
+  const replies = (what.rewrite?.replies ?? what.replies ?? 1) + 1;
+  if (what.rewrite === undefined) return { what: { ...what, replies }, frame };
+  return { what: { ...what, replies, rewrite: new Preceded(caching, what.rewrite) }, frame };
+}
+
 /** CLIENT CACHING that the next command is to be sent with; null = none. */
 export function takeCaching(session: Session): Buffer | null {
-  const { tracking } = session;
+  const { tracking } = session.privateConnection;
   if (tracking === null) return null;
   const { caching } = tracking;
   tracking.caching = null;
@@ -152,7 +163,25 @@ export function subcommandOf(args: readonly Buffer[]): string {
 
 /** A reply of the proxy's own; the command is taken. */
 export function say(session: Session, bytes: Buffer): true {
-  session.say(bytes);
+  session.voice.say(bytes);
+  return true;
+}
+
+/**
+ * A reply of the proxy's own that takes time: nothing more is taken until it was said. The command is taken.
+ * @param reply a promise that fails is a bug.
+ */
+export function sayLater(session: Session, reply: Promise<Buffer>): true {
+  session.block("answer");
+  const go = (bytes: Buffer): void => {
+    if (session.isClosed) return;
+    session.voice.say(bytes);
+    session.goOn();
+  };
+  reply.then(go, (error: unknown) => {
+    session.context.onFault(error);
+    go(session.voice.refusal("ERR proxy: not answered: a bug, its log says more"));
+  });
   return true;
 }
 
@@ -162,7 +191,7 @@ export function isDone(session: Session): boolean {
 }
 
 export function quit(session: Session): true {
-  session.say(OK);
+  session.voice.say(OK);
   session.finish("client");
   return true;
 }

@@ -21,6 +21,7 @@
 import { type Clock, type SetTimer, systemTimer } from "../clock.ts";
 import { discover, mentioned } from "./discovery.ts";
 import type { Epoch, Evidence, NodeId } from "./epoch.ts";
+import { Pace } from "./pace.ts";
 import type { NodeFacts, NodeProbe, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
 import { changesOf, distinct, nodeProblems, type ProblemChange } from "./problems.ts";
 import { ProofSeeker } from "./proof-seeker.ts";
@@ -133,19 +134,13 @@ export interface WatcherParts {
 
 export type AdoptAnswer = { readonly ok: true } | { readonly ok: false; readonly reason: AdoptRefusal };
 
-/** Rounds asked for by evidence are at least so far apart, in ms. */
-const ROUND_GAP_MS = 5;
 /**
  * Answers that arrive within so many ms are judged together, so that two nodes promoted at the same time are
  * seen as that, whichever answer comes first.
  */
 const BATCH_MS = 3;
-/** Dense probing goes on for so long after a switch or a hold, in ms: replicas find their new master. */
-const DENSE_AFTER_MS = 2_000;
 /** Second addresses of known nodes are looked at every so many ms. */
 const ALIAS_EVERY_MS = 1_000;
-/** Between two rounds while a promotion is expected, in ms: at least this, at most twice. */
-const DENSEST_MS = 10;
 const DEFAULT_MAX_NODES = 64;
 const DEFAULT_FORGET_AFTER_MS = 60_000;
 const DEFAULT_STALL_MS = 100;
@@ -175,10 +170,10 @@ export class Watcher {
   readonly #callbacks: WatcherCallbacks;
   readonly #clock: Clock;
   readonly #createProbe: ProbeFactory;
-  readonly #random: () => number;
   readonly #setTimer: SetTimer;
   readonly #stallMs: number;
   readonly #proofs: ProofSeeker;
+  readonly #pace: Pace;
   /** In the order in which the addresses became known. */
   readonly #entries = new Map<NodeId, Entry>();
   #belief: Belief;
@@ -189,16 +184,8 @@ export class Watcher {
   /** Since when writes are held on request, monotonic ms; null = they are not. */
   #heldSinceMs: number | null = null;
   #problems: readonly Problem[] = [];
-  #cancelTick: (() => void) | null = null;
-  #tickDueMs = Number.POSITIVE_INFINITY;
   #cancelFlush: (() => void) | null = null;
-  #lastRoundMs = Number.NEGATIVE_INFINITY;
-  #denseUntilMs = Number.NEGATIVE_INFINITY;
-  #densestUntilMs = Number.NEGATIVE_INFINITY;
   #sentinels: SentinelWord = NO_SENTINELS;
-  /** Monotonic ms at which the last stall of our own process ended. */
-  #stalledUntilMs = Number.NEGATIVE_INFINITY;
-  #stalledForMs = 0;
   #overflow: NodeId | null = null;
   #state: "new" | "running" | "closed" = "new";
 
@@ -209,7 +196,6 @@ export class Watcher {
     this.#callbacks = callbacks;
     this.#clock = parts.clock;
     this.#createProbe = parts.createProbe;
-    this.#random = parts.random ?? Math.random;
     this.#setTimer = parts.setTimer ?? systemTimer;
     this.#stallMs = options.stallMs ?? DEFAULT_STALL_MS;
     const { intervalMs, proofIntervalMs = intervalMs } = options;
@@ -218,6 +204,14 @@ export class Watcher {
       intervalMs: Math.min(intervalMs, proofIntervalMs),
       epoch: () => this.#belief.epoch,
       askMaster: (nowMs) => this.#askMaster(nowMs),
+    });
+    this.#pace = new Pace({
+      clock: parts.clock,
+      setTimer: this.#setTimer,
+      random: parts.random ?? Math.random,
+      intervalMs: options.intervalMs,
+      stallMs: this.#stallMs,
+      round: () => this.#round(),
     });
   }
 
@@ -240,7 +234,7 @@ export class Watcher {
 
   destroy(): void {
     this.#state = "closed";
-    this.#cancelTick?.();
+    this.#pace.stop();
     this.#cancelFlush?.();
     this.#proofs.close();
     for (const entry of this.#entries.values()) entry.probe.close();
@@ -254,7 +248,7 @@ export class Watcher {
   hold(): void {
     this.#heldSinceMs ??= this.#clock.nowMs();
     this.#publish(null);
-    this.#roundSoon();
+    this.#pace.soon();
   }
 
   /** Ends `hold`: whether writes go on depends on the nodes alone. */
@@ -268,7 +262,7 @@ export class Watcher {
     const views = this.#views();
     const aliases = findAliases(views, epoch.master);
     const nodes = views.filter(({ id }) => !aliases.has(id));
-    return { epoch, master, instances, nodes, aliases, awakeSinceMs: this.#stalledUntilMs };
+    return { epoch, master, instances, nodes, aliases, awakeSinceMs: this.#pace.stalledUntilMs };
   }
 
   belief(): Belief {
@@ -295,7 +289,7 @@ export class Watcher {
     this.#belief = suspect(this.#belief, evidence, nowMs, this.#quarrelMs(entry, evidence, nowMs));
     this.#lookSoon(entry);
     this.#publish(null);
-    this.#roundSoon();
+    this.#pace.soon();
   }
 
   #quarrelMs({ quarrel }: Entry, { node, kind }: Evidence, nowMs: number): number {
@@ -306,14 +300,14 @@ export class Watcher {
 
   hint(nodes: readonly NodeId[], denseMs = 0): void {
     if (this.#state !== "running") return;
-    this.#densestUntilMs = Math.max(this.#densestUntilMs, this.#clock.nowMs() + denseMs);
+    this.#pace.expect(denseMs);
     for (const id of nodes) {
       const entry = this.#entries.get(id);
       if (entry !== undefined) this.#lookSoon(entry);
       // Room is kept for what the nodes themselves say.
       else if (this.#entries.size < this.#maxNodes * 0.75) this.#watch(id, false);
     }
-    this.#roundSoon();
+    this.#pace.soon();
   }
 
   /** Writes were answered that no replica is known to have, and somebody would read there. */
@@ -385,7 +379,7 @@ export class Watcher {
       entry.view = { ...entry.view, contact: "closed", detail: "its connection ended" };
       this.#flush();
     }
-    this.#roundSoon();
+    this.#pace.soon();
   }
 
   #lookSoon(entry: Entry): void {
@@ -393,49 +387,15 @@ export class Watcher {
     entry.again = entry.inFlight;
   }
 
-  #roundSoon(): void {
-    const waitMs = this.#untilNextRoundMs();
-    if (waitMs === 0) this.#round();
-    else this.#tickIn(waitMs);
-  }
-
-  #untilNextRoundMs(): number {
-    return Math.max(0, this.#lastRoundMs + ROUND_GAP_MS - this.#clock.nowMs());
-  }
-
-  #tickIn(delayMs: number): void {
-    if (this.#state !== "running") return;
-    const dueMs = this.#clock.nowMs() + delayMs;
-    if (this.#cancelTick !== null && this.#tickDueMs <= dueMs) return;
-    this.#cancelTick?.();
-    this.#tickDueMs = dueMs;
-    this.#cancelTick = this.#setTimer(() => {
-      this.#noticeStall();
-      this.#cancelTick = null;
-      this.#round();
-    }, delayMs);
-  }
-
-  /** A tick that is overdue means that we did not run; answers may lie unread in the sockets. */
-  #noticeStall(): void {
-    const nowMs = this.#clock.nowMs();
-    const lateMs = this.#cancelTick === null ? 0 : nowMs - this.#tickDueMs;
-    if (lateMs <= this.#stallMs) return;
-    this.#stalledUntilMs = nowMs;
-    this.#stalledForMs = lateMs;
-  }
-
   #round(): void {
     if (this.#state !== "running") return;
-    this.#cancelTick?.();
-    this.#cancelTick = null;
     const nowMs = this.#clock.nowMs();
-    this.#lastRoundMs = nowMs;
+    this.#pace.began(nowMs);
     const aliases = findAliases(this.#views(), this.#belief.epoch.master);
     for (const entry of this.#entries.values()) {
       if (this.#isDue(entry, aliases.has(entry.view.id), nowMs)) this.#probe(entry, nowMs);
     }
-    this.#tickIn(this.#pauseMs(nowMs));
+    this.#pace.within(this.#pauseMs(nowMs));
   }
 
   #isDue(entry: Entry, isAlias: boolean, nowMs: number): boolean {
@@ -451,21 +411,12 @@ export class Watcher {
   /** A refused connection costs nothing, and every write waits for the master to be back. */
   #redialMs({ view }: Entry): number {
     const isAwaited = view.id === this.#belief.epoch.master && view.contact === "unreachable";
-    return (isAwaited ? this.#densePauseMs() : this.#options.intervalMs) * 0.8;
-  }
-
-  #densePauseMs(): number {
-    const { intervalMs } = this.#options;
-    return Math.min(intervalMs, Math.max(10, intervalMs / 5));
+    return (isAwaited ? this.#pace.densePauseMs : this.#options.intervalMs) * 0.8;
   }
 
   #pauseMs(nowMs: number): number {
-    const { intervalMs } = this.#options;
-    if (nowMs < this.#densestUntilMs) return Math.min(intervalMs, DENSEST_MS * (1 + this.#random()));
-    const isOdd =
-      this.#published.holdCause !== null || this.#belief.suspicions.length > 0 || nowMs < this.#denseUntilMs;
-    if (!isOdd) return intervalMs * (0.9 + 0.2 * this.#random());
-    return this.#densePauseMs() * (1 - 0.2 * this.#random());
+    const isOdd = this.#published.holdCause !== null || this.#belief.suspicions.length > 0;
+    return this.#pace.pauseMs(nowMs, isOdd);
   }
 
   #askMaster(nowMs: number): void {
@@ -506,7 +457,7 @@ export class Watcher {
   }
 
   #onOutcome(entry: Entry, outcome: ProbeOutcome): void {
-    this.#noticeStall();
+    this.#pace.noticeStall();
     entry.inFlight = false;
     if (outcome.ok) {
       entry.view = { ...entry.view, contact: "answering", detail: "", report: outcome.report };
@@ -519,7 +470,7 @@ export class Watcher {
       entry.view = { ...entry.view, contact, detail: outcome.detail };
       entry.lastProblem = { detail: outcome.detail, atWallMs: this.#clock.wallMs() };
     }
-    if (entry.again || entry.view.contact === "closed") this.#tickIn(this.#untilNextRoundMs());
+    if (entry.again || entry.view.contact === "closed") this.#pace.next();
     else if (outcome.ok && entry.view.id === this.#belief.epoch.master) this.#chaseMaster();
     else if (outcome.ok && entry.chase) this.#probe(entry, this.#clock.nowMs());
     this.#flushSoon();
@@ -530,7 +481,7 @@ export class Watcher {
       case "timeout": {
         const tookMs = this.#clock.nowMs() - startedAtMs;
         const stalled =
-          startedAtMs < this.#stalledUntilMs || tookMs > this.#options.timeoutMs + this.#stallMs;
+          startedAtMs < this.#pace.stalledUntilMs || tookMs > this.#options.timeoutMs + this.#stallMs;
         return stalled ? before : "silent";
       }
       // It lives and runs a script: that is no news of its role.
@@ -567,7 +518,7 @@ export class Watcher {
     const found = discover(views, this.#belief.master?.replid ?? null);
     this.#overflow = null;
     for (const id of found) this.#watch(id, false);
-    if (found.length > 0) this.#tickIn(this.#untilNextRoundMs());
+    if (found.length > 0) this.#pace.next();
     const wanted = mentioned(views);
     for (const [id, entry] of this.#entries) {
       if (wanted.has(id)) entry.wantedAtMs = nowMs;
@@ -588,9 +539,9 @@ export class Watcher {
     const { epoch } = this.#belief;
     const nowMs = this.#clock.nowMs();
     if (change !== null || (before.holdCause !== null && epoch.holdCause === null)) {
-      this.#denseUntilMs = nowMs + DENSE_AFTER_MS;
+      this.#pace.settle(nowMs);
     }
-    this.#tickIn(this.#pauseMs(nowMs));
+    this.#pace.within(this.#pauseMs(nowMs));
     this.#publish(change?.keptUntilMs ?? null);
     if (change !== null && this.#state !== "closed") {
       const atMs = this.#clock.wallMs();
@@ -657,8 +608,8 @@ export class Watcher {
       const detail = `not watched: more than maxNodes (${this.#maxNodes})`;
       problems.push({ kind: "too-many-nodes", node: this.#overflow, detail });
     }
-    if (this.#clock.nowMs() - this.#stalledUntilMs < this.#options.intervalMs) {
-      const detail = `the event loop stood still for ${Math.round(this.#stalledForMs)} ms`;
+    if (this.#clock.nowMs() - this.#pace.stalledUntilMs < this.#options.intervalMs) {
+      const detail = `the event loop stood still for ${Math.round(this.#pace.stalledForMs)} ms`;
       problems.push({ kind: "stalled", node: null, detail });
     }
     return problems;

@@ -6,7 +6,7 @@ import { Counters } from "../../src/metrics.ts";
 import { OK } from "../../src/resp/encode.ts";
 import { Router } from "../../src/routing/router.ts";
 import { Clients } from "../../src/session/clients.ts";
-import type { SessionContext } from "../../src/session/session.ts";
+import type { SessionContext } from "../../src/session/context.ts";
 import type { Epoch, Evidence, NodeId } from "../../src/topology/epoch.ts";
 import { Turn } from "../../src/turn.ts";
 import { RawClient } from "./client.ts";

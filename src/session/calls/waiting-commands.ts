@@ -30,18 +30,15 @@ function issue(
   call: { command: Command; kind: PlainKind; slots: Slots },
   rewrite: Rewrite,
 ): boolean {
-  const lane = session.openPrivate();
+  const lane = session.lanes.openPrivate();
   if (lane === "blocked") return false;
-  session.lastIds = null;
   if (lane === "no-room") return refusePrivate(session);
-  const { convoy } = session.router.pool;
-  session.callPlace = convoy.takePlace();
+  session.privateConnection.beginCall();
   const buf = rewrite.requestFor("");
   const what = { ...call, bond: "blocking", replies: rewrite.replies, rewrite } as const;
-  session.inBlockingCall = true;
   if (lane === "no-master") session.flight.defer(what, buf);
   else {
-    convoy.join(lane, session.callPlace);
+    session.privateConnection.lineUp(lane);
     session.send(what, lane, wholeOf(buf));
   }
   session.block("drain");
@@ -54,9 +51,9 @@ export function wait(session: Session, frame: Frame): boolean {
   if (!session.isDrained()) return false;
   const { command, args } = frame;
   const call = new WaitCall(command.name, args, session.router.nowMs, {
-    hasWritten: session.hasWritten,
-    isWriteInDoubt: () => session.isWriteInDoubt,
-    refuseMark: () => session.refusal(`ERR proxy: ${MARK_NEEDED}`),
+    hasWritten: session.flight.hasWritten,
+    isWriteInDoubt: () => session.flight.isWriteInDoubt,
+    refuseMark: () => session.voice.refusal(`ERR proxy: ${MARK_NEEDED}`),
   });
   const known = call.knownReply();
   return known !== null
@@ -73,7 +70,7 @@ const MAX_PINNED = 128;
 function withPinnedIds(session: Session, frame: Frame): Buffer[] | null {
   const dollars = dollarIds(frame.args);
   if (dollars.length === 0 || dollars.length > MAX_PINNED) return frame.args;
-  const ids = session.lastIds;
+  const ids = session.inquiry.lastIds;
   if (ids === null) {
     const keys = dollars.map(({ key }) => Buffer.from(frame.args[key]!));
     askLastIds(session, frame, keys);
@@ -88,15 +85,15 @@ function withPinnedIds(session: Session, frame: Frame): Buffer[] | null {
 }
 
 function askLastIds(session: Session, frame: Frame, keys: readonly Buffer[]): void {
-  if (session.takeAnswer("last-ids")?.kind === "nobody") {
-    session.waitToAsk(frame.start);
+  if (session.inquiry.take("last-ids")?.kind === "nobody") {
+    session.holding.waitToAsk(frame.start);
     return;
   }
   if (!session.isDrained()) return;
   session.block("answer");
   const questions = keys.map((key) => ["XINFO", "STREAM", key]);
   session.router.askMaster(session.profile, questions, (replies) => {
-    session.lastIds = replies === null ? null : replies.map(lastIdOf);
+    session.inquiry.lastIds = replies === null ? null : replies.map(lastIdOf);
     session.answered("last-ids", { kind: replies === null ? "nobody" : "yes" });
   });
 }

@@ -49,7 +49,9 @@ export function client(session: Session, frame: Frame): boolean {
   const name = args[1]!.toString("latin1", 0, 32).toLowerCase();
   const subcommand = SUBCOMMANDS.get(name);
   if (subcommand === undefined) {
-    session.refuse(`ERR proxy: CLIENT ${name.toUpperCase().replace(/[^A-Z-]/g, "?")} is not supported yet`);
+    session.voice.refuse(
+      `ERR proxy: CLIENT ${name.toUpperCase().replace(/[^A-Z-]/g, "?")} is not supported yet`,
+    );
     return true;
   }
   session.lastCommand = `client|${name}`;
@@ -135,8 +137,8 @@ function noEvict(session: Session, [mode = ""]: readonly string[], frame: Frame)
 
 /** The session's requests go through connections of which the server knows the same. */
 function noTouch(session: Session, [mode = ""]: readonly string[], frame: Frame): boolean {
-  const { privateLane } = session;
-  if (privateLane !== null && !session.mayUse(privateLane)) return false;
+  const { lane: privateLane } = session.privateConnection;
+  if (privateLane !== null && !session.lanes.mayUse(privateLane)) return false;
   if (allowed(session, frame, ["NO-TOUCH", "x"], SYNTAX_ERROR) === null) return isDone(session);
   const on = onOrOff(mode);
   if (on === null) return error(session, SYNTAX_ERROR);
@@ -170,7 +172,9 @@ function list(session: Session, words: readonly string[], frame: Frame): boolean
     }
     text += line;
     if (text.length <= most) continue;
-    session.refuse(`ERR proxy: the list is larger than limits.outputBufferBytes or 64 MB (${most} bytes)`);
+    session.voice.refuse(
+      `ERR proxy: the list is larger than limits.outputBufferBytes or 64 MB (${most} bytes)`,
+    );
     return true;
   }
   return say(session, encodeText(text, session.protocol));
@@ -187,7 +191,7 @@ function* found(sessions: ReadonlyMap<number, Session>, ids: readonly number[]):
 }
 
 function notKnown(session: Session, name: string): true {
-  session.refuse(`ERR proxy: an option of CLIENT ${name} is not known to the proxy`);
+  session.voice.refuse(`ERR proxy: an option of CLIENT ${name} is not known to the proxy`);
   return true;
 }
 
@@ -251,8 +255,9 @@ const NONE = Buffer.from(":0\r\n");
 
 /** The number at the master of the connection on which a session waits; 0 = it does not wait there. */
 function serverIdOf(session: Session): number {
-  const { privateLane, router } = session;
-  if (privateLane === null || !session.inBlockingCall) return 0;
+  const { privateConnection, router } = session;
+  const { lane: privateLane, inBlockingCall } = privateConnection;
+  if (privateLane === null || !inBlockingCall) return 0;
   const isThere = router.writable && privateLane.target.node === router.epoch.master;
   if (!isThere) return 0;
   // The question takes its time: the connection must not be waiting for somebody else by then.

@@ -1,10 +1,11 @@
 /** What a session is at this moment, as CLIENT LIST and PROXY CLIENTS tell it. */
 
+import type { PrivateConnection } from "../private-connection.ts";
 import type { Blocked, Session } from "../session.ts";
 import type { ClientFacts } from "./list.ts";
 
 export function factsOf(session: Session): ClientFacts {
-  const { profile, transaction, library } = session;
+  const { profile, transaction, library, privateConnection } = session;
   const readings = session.readings();
   const { socket, inputBytes, inputRoom, outputBytes } = readings;
   return {
@@ -18,10 +19,10 @@ export function factsOf(session: Session): ClientFacts {
     db: profile.db,
     protocol: profile.protocol,
     ...subscriptionsOf(session),
-    isMonitor: session.monitor !== null,
-    ...trackingOf(session),
-    isBlocked: session.inBlockingCall || readings.blocked === "client-pause",
-    watchLost: session.watchLost,
+    isMonitor: privateConnection.monitor !== null,
+    ...trackingOf(privateConnection),
+    isBlocked: privateConnection.inBlockingCall || readings.blocked === "client-pause",
+    watchLost: privateConnection.watchLost,
     noEvict: session.noEvict,
     noTouch: profile.noTouch,
     queued: transaction?.size ?? -1,
@@ -37,10 +38,10 @@ export function factsOf(session: Session): ClientFacts {
 
 /** Where the numbers of subscriptions come from. */
 function subscriptionsOf(session: Session): Pick<ClientFacts, "channels" | "patterns" | "shards"> {
-  return session.subscriptions?.counts ?? { channels: 0, patterns: 0, shards: 0 };
+  return session.messages.subscriptions?.counts ?? { channels: 0, patterns: 0, shards: 0 };
 }
 
-function trackingOf({ tracking }: Session): Pick<ClientFacts, "isTracking" | "redirect"> {
+function trackingOf({ tracking }: PrivateConnection): Pick<ClientFacts, "isTracking" | "redirect"> {
   return { isTracking: tracking !== null, redirect: tracking === null ? -1 : (tracking.redirectId ?? 0) };
 }
 
@@ -76,10 +77,11 @@ export function stateOf(session: Session): ClientState {
 }
 
 function workOf(session: Session): ClientState {
-  if (session.inBlockingCall) return "blocked";
+  const { inBlockingCall, monitor } = session.privateConnection;
+  if (inBlockingCall) return "blocked";
   if (session.flight.count > 0) return "busy";
-  if (session.monitor !== null) return "monitor";
-  return session.isSubscriber ? "subscribed" : "idle";
+  if (monitor !== null) return "monitor";
+  return session.messages.isSubscriber ? "subscribed" : "idle";
 }
 
 const STATES: Readonly<Record<Exclude<Blocked, "no" | "drain" | "pipeline">, ClientState>> = {
@@ -97,14 +99,15 @@ export type ClientReading = ReturnType<typeof readingOf>;
 
 export function readingOf(session: Session) {
   const facts = factsOf(session);
-  const { heldSinceMs, flight, router } = session;
+  const { flight, router } = session;
+  const { heldSinceMs } = session.holding;
   return {
     ...facts,
     state: stateOf(session),
     heldMs: heldSinceMs === 0 ? 0 : Math.round(router.nowMs() - heldSinceMs),
     inFlight: flight.count,
     subscriptions: facts.channels + facts.patterns + facts.shards,
-    isPrivate: session.privateLane !== null,
+    isPrivate: session.privateConnection.lane !== null,
     consistency: session.reading.consistency,
   };
 }

@@ -21,13 +21,13 @@ export function subscribe(session: Session, frame: Frame): boolean {
 }
 
 function remove(session: Session, frame: Frame, family: Family, names: readonly string[]): boolean {
-  const subscriptions = session.subscriptions ?? new Subscriptions(session);
+  const subscriptions = session.messages.subscriptions ?? new Subscriptions(session.messages);
   const hubs = subscriptions.hubsOf(family, names);
   const said = subscriptions.remove(frame.command.name, family, names, session.protocol);
-  session.keepSubscriptions(subscriptions);
+  session.messages.keep(subscriptions);
   const settling = [...hubs].filter((hub) => hub.isSettling);
   if (settling.length === 0) {
-    session.confirm(said);
+    session.messages.confirm(said);
     return true;
   }
   // Who publishes after the confirmation must not be told of a receiver that is gone.
@@ -35,8 +35,8 @@ function remove(session: Session, frame: Frame, family: Family, names: readonly 
   let left = settling.length;
   const settled = (): void => {
     if (--left > 0 || session.isClosed) return;
-    session.confirm(said);
-    session.isConfirmed = true;
+    session.messages.confirm(said);
+    session.inquiry.isConfirmed = true;
     session.answered("subscription", { kind: "yes" });
   };
   for (const hub of settling) hub.whenSettled(settled);
@@ -50,23 +50,23 @@ function add(session: Session, frame: Frame, family: Family, names: readonly str
   }
   // Messages must not come before the confirmation, and that not before earlier replies.
   if (!session.isDrained()) return false;
-  const answer = session.takeAnswer("subscription");
+  const answer = session.inquiry.take("subscription");
   if (answer?.kind === "no") return say(session, answer.error);
   if (answer?.kind === "nobody") {
-    session.waitToAsk(frame.start);
+    session.holding.waitToAsk(frame.start);
     return isDone(session);
   }
   if (isReserved(names)) return refuseReserved(session, frame);
-  const subscriptions = session.subscriptions ?? new Subscriptions(session);
+  const subscriptions = session.messages.subscriptions ?? new Subscriptions(session.messages);
   const most = session.context.limits.subscriptionBytes;
   if (subscriptions.bytes + subscriptions.costOf(family, names) > most) {
-    session.refuse(`ERR proxy: too many subscriptions, limits.subscriptionBytes (${most} bytes)`);
+    session.voice.refuse(`ERR proxy: too many subscriptions, limits.subscriptionBytes (${most} bytes)`);
     return true;
   }
   const { name } = frame.command;
   const confirm = (topics: readonly Topic[]): void => {
-    session.confirm(subscriptions.add(name, topics, session.protocol));
-    session.keepSubscriptions(subscriptions);
+    session.messages.confirm(subscriptions.add(name, topics, session.protocol));
+    session.messages.keep(subscriptions);
   };
   const hub = session.context.hubs.get(session.profile.identity);
   const live = hub.liveTopics(family, names);
@@ -76,10 +76,10 @@ function add(session: Session, frame: Frame, family: Family, names: readonly str
   }
   session.block("answer");
   hub.subscribe(family, names, (topics, found) => {
-    if (session.isClosed) for (const topic of topics) hub.leave(topic, session);
+    if (session.isClosed) for (const topic of topics) hub.leave(topic, session.messages);
     else if (found.kind === "yes") {
       confirm(topics);
-      session.isConfirmed = true;
+      session.inquiry.isConfirmed = true;
     }
     session.answered("subscription", found);
   });

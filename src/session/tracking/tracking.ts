@@ -156,11 +156,11 @@ export class Tracking implements Redirecting {
   }
 
   onRedirectReady(): void {
-    this.session.restoreStream();
+    this.session.privateConnection.restore();
   }
 
   onRedirectLost(): void {
-    this.session.leaveTracked();
+    this.session.privateConnection.leave();
   }
 
   onRedirectBroken(): void {
@@ -171,7 +171,9 @@ export class Tracking implements Redirecting {
   flush(): void {
     if (this.invalidations !== null) this.invalidations.flushLater();
     else if (this.session.protocol === 3) {
-      this.session.deliverShared(this.redirectId === null ? flushAll() : brokenPush(this.redirectId));
+      this.session.messages.deliverShared(
+        this.redirectId === null ? flushAll() : brokenPush(this.redirectId),
+      );
     }
   }
 
@@ -257,13 +259,15 @@ class TrackingCall implements Rewrite {
 
   replyFor(reply: Buffer): Buffer {
     const { session, invalidations } = this;
+    const { privateConnection } = session;
     if (!reply.equals(OK)) invalidations?.closeIfUnused();
-    else if (!this.options.isOn) session.endTracking();
+    else if (!this.options.isOn) privateConnection.endTracking();
     else {
-      session.tracking ??= new Tracking(session);
-      session.tracking.accept(this.options, invalidations);
-      session.tracking.lane = session.privateLane;
-      if (invalidations?.isClosed === false && invalidations.serverId !== this.sentId) session.leaveTracked();
+      privateConnection.tracking ??= new Tracking(session);
+      privateConnection.tracking.accept(this.options, invalidations);
+      privateConnection.tracking.lane = privateConnection.lane;
+      const isOther = invalidations?.isClosed === false && invalidations.serverId !== this.sentId;
+      if (isOther) privateConnection.leave();
     }
     return reply;
   }
@@ -277,15 +281,18 @@ class TrackingCall implements Rewrite {
 export function tracking(session: Session, frame: Frame): boolean {
   const args = frame.args.map((arg) => Buffer.from(arg));
   const options = trackingOptions(args);
-  if (!options.isOn && session.tracking === null) return sendPlain(session, frame, MASTER_READ);
+  if (!options.isOn && session.privateConnection.tracking === null)
+    return sendPlain(session, frame, MASTER_READ);
   const most = session.context.limits.subscriptionBytes;
-  if (options.isOn && (session.tracking?.bytes ?? 0) + costOf(options.prefixes) > most) {
-    session.refuse(`ERR proxy: too many prefixes are tracked, limits.subscriptionBytes (${most} bytes)`);
+  if (options.isOn && (session.privateConnection.tracking?.bytes ?? 0) + costOf(options.prefixes) > most) {
+    session.voice.refuse(
+      `ERR proxy: too many prefixes are tracked, limits.subscriptionBytes (${most} bytes)`,
+    );
     return true;
   }
   const { redirectId } = options;
   const target = redirectId === null ? null : (session.context.sessions.get(redirectId) ?? null);
-  const invalidations = target?.takeInvalidations() ?? null;
+  const invalidations = target?.messages.takeInvalidations() ?? null;
   if (invalidations !== null && !isReady(session, frame, invalidations)) return isDone(session);
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;
@@ -304,15 +311,15 @@ export function tracking(session: Session, frame: Frame): boolean {
 
 /** Whether the other client's connection has a number; asked for if not. False: see `isAccepted`. */
 function isReady(session: Session, frame: Frame, invalidations: Invalidations): boolean {
-  const answer = session.takeAnswer("redirect");
+  const answer = session.inquiry.take("redirect");
   if (answer?.kind === "no") {
-    session.say(answer.error);
+    session.voice.say(answer.error);
     return false;
   }
   if (invalidations.isReady()) return true;
   if (!session.isDrained()) return false;
   if (answer?.kind === "nobody" || !session.router.writable) {
-    session.waitToAsk(frame.start);
+    session.holding.waitToAsk(frame.start);
     return false;
   }
   session.block("answer");
@@ -325,7 +332,7 @@ function isReady(session: Session, frame: Frame, invalidations: Invalidations): 
  * errors are the server's.
  */
 export function caching(session: Session, frame: Frame): boolean {
-  const { tracking } = session;
+  const { tracking } = session.privateConnection;
   const word = wordOf(frame.args[2]!);
   if (tracking === null || !tracking.takesCaching(word)) return sendPlain(session, frame, MASTER_READ);
   tracking.caching = encodeRequest(["CLIENT", "CACHING", word]);
@@ -334,13 +341,13 @@ export function caching(session: Session, frame: Frame): boolean {
 
 /** CLIENT GETREDIR: the number of a client of the proxy; 0 = its own connection, -1 = it does not track. */
 export function getRedir(session: Session): true {
-  const { tracking } = session;
+  const { tracking } = session.privateConnection;
   return say(session, encodeValue(tracking === null ? -1 : (tracking.redirectId ?? 0), session.protocol));
 }
 
 /** CLIENT TRACKINGINFO: the server's words, with the proxy's number for the other client. */
 export function trackingInfo(session: Session, frame: Frame): boolean {
-  const { tracking } = session;
+  const { tracking } = session.privateConnection;
   if (tracking === null) return sendPlain(session, frame, MASTER_READ);
   const lane = privateLane(session, frame);
   if (lane === "wait") return false;

@@ -93,7 +93,7 @@ function queue(session: Session, transaction: Transaction, frame: Frame): boolea
       return say(session, QUEUED);
     }
     case "wait":
-      if (session.hasWritten) transaction.precede(MARK);
+      if (session.flight.hasWritten) transaction.precede(MARK);
       break;
     case "script":
       if (subcommandOf(args) === "DEBUG") return refuseInMulti(session, transaction, frame);
@@ -124,7 +124,7 @@ function refuseInMulti(session: Session, transaction: Transaction, frame: Frame)
   }
   const word =
     frame.command.subcommands === null ? "" : ` ${frame.args[1]?.toString("latin1").toUpperCase()}`;
-  session.refuse(`ERR proxy: ${nameOf(frame)}${word} inside MULTI is not supported yet`);
+  session.voice.refuse(`ERR proxy: ${nameOf(frame)}${word} inside MULTI is not supported yet`);
   return true;
 }
 
@@ -135,7 +135,7 @@ function endsWatch(command: Command): boolean {
 
 /** Whether the private connection, if there is one, can be let go: nothing on it is unanswered. */
 export function isPrivateQuiet(session: Session): boolean {
-  return session.privateLane === null || session.isDrained();
+  return session.privateConnection.lane === null || session.isDrained();
 }
 
 /** Any refusal spoils the transaction; refused itself, EXEC ends it (server.c, rejectCommand). */
@@ -161,7 +161,7 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
     discardQuietly(session);
     return say(session, encodeError("EXECABORT Transaction discarded because of previous errors."));
   }
-  if (session.watchLost) {
+  if (session.privateConnection.watchLost) {
     discardQuietly(session);
     return say(session, encodeNullArray(session.protocol));
   }
@@ -187,12 +187,12 @@ function exec(session: Session, transaction: Transaction, frame: Frame): boolean
   session.router.counters.requests.transaction++;
   session.send(rewrite === null ? what : { ...what, rewrite }, lane, wholeOf(buf));
   // What follows may see the session as the transaction leaves it.
-  if (session.privateLane !== null || rewrite?.isBarrier === true) session.block("drain");
+  if (session.privateConnection.lane !== null || rewrite?.isBarrier === true) session.block("drain");
   return true;
 }
 
 function bondOf(session: Session, transaction: Transaction): Bond {
-  if (session.watching) return "watched";
+  if (session.privateConnection.watching) return "watched";
   return transaction.changesConnection ? "change" : "none";
 }
 
@@ -214,21 +214,21 @@ function laneForUnit(
 
 function discardQuietly(session: Session): void {
   session.transaction = null;
-  session.watchLost = false;
-  session.forgetWatch();
-  session.releasePrivate();
+  session.privateConnection.watchLost = false;
+  session.privateConnection.forgetWatch();
+  session.privateConnection.release();
 }
 
 export function watch(session: Session, frame: Frame): boolean {
   const result = sendPrivate(session, frame, MASTER_READ, "watch");
   if (result !== null) return result;
-  session.watching = true;
+  session.privateConnection.watching = true;
   return true;
 }
 
 export function unwatch(session: Session, frame: Frame): boolean {
-  if (!session.watching) {
-    session.watchLost = false;
+  if (!session.privateConnection.watching) {
+    session.privateConnection.watchLost = false;
     return say(session, OK);
   }
   const result = sendPrivate(session, frame, MASTER_READ, "none");

@@ -22,7 +22,8 @@ export function queueOwn(session: Session, transaction: Transaction, frame: Fram
       if (reply.equals(OK)) follow(session, args);
       return reply;
     });
-  const local = (run: () => void): void => transaction.addLocal(end - start, () => session.overhear(run));
+  const local = (run: () => void): void =>
+    transaction.addLocal(end - start, () => session.voice.overhear(run));
   switch (command.handler) {
     case "select":
       change(followSelect);
@@ -41,11 +42,11 @@ export function queueOwn(session: Session, transaction: Transaction, frame: Fram
       local(() => client(session, { ...frame, args }));
       break;
     case "monitor":
-      local(() => session.say(NO_MONITOR));
+      local(() => session.voice.say(NO_MONITOR));
       break;
     case "subscribe":
       if (command.name !== "ssubscribe") return false;
-      local(() => session.say(NO_SSUBSCRIBE));
+      local(() => session.voice.say(NO_SSUBSCRIBE));
       break;
     default:
       return false;

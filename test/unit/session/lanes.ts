@@ -177,9 +177,9 @@ export class FakeSession {
     const nothing = (): void => undefined;
     return {
       ...{ isClosed: false, protocol: 2, onSent: nothing, onProgress: nothing, onSpecialDone: nothing },
-      ...{ onConnectionGone: nothing, onBlockingRefused: nothing, onWatchLost: nothing, onGivenUp: nothing },
-      ...{ onLostAgain: nothing, messageFor: () => null },
-      slotsOf: (request) => this.slots.get(request) ?? request.slots,
+      ...{ onGivenUp: nothing, onLostAgain: nothing },
+      privateConnection: { messageIn: () => null, gone: nothing, refused: nothing, loseWatch: nothing },
+      lanes: { slotsOf: (request) => this.slots.get(request) ?? request.slots },
       wayFor: (request) => {
         request.slots = this.slots.get(request) ?? request.slots;
         return this.route(request.kind === WRITE ? "write" : "read", request.slots);
