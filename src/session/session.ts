@@ -291,7 +291,8 @@ export class Session
     if (this.closeReason !== null) return;
     let room = true;
     if (this.heldSinceMs !== 0) {
-      this.input.mark(this.activeMs, this.router.config.hold.maxTime);
+      // The coarse clock stands still while the process is busy, and a deadline must not come early.
+      this.input.mark(this.router.nowMs(), this.router.config.hold.maxTime);
       room = this.router.hold.grow(this, end - start);
     }
     this.input.append(buf, start, end, this.framer.needed);
