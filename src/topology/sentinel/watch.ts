@@ -208,8 +208,8 @@ export class SentinelWatch {
 
   /**
    * The first in the list of those that name this master once more; null = none does. One that hangs since it
-   * was heard last might begin a failover whenever it goes on, and nobody would know. In the order of the list,
-   * because who began the last failover knows whether it is over.
+   * was heard last might begin a failover whenever it goes on, and nobody would know. In the order of the
+   * list, because who began the last failover knows whether it is over.
    */
   async #firstToName(master: NodeId, entries: readonly Entry[]): Promise<Entry | null> {
     const naming = new Set<Entry>();
