@@ -95,7 +95,7 @@ class Holdfast {
         lossKnownAtMs: () => this.watcher.lossKnownAtMs(),
         nowMs: systemClock.nowMs,
       },
-      onFinished: (record) => log.warn(lineOf(record), "switch"),
+      onFinished: (record) => log.warn(lineOf(record), record.from === record.to ? "return" : "switch"),
     });
     this.chronicle = new Chronicle(log, this.counters, this.failovers);
     const overview = this.buildOverview();

@@ -44,9 +44,10 @@ export class Chronicle {
     this.log.warn({ epoch, lostBytes }, "the former master took more writes: they are lost");
   }
 
-  /** The same node is the master again, with a new history. */
+  /** The same node is the master again, with a new history: recorded where that may have cost something. */
   returned(facts: SwitchNews): void {
     this.countLoss(facts);
+    if (facts.lostBytes !== 0 || facts.doubt.clients > 0) this.failovers.add(facts);
     const { to: master, reason, detail, lostBytes, doubt } = facts;
     const cost = { lostBytes, doubtMs: doubt.ms, doubtClients: doubt.clients };
     this.log.warn({ master, reason, detail, ...cost }, "the master is back with a new history");

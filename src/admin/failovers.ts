@@ -1,6 +1,7 @@
 /**
- * What each switch cost the clients. A record is opened when the master becomes another one and finished when
- * nothing of it is left to be counted: no session is held and no connection to the former master is open.
+ * What each switch cost the clients. A record is opened when the master becomes another one, or comes back
+ * (`from` is `to`) and may lack something that it had. It is finished when nothing of it is left to be
+ * counted: no session is held and no connection to the former master is open.
  */
 import type { Counters } from "../metrics.ts";
 import type { NodeId } from "../topology/epoch.ts";

@@ -41,11 +41,13 @@ export class Overview {
   ready(): { readonly ready: boolean; readonly reason: string } {
     const { master, holdCause } = this.from.epoch();
     if (this.from.isStopping()) return { ready: false, reason: "the proxy is stopping" };
-    const problems = this.from.problems().map((problem) => `; ${problem}`);
-    if (master === null) return { ready: false, reason: `no master has been found yet${problems.join("")}` };
-    if (holdCause !== null)
-      return { ready: false, reason: `writes are held: ${holdCause}${problems.join("")}` };
-    return { ready: true, reason: `writes go to ${master}` };
+    const problems = this.from
+      .problems()
+      .map((problem) => `; ${problem}`)
+      .join("");
+    if (master === null) return { ready: false, reason: `no master has been found yet${problems}` };
+    if (holdCause !== null) return { ready: false, reason: `writes are held: ${holdCause}${problems}` };
+    return { ready: true, reason: `writes go to ${master}${problems}` };
   }
 
   /** The nodes as the metrics want them: each running node once. */

@@ -17,7 +17,8 @@ export class Doubts {
 
   /**
    * A switch at `nowMs`.
-   * @param keptUntilMs writes answered before it are proven to be in the new history; -Infinity = none are.
+   * @param keptUntilMs writes answered before it are proven to be in the new history; -Infinity = none are,
+   *   Infinity = all are.
    */
   add(keptUntilMs: number, nowMs: number): void {
     this.spans.push({ fromMs: keptUntilMs, toMs: nowMs });

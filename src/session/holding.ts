@@ -128,7 +128,8 @@ export class Holding implements Holdable {
   /** More has arrived, `bytes` of it. @returns false when it is held and there is no room for that. */
   grow(bytes: number): boolean {
     if (this.heldSinceMs === 0) return true;
-    this.input.mark(this.router.coarseMs, this.router.config.hold.maxTime);
+    // The coarse clock stands still while the process is busy, and a deadline must not come early.
+    this.input.mark(this.router.nowMs(), this.router.config.hold.maxTime);
     return this.router.hold.grow(this, bytes);
   }
 

@@ -7,7 +7,7 @@
  *   adopt   an operator decides what the rules refuse to
  */
 
-import { type Epoch, type HoldCause, isSameRouting, type NodeId } from "./epoch.ts";
+import { type Epoch, type History, type HoldCause, isSameRouting, type NodeId } from "./epoch.ts";
 import type { NodeReport } from "./report.ts";
 import { firstAddress } from "./rules/aliases.ts";
 import { judgeFirst } from "./rules/first-master.ts";
@@ -219,7 +219,7 @@ function accept(
     reason,
     detail,
     lostBytes,
-    keptUntilMs: keptUntil(belief.master, lostBytes),
+    keptUntilMs: keptUntil(belief.master, reason, lostBytes),
     seenBy: belief.gone?.by ?? "probe",
     goneSinceMs: belief.gone?.sinceMs ?? null,
   };
@@ -227,23 +227,38 @@ function accept(
 }
 
 /** What was answered until the newest offset that is known to survive was reported, survives. */
-function keptUntil(master: MasterBelief | null, lostBytes: number | null): number {
+function keptUntil(master: MasterBelief | null, reason: AcceptReason, lostBytes: number | null): number {
   if (master === null || lostBytes === null) return Number.NEGATIVE_INFINITY;
+  // The same process goes on with the same data, also with what it answered since it was last asked.
+  if (reason === "renamed") return Number.POSITIVE_INFINITY;
   return provenAt(master.samples, master.lastSeenOffset - lostBytes);
 }
 
 function newMaster(belief: Belief, report: NodeReport, lostBytes: number | null): MasterBelief {
   const { master } = belief;
-  const forked = master !== null && lostBytes !== null;
+  const forkedFrom =
+    master === null || lostBytes === null
+      ? null
+      : { replid: master.replid, offset: master.lastSeenOffset - lostBytes };
+  const sample = { atMs: report.sentAtMs, offset: report.masterReplOffset };
   return {
     id: report.node,
     runId: report.runId,
     replid: report.replid,
     lastSeenOffset: report.masterReplOffset,
     keys: report.keys,
-    samples: [{ atMs: report.sentAtMs, offset: report.masterReplOffset }],
-    forkedFrom: forked ? { replid: master.replid, offset: master.lastSeenOffset - lostBytes } : null,
+    samples: addSample(sharedSamples(master, report, forkedFrom), sample, Number.POSITIVE_INFINITY),
+    forkedFrom,
   };
+}
+
+/**
+ * Offsets go on counting: up to where the new history leaves the old one, what was said of the old one holds
+ * for it, too. Not where it is the one that the old one had left: that has writes believed to be lost.
+ */
+function sharedSamples(master: MasterBelief | null, { replid }: NodeReport, fork: History | null) {
+  if (master === null || fork === null || replid === master.forkedFrom?.replid) return [];
+  return master.samples.filter(({ offset }) => offset <= fork.offset);
 }
 
 /** Judges the readers, and keeps the epoch object of `before` when nothing in it has changed. */

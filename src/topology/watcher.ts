@@ -82,7 +82,10 @@ export interface SwitchFacts {
   readonly detail: string;
   /** Bytes of the former history that did not survive; null = unknown. */
   readonly lostBytes: number | null;
-  /** Monotonic ms: every write answered before it is in the new history; -Infinity = nothing is proven. */
+  /**
+   * Monotonic ms: every write answered before it is in the new history; -Infinity = nothing is proven,
+   * Infinity = all of them are.
+   */
   readonly keptUntilMs: number;
   /** Since when there was no master that could be written, wall-clock ms; null when there was one. */
   readonly masterGoneAtMs: number | null;
@@ -92,7 +95,8 @@ export interface WatcherCallbacks {
   /**
    * A new epoch object; also for changes of the hold cause or of what may be read.
    * @param keptUntilMs for another master, or the same with a new history: monotonic ms before which every
-   *   answered write is in its history, -Infinity = nothing is proven. Null: it has the history of before.
+   *   answered write is in its history, -Infinity = nothing is proven, Infinity = all of them are.
+   *   Null: it has the history of before.
    */
   onEpoch(epoch: Epoch, keptUntilMs: number | null): void;
   /** Another master. Called after onEpoch. */

@@ -62,7 +62,7 @@ describe("without a master", () => {
     await setUp({ config: { hold: { maxTime: `${maxMs}ms` } } });
     const [writer, reader] = (await stage.clients(2)) as [RawClient, RawClient];
     expect(await writer.command("SET", "n", "1")).toBe("OK");
-    await stage.untilFresh(writer);
+    await stage.untilFresh(writer, "n");
     await killMaster();
     const sentAtMs = performance.now();
     const reply = writer.command("INCR", "n");

@@ -159,7 +159,7 @@ describe("what a read sees", () => {
     const [writer, other] = (await stage.clients(2)) as [RawClient, RawClient];
     expect(await writer.command("INCR", "n")).toBe(1);
     await until(async () => (await other.command("GET", "n")) === "1");
-    await stage.untilFresh(writer);
+    await stage.untilFresh(writer, "n");
     link.stall();
     await resetCalls(...stage.group.all);
     for (let i = 2; i <= 200; i++) {
@@ -180,7 +180,7 @@ describe("what a read sees", () => {
     ]);
     expect(replies).toEqual(["OK", "x", "OK", "y"]);
     link.resume();
-    await stage.untilFresh(writer);
+    await stage.untilFresh(writer, "n");
     const isBack = async (): Promise<boolean> => {
       await resetCalls(...stage.group.all);
       expect(await writer.command("GET", "n")).toBe("200");

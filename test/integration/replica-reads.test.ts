@@ -163,14 +163,14 @@ describe("a script that cannot write", () => {
     stage = await Stage.open({ replicas: 1 });
     const client = await stage.client();
     expect(await client.command("SET", "k", "v")).toBe("OK");
-    await stage.untilFresh(client);
+    await stage.untilFresh(client, "k");
     return client;
   }
 
   it("runs on a replica, which is given it when it lacks it (7, 30)", async () => {
     const client = await setUp();
     const sha = String(await client.command("SCRIPT", "LOAD", SCRIPT));
-    await stage.untilFresh(client);
+    await stage.untilFresh(client, "k");
     expect(await client.command("EVALSHA_RO", sha, "1", "k")).toBe("v");
     expect(await client.command("EVAL_RO", SCRIPT, "1", "k")).toBe("v");
     expect(await calls(stage.replica(0), "evalsha_ro", "eval_ro")).toBe(2);
@@ -222,7 +222,7 @@ describe("a script that cannot write", () => {
     for (const body of ["one", "two", "three"]) {
       expect(await client.command("FUNCTION", "LOAD", "REPLACE", library(body))).toBe("l");
       expect(await client.command("FCALL_RO", "f", "0")).toBe(body);
-      await stage.untilFresh(client);
+      await stage.untilFresh(client, "k");
       expect(await client.command("FCALL_RO", "f", "0")).toBe(body);
     }
     expect(await calls(stage.replica(0), "fcall_ro")).toBeGreaterThan(2);

@@ -528,4 +528,25 @@ describe("the watch over Sentinels itself", () => {
     await until(async () => (await group.master.info()).get("role") === "slave", { deadlineMs: 20_000 });
     await until(() => watch.word().agreeing === 3 && watch.word().agreed !== group.master.address);
   });
+
+  it("has a failover begin also when the Sentinel that would be asked has just come to a standstill", async () => {
+    const group = await startGroup(1);
+    cleanups.push(group.close);
+    const all = await startSentinels(group);
+    cleanups.push(() => all.close());
+    const createLink = createLinkFactory({ tls: null, connectTimeoutMs: 1_000, timeoutMs: 1_000 });
+    const watch = new SentinelWatch(
+      { name: "mymaster", seeds: all.addresses.map((address) => parseNodeId(address)!), intervalMs: 100 },
+      { onHint: () => {}, onWord: () => {} },
+      { clock: systemClock, createLink, isHeld: () => false },
+    );
+    cleanups.push(async () => watch.close());
+    watch.start();
+    await until(() => watch.word().agreeing === 3, { what: "three Sentinels that agree" });
+    await all.at(0).pause();
+    expect(watch.view()[0]?.state, "nobody knows yet").toBe("agreeing");
+    expect(await watch.failover()).toEqual({ ok: true });
+    await until(async () => (await group.replica(0).info()).get("role") === "master", { deadlineMs: 20_000 });
+    await all.at(0).continue();
+  });
 });

@@ -214,11 +214,11 @@ export class Stage {
     }
   }
 
-  /** Waits until a client's reads go to a replica again: its last write is proven to be there. */
-  async untilFresh(client: RawClient): Promise<void> {
+  /** Waits until a client's reads of a key go to a replica again: its last write of it is proven there. */
+  async untilFresh(client: RawClient, key: string): Promise<void> {
     const fromReplica = async () => {
       const before = await this.proxy.metric("holdfast_freshness_reads_total");
-      await client.command("EXISTS", "untilFresh");
+      await client.command("EXISTS", key);
       return (await this.proxy.metric("holdfast_freshness_reads_total")) === before;
     };
     await until(fromReplica, { what: "a read from a replica behind an own write" });

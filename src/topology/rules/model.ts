@@ -153,7 +153,10 @@ export interface MasterChange {
   readonly detail: string;
   /** Bytes of the former history that the new one does not contain; null = unknown. */
   readonly lostBytes: number | null;
-  /** Monotonic ms: every write answered before it is in the new history; -Infinity = nothing is proven. */
+  /**
+   * Monotonic ms: every write answered before it is in the new history; -Infinity = nothing is proven,
+   * Infinity = all of them are.
+   */
   readonly keptUntilMs: number;
   readonly seenBy: SeenBy;
   /** Since when the former master was gone, monotonic ms; null when it was well. */

@@ -81,6 +81,8 @@ const EVENT_GAP_MS = 5;
 /** Nodes remembered as hinted at, for each Sentinel. */
 const MAX_HINTED = 256;
 const MAX_BACKOFF_MS = 2_000;
+/** Behind the first answer of several Sentinels the others are waited for so long, ms. */
+const LATE_MS = 50;
 /** Two addresses of one running Sentinel: the second one is asked so rarely, ms. */
 const ALIAS_MS = 10_000;
 const MAX_SENTINELS = 32;
@@ -184,24 +186,42 @@ export class SentinelWatch {
     if (word.agreed === null) {
       return { ok: false, reason: "no majority of the Sentinels names a master", mayHaveBegun: false };
     }
-    for (const entry of agreeing) {
-      const outcome = await entry.link.ask([["sentinel", "failover", this.#options.name]]);
-      const [answer] = outcome.ok ? outcome.answers : [];
-      if (answer?.ok === true) {
-        this.#callbacks.onHint([], DENSE_RUNNING_MS);
-        this.hurry();
-        return { ok: true };
-      }
-      // What one refuses, another one would refuse, too; one that is gone has refused nothing.
-      if (answer !== undefined) {
-        return { ok: false, reason: `${entry.view.id}: ${answer.error}`, mayHaveBegun: false };
-      }
-      if (!outcome.ok) {
-        const reason = `${entry.view.id}: ${outcome.detail}; whether it began is not known`;
-        return { ok: false, reason, mayHaveBegun: true };
-      }
+    const entry = await this.#firstToName(word.agreed, agreeing);
+    if (entry === null) {
+      return { ok: false, reason: "none of the Sentinels that agreed answers", mayHaveBegun: false };
     }
-    return { ok: false, reason: "no Sentinel can be reached", mayHaveBegun: false };
+    const outcome = await entry.link.ask([["sentinel", "failover", this.#options.name]]);
+    if (!outcome.ok) {
+      const reason = `${entry.view.id}: ${outcome.detail}; whether it began is not known`;
+      return { ok: false, reason, mayHaveBegun: true };
+    }
+    const [answer] = outcome.answers;
+    // What one refuses, another one would refuse, too.
+    if (answer?.ok !== true) {
+      const reason = `${entry.view.id}: ${answer?.error ?? "no answer"}`;
+      return { ok: false, reason, mayHaveBegun: false };
+    }
+    this.#callbacks.onHint([], DENSE_RUNNING_MS);
+    this.hurry();
+    return { ok: true };
+  }
+
+  /**
+   * The first in the list of those that name this master once more; null = none does. One that hangs since it
+   * was heard last might begin a failover whenever it goes on, and nobody would know. In the order of the
+   * list, because who began the last failover knows whether it is over.
+   */
+  async #firstToName(master: NodeId, entries: readonly Entry[]): Promise<Entry | null> {
+    const naming = new Set<Entry>();
+    const asked = entries.map(async (entry) => {
+      const outcome = await entry.link.ask([["sentinel", "get-master-addr-by-name", this.#options.name]]);
+      const [answer] = outcome.ok ? outcome.answers : [];
+      if (answer?.ok !== true || readAddress(entry.view.id, answer.value) !== master) throw new Error();
+      naming.add(entry);
+    });
+    const isLate = Promise.any(asked).then(() => new Promise<void>((end) => this.#setTimer(end, LATE_MS)));
+    await Promise.race([Promise.allSettled(asked), isLate.catch(() => {})]);
+    return entries.find((entry) => naming.has(entry)) ?? null;
   }
 
   #views(): SentinelView[] {

@@ -107,3 +107,19 @@ describe("what is told of the reads", () => {
     expect(object(overviewOf(new Counters()).status()).freshness_share).toBeNull();
   });
 });
+
+describe("whether it is ready", () => {
+  const PROBLEM = "sentinel-no-access s:1: WRONGPASS invalid username-password pair";
+  const EPOCH = { ...FIRST_EPOCH, number: 1, master: "a:1" as NodeId };
+
+  it.each([
+    ["while writes go", { ...EPOCH, holdCause: null }, true, "writes go to a:1"],
+    ["while writes are held", { ...EPOCH, holdCause: "silent" }, false, "writes are held: silent"],
+    ["before there was a master", FIRST_EPOCH, false, "no master has been found yet"],
+  ] as const)("says what is wrong also %s", (_, epoch, ready, reason) => {
+    const told = (problems: readonly string[]) =>
+      overviewOf(new Counters(), { epoch: () => epoch, problems: () => problems }).ready();
+    expect(told([])).toEqual({ ready, reason });
+    expect(told([PROBLEM])).toEqual({ ready, reason: `${reason}; ${PROBLEM}` });
+  });
+});

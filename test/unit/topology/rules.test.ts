@@ -106,6 +106,20 @@ describe("a promotion", () => {
     expect(kept?.keptUntilMs).toBeLessThanOrEqual(seenMs);
   });
 
+  it("right behind another one keeps what the first history proves (16, 33)", () => {
+    const story = wellGroup();
+    const wellMs = story.nowMs;
+    story.round(promoted("b", "H2", 100, { masterReplOffset: 150 }), story.failing("a", "unreachable"));
+    story.round(replica("c", { of: "b", replid: "H2", appliedOffset: 120 }));
+    const { change } = story.round(
+      master("c", { replid: "H3", replid2: "H2", secondReplOffset: 121, masterReplOffset: 121 }),
+      story.failing("b", "unreachable"),
+    );
+    expect(change).toMatchObject({ to: at("c"), reason: "promoted", lostBytes: 30 });
+    expect(change?.keptUntilMs).toBeGreaterThan(0);
+    expect(change?.keptUntilMs).toBeLessThanOrEqual(wellMs);
+  });
+
   it("counts as lost what only another replica was seen to have", () => {
     const story = wellGroup();
     story.round(story.failing("a", "unreachable"), replica("c", { appliedOffset: 180, linkUp: false }));
@@ -319,6 +333,9 @@ describe("the master", () => {
     story.round(story.failing("b", "unreachable"), story.failing("c", "unreachable"));
     const { change } = story.round(master("a", { replid: "H2", masterReplOffset: 100 }));
     expect(change).toMatchObject({ kind: "return", reason: "renamed", lostBytes: 0 });
+    expect(change?.keptUntilMs, "nothing that it answered can be lost (16, 33)").toBe(
+      Number.POSITIVE_INFINITY,
+    );
     expect(story.epoch).toMatchObject({ number: 1, master: at("a"), holdCause: null });
   });
 

@@ -63,6 +63,8 @@ function telling(name: string, told: Told = {}): Behaviour {
 class Scene {
   readonly time = new FakeTime();
   readonly behaviours = new Map<NodeId, Behaviour>();
+  /** Those that stand still: what they are asked they never answer. */
+  readonly hanging = new Set<NodeId>();
   readonly events = new Map<NodeId, LinkEvents>();
   readonly asked: { node: NodeId; questions: string[]; atMs: number }[] = [];
   readonly hints: { nodes: readonly string[]; denseMs: number }[] = [];
@@ -97,6 +99,7 @@ class Scene {
       ask: async (calls): Promise<AskOutcome> => {
         const questions = calls.map(([command, question]) => (command === "info" ? "info" : question!));
         this.asked.push({ node, questions, atMs: this.time.nowMs });
+        if (this.hanging.has(node)) return new Promise(() => {});
         const answers = calls.map(this.behaviours.get(node) ?? (() => null));
         const whole = answers.filter((answer) => answer !== null);
         if (whole.length === answers.length) return { ok: true, answers: whole };
@@ -355,6 +358,31 @@ describe("a failover on request", () => {
     const asked = scene.asked.filter(({ questions }) => questions.includes("failover"));
     expect(asked.map(({ node }) => node)).toEqual([at("t")]);
     expect(scene.hints).toEqual([{ nodes: [], denseMs: 10_000 }]);
+  });
+
+  it.each([
+    ["hangs", (scene: Scene) => scene.hanging.add(at("s"))],
+    ["is gone", (scene: Scene) => scene.behaviours.delete(at("s"))],
+    ["names another one now", (scene: Scene) => scene.tells("s", { master: "b" })],
+  ])("is not asked of one that %s since it was heard last: whoever answers is asked", async (_, change) => {
+    const scene = await calm();
+    change(scene);
+    const answer = scene.watch.failover();
+    await scene.time.pass(100);
+    expect(await answer).toEqual({ ok: true });
+    const asked = scene.asked.filter(({ questions }) => questions.includes("failover"));
+    expect(asked.map(({ node }) => node)).toEqual([at("t")]);
+  });
+
+  it("is asked of nobody when none of those that agreed answers any more", async () => {
+    const scene = await calm();
+    scene.behaviours.clear();
+    expect(await scene.watch.failover()).toMatchObject({
+      ok: false,
+      reason: "none of the Sentinels that agreed answers",
+      mayHaveBegun: false,
+    });
+    expect(scene.asked.filter(({ questions }) => questions.includes("failover"))).toEqual([]);
   });
 
   it("that is refused says in whose words", async () => {
