@@ -109,6 +109,8 @@ export type Effect =
   /** Writes are held until `release`, also while the master is well. `drained` follows. */
   | { readonly kind: "hold" }
   | { readonly kind: "release" }
+  /** The node was told to become the master, maybe in vain: as soon as the master is written it must not. */
+  | { readonly kind: "renounce"; readonly node: NodeId }
   /** Probe these nodes at once. */
   | { readonly kind: "look"; readonly nodes: readonly NodeId[] }
   /** Send `tick` at this monotonic time, ms. */
