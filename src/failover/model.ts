@@ -122,6 +122,7 @@ export type Effect =
 export type Told =
   | "master-suspected" // it seems to be gone; the grace runs
   | "master-recovered" // it was suspected and is well again
+  | "not-asked" // a replica does not let itself be asked whether it reaches the master
   | "promoting" // a replica is told to become the master
   | "promoted" // … and is accepted as the master
   | "promotion-failed"

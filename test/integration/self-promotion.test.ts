@@ -313,6 +313,23 @@ describe("the master hangs", () => {
     expect(audit.unexplained).toBe(0);
   });
 
+  it("a downAfter shorter than probe.timeout is kept", async () => {
+    const config = { failover: { ...FAILOVER, downAfter: "300ms" }, probe: { timeout: "10s" } };
+    await setUp({ config });
+    const [old, client] = [stage.master, await stage.client()];
+    await pause(old);
+    const hungAtMs = performance.now();
+    await stage.untilCause("silent");
+    expect(await client.command("INCR", "late")).toBe(1);
+    const lateMs = performance.now() - hungAtMs;
+    figure(
+      `hang, downAfter 300 ms, probe.timeout 10 s: a write is answered ${Math.round(lateMs)} ms after it`,
+    );
+    expect(lateMs).toBeLessThan(9_000);
+    await goOn(old);
+    await untilFollows(old, await masterOf());
+  });
+
   it("woken up within downAfter it goes on as the master", async () => {
     await setUp({ config: { failover: { ...FAILOVER, downAfter: "3s" } } });
     await withLoad();

@@ -273,6 +273,20 @@ describe("PROXY SWITCHOVER", () => {
     expectBooksBalance(audit);
   });
 
+  it("to a replica that hangs, TIMEOUT longer than hold.maxTime: rolled back before any write expires", async () => {
+    const admin = await setUp({ config: { hold: { maxTime: "1s" } } });
+    await withLoad();
+    const b = stage.replica(0);
+    await pause(b);
+    expect(await refusal(admin, "TO", b.address, "TIMEOUT", 20_000)).toMatch(
+      /rolled back: not done within 900 ms/,
+    );
+    await goOn(b);
+    const { report, audit } = await finish(stage.master);
+    expectNoticedNothing(report);
+    expectBooksBalance(audit);
+  });
+
   it("while another one runs is refused; the asker may leave, and nothing is held afterwards", async () => {
     const admin = await setUp();
     const asker = await stage.client();
