@@ -48,6 +48,15 @@ const SENTINEL_CONNECT_MS = 500;
 /** How often counters of nodes that left the group are dropped, ms. */
 const FORGET_MS = 60_000;
 
+/** A planned switch holds writes for this part of `hold.maxTime` at most: none of them expires in it. */
+const SWITCH_HOLD_PART = 0.9;
+
+/** Nobody is waited for longer than `failover.downAfter`: then it counts as gone. */
+function probeTimeoutMs({ failover, probe }: Config): number {
+  if (failover.promote !== "self") return probe.timeout;
+  return Math.max(probe.interval, Math.min(probe.timeout, failover.downAfter));
+}
+
 class Holdfast {
   private readonly config: Config;
   private readonly log: Log;
@@ -102,7 +111,10 @@ class Holdfast {
     const admin = new AdminCommand({
       overview,
       switcher: this.failover,
-      switchovers: { defaultTimeoutMs: config.failover.switchTime, parseNode: parseNodeId },
+      switchovers: {
+        ...{ defaultTimeoutMs: config.failover.switchTime, parseNode: parseNodeId },
+        mostTimeoutMs: Math.ceil(SWITCH_HOLD_PART * config.hold.maxTime),
+      },
       adopt: (node) => this.adopt(node),
       clients: (limit) => this.clients.list(limit),
     });
@@ -118,10 +130,11 @@ class Holdfast {
 
   private buildWatcher(): Watcher {
     const { failover, nodes, probe, reads, upstream } = this.config;
+    const timeoutMs = probeTimeoutMs(this.config);
     const options = {
       seeds: nodes,
       intervalMs: probe.interval,
-      timeoutMs: probe.timeout,
+      timeoutMs,
       ...{ maxLagMs: reads.maxLag, maxLagBytes: reads.maxLagBytes, proofIntervalMs: reads.proofInterval },
       rememberMs: 2 * tolerableMs(failover.downAfter),
       belief: this.keeper.belief,
@@ -140,7 +153,7 @@ class Holdfast {
     const createProbe = createProbeFactory({
       username,
       password,
-      timeoutMs: probe.timeout,
+      timeoutMs,
       clock: systemClock,
     });
     return new Watcher(options, callbacks, { clock: systemClock, createProbe });

@@ -22,6 +22,8 @@ export type Restartable =
 export interface SwitchoverSettings {
   /** For a request without a TIMEOUT, ms. */
   readonly defaultTimeoutMs: number;
+  /** Any is cut to this, ms: what waits longer is answered with an error (`hold.maxTime`). */
+  readonly mostTimeoutMs: number;
   /** Reads "host:port"; null = it is not that. */
   readonly parseNode: (text: string) => NodeId | null;
 }
@@ -83,7 +85,7 @@ function read(words: readonly string[], settings: SwitchoverSettings, isSwitchov
       }
     } else return `'${printable(word ?? "")}' is not understood here. Try PROXY HELP`;
   }
-  return { to, timeoutMs, isDry };
+  return { to, timeoutMs: Math.min(timeoutMs, settings.mostTimeoutMs), isDry };
 }
 
 function planValue(planned: Planned): Value | Buffer {

@@ -107,10 +107,35 @@ export function takeCare(draft: Draft): void {
   const { group, duty, job } = draft.state;
   if (group === null || job.kind === "confirming" || job.kind === "promoting" || isSwitching(job)) return;
   if (duty !== null && draft.nowMs >= duty.untilMs) draft.set({ duty: null });
-  const mayTouch = (id: NodeId) => draft.settings.mode === "self" || draft.state.duty?.nodes.has(id) === true;
+  forgetRenounced(draft, group);
+  const { renounced } = draft.state;
+  const isOnDuty = (id: NodeId) => draft.state.duty?.nodes.has(id) === true || renounced.has(id);
+  const mayTouch = (id: NodeId) => draft.settings.mode === "self" || isOnDuty(id);
   const wanted = strays(group, draft.state).filter(mayTouch);
   forget(draft, new Set(wanted));
   for (const node of wanted) attend(draft, group, node);
+}
+
+/** An order to become the master is given up. It may be carried out late: then it is taken back. */
+export function renounce(draft: Draft, node: NodeId): void {
+  draft.emit({ kind: "renounce", node });
+  // Who promotes by itself looks after all of them anyway.
+  if (draft.settings.mode === "self") return;
+  draft.set({ renounced: new Map(draft.state.renounced).set(node, draft.nowMs) });
+}
+
+/** Those that have been heard of since and are what they should be. */
+function forgetRenounced(draft: Draft, group: GroupSight): void {
+  const { renounced } = draft.state;
+  if (renounced.size === 0) return;
+  const { master } = group.epoch;
+  const isSettled = ([node, sinceMs]: readonly [NodeId, number]): boolean => {
+    if (node === master) return true;
+    const report = group.nodes.filter(isLive).find(({ id }) => id === node)?.report;
+    return report?.role === "replica" && report.sentAtMs > sinceMs && followedBy(group, report) === master;
+  };
+  const left = [...renounced].filter((one) => !isSettled(one));
+  if (left.length < renounced.size) draft.set({ renounced: new Map(left) });
 }
 
 function attend(draft: Draft, group: GroupSight, node: NodeId): void {

@@ -30,6 +30,7 @@ export interface Watching {
   group(): GroupSight;
   hold(): void;
   release(): void;
+  renounce(node: NodeId): void;
   hint(nodes: readonly NodeId[]): void;
 }
 
@@ -79,6 +80,7 @@ export class FailoverControl {
       hold: () => watcher.hold(),
       release: () => watcher.release(),
       whenDrained,
+      renounce: (node: NodeId) => watcher.renounce(node),
       look: (nodes: readonly NodeId[]) => watcher.hint(nodes),
       run: this.commander.run.bind(this.commander),
       confirm: (nodes: readonly NodeId[], done: (standing: Standing) => void) => this.confirm(nodes, done),

@@ -39,6 +39,7 @@ export interface DriverParts {
   readonly release: () => void;
   /** Once nothing sent to the master is unanswered. @returns what cancels it. */
   readonly whenDrained: (done: () => void) => () => void;
+  readonly renounce: (node: NodeId) => void;
   /** Probe these nodes at once. */
   readonly look: (nodes: readonly NodeId[]) => void;
   readonly run: (node: NodeId, command: NodeCommand, done: (result: CommandResult) => void) => void;
@@ -223,6 +224,8 @@ export class FailoverDriver {
         this.cancelDrain?.();
         this.cancelDrain = null;
         return parts.release();
+      case "renounce":
+        return parts.renounce(effect.node);
       case "look":
         return parts.look(effect.nodes);
       case "wake":

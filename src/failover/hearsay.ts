@@ -61,6 +61,8 @@ export function onRelinkEnded(draft: Draft, id: number, result: CommandResult): 
   for (const [node, question] of outage?.questions ?? []) {
     if (outage === null || question.command !== id) continue;
     const isDone = result.kind === "done";
+    if (result.kind === "refused")
+      draft.tell("not-asked", node, `whether it reaches the master: ${result.error}`);
     const questions = new Map(outage.questions);
     if (question.isLeft) questions.delete(node);
     else questions.set(node, { command: null, endedAtMs: draft.nowMs, isDone, isLeft: false });

@@ -109,6 +109,8 @@ export type Effect =
   /** Writes are held until `release`, also while the master is well. `drained` follows. */
   | { readonly kind: "hold" }
   | { readonly kind: "release" }
+  /** The node was told to become the master, maybe in vain: as soon as the master is written it must not. */
+  | { readonly kind: "renounce"; readonly node: NodeId }
   /** Probe these nodes at once. */
   | { readonly kind: "look"; readonly nodes: readonly NodeId[] }
   /** Send `tick` at this monotonic time, ms. */
@@ -120,6 +122,7 @@ export type Effect =
 export type Told =
   | "master-suspected" // it seems to be gone; the grace runs
   | "master-recovered" // it was suspected and is well again
+  | "not-asked" // a replica does not let itself be asked whether it reaches the master
   | "promoting" // a replica is told to become the master
   | "promoted" // … and is accepted as the master
   | "promotion-failed"

@@ -43,6 +43,7 @@ export function levelOf(what: Told): "info" | "warn" {
     case "switchover-refused":
       return "info";
     case "master-suspected":
+    case "not-asked":
     case "promotion-failed":
     case "repointing-failed":
     case "switchover-rolled-back":
@@ -53,7 +54,9 @@ export function levelOf(what: Told): "info" | "warn" {
 
 /** What is tried again and again as long as it fails. */
 function isAttempt(what: Told): boolean {
-  return /^(?:promoting|promotion-failed|repointing|repointing-failed|switchover-refused)$/.test(what);
+  return /^(?:not-asked|promoting|promotion-failed|repointing|repointing-failed|switchover-refused)$/.test(
+    what,
+  );
 }
 
 function isSuccess(what: Told): boolean {

@@ -169,10 +169,12 @@ function watchPromotion(draft: Draft, job: Promoting): void {
   if (view?.contact === "answering" && newer && view.report.role === "replica") {
     return giveUp(draft, job, "it is a replica still");
   }
+  // Its process is gone, and nobody else has seen what it may have become: the next one need not wait.
+  if (view?.contact === "unreachable") return renounce(draft, job, "it is gone");
   if (draft.nowMs < job.endedAtMs + ACCEPT_MS) return draft.wake(job.endedAtMs + ACCEPT_MS);
   // Time alone proves nothing, least of all when our own process stood still: it may be the master already.
   if (view === undefined || view.contact !== "answering" || newer) {
-    return giveUp(draft, job, "it was not accepted as the master");
+    return renounce(draft, job, "it was not accepted as the master");
   }
   draft.look(job.candidate);
   draft.wake(draft.nowMs + SOON_MS);
@@ -185,6 +187,12 @@ function tellEnd(draft: Draft, job: Promoting, master: NodeId | null): void {
   const { outage } = draft.state;
   const sinceMs = Math.round(draft.nowMs - (outage?.noticedAtMs ?? job.sinceMs));
   draft.tell("promoted", master, `instead of ${job.former}, ${sinceMs} ms after that one was missed`);
+}
+
+/** Whether the order was carried out, or will be yet, is not known. */
+function renounce(draft: Draft, job: Promoting, why: string): void {
+  draft.emit({ kind: "renounce", node: job.candidate });
+  giveUp(draft, job, why);
 }
 
 function giveUp(draft: Draft, job: Promoting, why: string): void {

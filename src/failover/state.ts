@@ -100,6 +100,8 @@ export interface State {
   readonly job: Job;
   readonly care: ReadonlyMap<NodeId, Care>;
   readonly duty: Duty | null;
+  /** Who was told to become the master, until that was given up at this monotonic time, ms. */
+  readonly renounced: ReadonlyMap<NodeId, number>;
   /** Replicas that were asked for their word. */
   readonly asking: ReadonlyMap<NodeId, Asking>;
   /** Addresses that were seen as members of the group. */
@@ -122,6 +124,7 @@ export function firstState(mode: PromoteMode, members: readonly NodeId[] = []): 
     job: { kind: "none" },
     care: new Map(),
     duty: null,
+    renounced: new Map(),
     asking: new Map(),
     members: new Set(members),
     orphans: new Map(),

@@ -13,7 +13,7 @@
 import type { NodeId } from "../topology/epoch.ts";
 import { isLive, liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
-import { strays } from "./care.ts";
+import { renounce, strays } from "./care.ts";
 import type { CommandResult, SwitchoverAnswer, SwitchoverRequest } from "./model.ts";
 import { planSwitchover } from "./plan.ts";
 import type { Draft, Job, SwitchoverJob, SwitchoverPhase } from "./state.ts";
@@ -24,6 +24,8 @@ const NUDGE_MS = 5;
 const MARGIN_MS = 10;
 /** Longest CLIENT PAUSE of the master, ms. */
 const PAUSE_MOST_MS = 5_000;
+/** It ends so long after the time to promote in, ms: what is sent at the last moment happens within it. */
+const PAUSE_MARGIN_MS = 100;
 /** After the time is over, how long to wait for the end of an attempt before it is called open, ms. */
 const ABORT_MS = 2_000;
 /** How long the others may take to follow before the answer is given, ms; and before it is given up. */
@@ -93,7 +95,7 @@ export function onDrained(draft: Draft): void {
   const forMs = Math.min(leftMs, PAUSE_MOST_MS);
   const paused = change(draft, job, { deadlineMs: Math.min(job.deadlineMs, draft.nowMs + forMs) });
   draft.wake(paused.deadlineMs);
-  const command = draft.run(job.from, { kind: "pause-writes", forMs: forMs + MARGIN_MS });
+  const command = draft.run(job.from, { kind: "pause-writes", forMs: forMs + PAUSE_MARGIN_MS });
   begin(draft, paused, "pausing", command);
 }
 
@@ -133,25 +135,33 @@ export function watchSwitchover(draft: Draft): void {
   if (master !== job.from) return onOtherMaster(draft, job, master);
   if (draft.nowMs >= job.deadlineMs) return onTimeOver(draft, job, group);
   draft.wake(job.deadlineMs);
+  const notWell = holdCause === null ? null : `the master is not well any more: ${holdCause}`;
+  // Its port refuses connections: writes need not wait for the end of the time.
+  const heirGone = job.to !== null && isLost(group, job.to) ? `${job.to} is gone` : null;
   switch (job.phase) {
-    case "draining":
-      if (holdCause !== null) rollBack(draft, job, `the master is not well any more: ${holdCause}`);
-      return;
+    case "draining": {
+      const why = notWell ?? heirGone;
+      return why === null ? undefined : rollBack(draft, job, why);
+    }
     case "handing-over":
       if (job.command !== null) return;
       if (isBackAsBefore(group, job)) return rollBack(draft, job, "the servers gave FAILOVER up");
-      if (isLost(group, job)) {
+      if (isLost(group, job.from)) {
         return conclude(draft, release(draft, job), "open", "the master was lost while it handed over");
       }
-      return nudge(draft, job);
+      return heirGone === null ? nudge(draft, job) : abort(draft, job);
     case "aborting":
-    case "promoting":
+      if (isBackAsBefore(group, job)) return rollBack(draft, job, heirGone ?? "FAILOVER was given up");
       return nudge(draft, job);
+    case "promoting":
+      if (job.command !== null || heirGone === null) return nudge(draft, job);
+      return giveUpPromotion(draft, job, heirGone);
     case "pausing":
       return;
-    case "comparing":
-      if (holdCause !== null) return rollBack(draft, job, `the master is not well any more: ${holdCause}`);
-      return compare(draft, job, group);
+    case "comparing": {
+      const why = notWell ?? heirGone;
+      return why === null ? compare(draft, job, group) : rollBack(draft, job, why);
+    }
   }
 }
 
@@ -163,8 +173,8 @@ function isBackAsBefore(group: GroupSight, job: SwitchoverJob): boolean {
   return from.report.role === "master" && from.report.failoverState === "no-failover";
 }
 
-function isLost(group: GroupSight, job: SwitchoverJob): boolean {
-  return group.nodes.some(({ id, contact }) => id === job.from && contact === "unreachable");
+function isLost(group: GroupSight, node: NodeId): boolean {
+  return group.nodes.some(({ id, contact }) => id === node && contact === "unreachable");
 }
 
 /** Speeds up what is on its way: the replica's word to its master, and our own look at both. */
@@ -195,6 +205,8 @@ function compare(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
     awaited.length > 0 &&
     awaited.every(({ report }) => report.appliedOffset >= from.masterReplOffset);
   if (!isEqual) return nudge(draft, job);
+  // What others write to it until it follows would be lost: it stays paused for that.
+  draft.run(job.from, { kind: "pause-writes", forMs: PAUSE_MOST_MS });
   if (job.via === "sentinel") {
     const command = draft.nextId();
     draft.emit({ kind: "ask-sentinel", id: command });
@@ -208,7 +220,7 @@ function onOtherMaster(draft: Draft, job: SwitchoverJob, master: NodeId | null):
   if (master === null) return;
   if (job.to !== null && master !== job.to) {
     release(draft, job);
-    unpause(draft, job);
+    // A pause of the former master ends by itself: what waits there must not run there.
     return conclude(draft, job, "open", `${master} became the master instead of ${job.to}`);
   }
   // Without a hold nor FAILOVER's own pause the former master may have answered what nobody has seen.
@@ -228,18 +240,26 @@ function onOtherMaster(draft: Draft, job: SwitchoverJob, master: NodeId | null):
 /** Waits for the others to follow, not for long, so that the answer can say who was told to. */
 function settle(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
   const left = strays(group, draft.state);
-  const isOver = draft.nowMs >= job.deadlineMs || (group.epoch.holdCause === null && left.length === 0);
+  const isFenced = job.via === "failover" || isReplica(group, job.from);
+  const isDone = group.epoch.holdCause === null && left.length === 0 && isFenced;
+  const isOver = draft.nowMs >= job.deadlineMs || isDone;
   if (isOver || group.epoch.master !== job.to) endSettling(draft);
   else draft.wake(job.deadlineMs);
+}
+
+function isReplica(group: GroupSight, node: NodeId): boolean {
+  return group.nodes.filter(isLive).some(({ id, report }) => id === node && report.role === "replica");
 }
 
 /** The switch is made: it is answered whether all others follow or not. Nothing happens in other phases. */
 export function endSettling(draft: Draft): void {
   const job = jobOf(draft);
   if (job?.phase !== "settling" || job.to === null) return;
-  if (job.via !== "failover") draft.run(job.from, { kind: "unpause" });
   const { from, to, via, stallMs, lostBytes, repointed } = job;
-  const master = draft.state.group?.epoch.master;
+  const { group } = draft.state;
+  const master = group?.epoch.master;
+  // As long as it is a master, what waits there would run there, and be lost. The pause ends by itself, too.
+  if (via !== "failover" && group !== null && isReplica(group, from)) draft.run(from, { kind: "unpause" });
   if (master !== to) return conclude(draft, job, "open", `${to} was the master, and ${master} followed it`);
   draft.tell(
     "switchover-done",
@@ -257,16 +277,15 @@ function onTimeOver(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
     return rollBack(draft, job, `${why}: the master still owes answers to what was sent before`);
   }
   if (job.phase === "pausing" || job.phase === "comparing") return rollBack(draft, job, why);
+  if (job.phase === "promoting" && job.via === "promote") return giveUpPromotion(draft, job, why);
+  if (job.phase === "promoting" && job.isHolding) draft.run(job.from, { kind: "unpause" });
   const released = release(draft, job);
   if (job.phase === "handing-over") {
     // It may be carried out still: nothing is rolled back before that is known.
-    if (job.command !== null) return nudge(draft, released);
-    const command = draft.run(job.from, { kind: "abort-failover" });
-    return void change(draft, released, { phase: "aborting", command });
+    return job.command === null ? abort(draft, released) : nudge(draft, released);
   }
-  if (job.phase === "aborting" && isBackAsBefore(group, job)) return rollBack(draft, job, why);
+  if (job.phase === "aborting" && isBackAsBefore(group, job)) return rollBack(draft, released, why);
   if (draft.nowMs < job.deadlineMs + ABORT_MS) return nudge(draft, released);
-  if (job.via !== "failover") draft.run(job.from, { kind: "unpause" });
   conclude(draft, released, "open", `${why}, and it may still happen`);
 }
 
@@ -281,6 +300,18 @@ function rollBack(draft: Draft, job: SwitchoverJob, why: string): void {
   const released = release(draft, job);
   unpause(draft, job);
   conclude(draft, released, "rolled-back", why);
+}
+
+function abort(draft: Draft, job: SwitchoverJob): void {
+  begin(draft, job, "aborting", draft.run(job.from, { kind: "abort-failover" }));
+}
+
+/** Whatever the heir makes of the order is taken back: nothing is lost that the master takes from here on. */
+function giveUpPromotion(draft: Draft, job: SwitchoverJob, why: string): void {
+  if (job.to !== null) renounce(draft, job.to);
+  unpause(draft, job);
+  const late = `if ${job.to} becomes a master yet, it is made to follow ${job.from}`;
+  conclude(draft, release(draft, job), "open", `${why}: ${late}`);
 }
 
 function unpause(draft: Draft, job: SwitchoverJob): void {

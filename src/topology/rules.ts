@@ -5,6 +5,7 @@
  *   decide  a batch of probe results has come in
  *   suspect traffic noticed something (rules/suspicion.ts)
  *   adopt   an operator decides what the rules refuse to
+ *   renounce the order to become the master was given up (rules/renounced.ts)
  */
 
 import { type Epoch, type History, type HoldCause, isSameRouting, type NodeId } from "./epoch.ts";
@@ -24,11 +25,13 @@ import {
   type NodeView,
   type Problem,
 } from "./rules/model.ts";
+import { withoutFollowers } from "./rules/renounced.ts";
 import { addSample, provenAt } from "./rules/samples.ts";
 import { describeScene, isClaimant, type Scene } from "./rules/scene.ts";
 import { NO_SENTINELS, type SentinelWord } from "./rules/sentinel.ts";
 import { bytesLost, judgeSuccession } from "./rules/succession.ts";
 
+export { renounce } from "./rules/renounced.ts";
 export { suspect } from "./rules/suspicion.ts";
 
 export interface Moment {
@@ -156,11 +159,11 @@ function observe(
   moment: Moment,
 ): Belief & { master: MasterBelief } {
   let { lastSeenOffset, keys, samples } = master;
-  const witnessed: string[] = [];
+  const witnessed: NodeReport[] = [];
   for (const { id, report } of scene.live) {
     if (report.replid !== master.replid || report.loading) continue;
     if (report.role === "replica") {
-      witnessed.push(report.runId);
+      witnessed.push(report);
     } else if (id === master.id && report.runId === master.runId) {
       ({ keys } = report);
       const sample = { atMs: report.sentAtMs, offset: report.masterReplOffset };
@@ -173,7 +176,12 @@ function observe(
   return {
     ...belief,
     master: { ...master, lastSeenOffset, keys, samples },
-    instances: addBounded(belief.instances, witnessed, MAX_INSTANCES),
+    instances: addBounded(
+      belief.instances,
+      witnessed.map(({ runId }) => runId),
+      MAX_INSTANCES,
+    ),
+    renounced: withoutFollowers(belief.renounced, witnessed),
   };
 }
 

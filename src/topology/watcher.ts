@@ -12,6 +12,7 @@
  *   listen(word)             what the Sentinels say together, for the rules
  *   adopt(node)              an operator decides
  *   hold(), release()        a planned switch is under way: writes are held although the master is well
+ *   renounce(node)           its promotion, which was begun here, was given up
  *   group()                  what is believed and what that rests on, for the failover machine
  *   nodes(), problems()      for people
  *   belief(), views()        what is believed and what it rests on
@@ -40,7 +41,7 @@ import {
   type SeenBy,
 } from "./rules/model.ts";
 import { NO_SENTINELS, type SentinelWord } from "./rules/sentinel.ts";
-import { type AdoptRefusal, adopt, type Decision, decide, isSameEpoch, suspect } from "./rules.ts";
+import { type AdoptRefusal, adopt, type Decision, decide, isSameEpoch, renounce, suspect } from "./rules.ts";
 import { describeNodes, type NodeStatus } from "./status.ts";
 
 export interface WatcherOptions {
@@ -259,6 +260,11 @@ export class Watcher {
   release(): void {
     this.#heldSinceMs = null;
     this.#publish(null);
+  }
+
+  /** `node` was told to become the master and has not been seen to: the master is written instead. */
+  renounce(node: NodeId): void {
+    this.#belief = renounce(this.#belief, this.#views(), node);
   }
 
   group(): GroupSight {

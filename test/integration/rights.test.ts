@@ -114,6 +114,37 @@ describe("with the rights README names, and no other", () => {
   });
 });
 
+describe("with promote: self and a master that hangs", () => {
+  const failover = { promote: "self", downAfter: "500ms" };
+  const hang = async (): Promise<void> => {
+    await until(async () => (await stage.proxy.metric("holdfast_promoter")) === 1, { what: "the right" });
+    const old = stage.master;
+    await old.kill("SIGSTOP");
+    try {
+      await until(async () => (await stage.epoch()).master !== old.address, { what: "another master" });
+    } finally {
+      await old.kill("SIGCONT");
+    }
+    await expectAllFollow();
+  };
+
+  it("the rights README names let the replicas be asked whether they reach it", async () => {
+    const [always, , self] = rules();
+    await setUp([always, self], failover);
+    await hang();
+    expect(await denied()).toEqual([]);
+    expect(stage.proxy.logged("failover").filter(({ what }) => what === "not-asked")).toEqual([]);
+  });
+
+  it("without the right to ask them it is replaced all the same, and the log says what is missing", async () => {
+    const [always, , self] = rules();
+    await setUp([always, self, ["-client|kill"]], failover);
+    await hang();
+    const [line] = stage.proxy.logged("failover").filter(({ what }) => what === "not-asked");
+    expect(line).toMatchObject({ level: "warn", detail: /NOPERM.*client\|kill/ });
+  });
+});
+
 describe("without the rights to a planned switch", () => {
   it("it is rolled back, and what is missing is said", async () => {
     const [always] = rules();

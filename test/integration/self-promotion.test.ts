@@ -121,6 +121,7 @@ describe("the master crashes", () => {
     await withLoad();
     const old = stage.master;
     await old.kill();
+    await stage.untilReplaced(old);
     await load?.next("writer");
     const { writerMs, readerMs } = gaps("crash");
     const now = await stage.currentMaster();
@@ -150,6 +151,7 @@ describe("the master crashes", () => {
       load?.resetGaps();
       const old = await stage.currentMaster();
       await old.kill();
+      await stage.untilReplaced(old);
       await load?.next("writer");
       const { kinds } = load?.report() ?? {};
       writers.push(Math.round(kinds?.writer.longestGapMs ?? Number.NaN));
@@ -178,6 +180,7 @@ describe("the master crashes", () => {
     await withLoad();
     expect(await offsetOf(ahead)).toBeGreaterThan(await offsetOf(behind));
     await stage.master.kill();
+    await stage.untilReplaced(stage.master);
     await load?.next("writer");
     gaps("crash with a replica behind");
     expect(await stage.currentMaster()).toBe(ahead);
@@ -215,6 +218,7 @@ describe("the master crashes", () => {
     await withLoad();
     const [old, other] = [stage.master, stage.replica(0)];
     await old.kill();
+    await stage.untilReplaced(old);
     await load?.next("writer");
     const { writerMs } = gaps("crash of one of two");
     expect(await stage.currentMaster()).toBe(other);
@@ -229,6 +233,7 @@ describe("the master crashes", () => {
     await withLoad();
     const first = stage.master;
     await first.kill();
+    await stage.untilReplaced(first);
     await load?.next("writer");
     const second = await stage.currentMaster();
     const third = stage.group.replicas.find((replica) => replica !== second);
@@ -237,6 +242,7 @@ describe("the master crashes", () => {
     await stage.untilReadable(1);
     load?.resetGaps();
     await second.kill();
+    await stage.untilReplaced(second);
     await load?.next("writer");
     gaps("second crash as soon as a replica has followed");
     expect(await stage.currentMaster()).toBe(third);
@@ -285,6 +291,23 @@ describe("the master hangs", () => {
     await stage.untilReadable(2);
     const { audit } = await finish();
     expect(audit.unexplained).toBe(0);
+  });
+
+  it("a downAfter shorter than probe.timeout is kept", async () => {
+    const config = { failover: { ...FAILOVER, downAfter: "300ms" }, probe: { timeout: "10s" } };
+    await setUp({ config });
+    const [old, client] = [stage.master, await stage.client()];
+    await old.kill("SIGSTOP");
+    const hungAtMs = performance.now();
+    await stage.untilCause("silent");
+    expect(await client.command("INCR", "late")).toBe(1);
+    const lateMs = performance.now() - hungAtMs;
+    figure(
+      `hang, downAfter 300 ms, probe.timeout 10 s: a write is answered ${Math.round(lateMs)} ms after it`,
+    );
+    expect(lateMs).toBeLessThan(9_000);
+    await old.kill("SIGCONT");
+    await untilFollows(old, await stage.currentMaster());
   });
 
   it("woken up within downAfter it goes on as the master", async () => {

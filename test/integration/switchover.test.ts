@@ -3,7 +3,7 @@ import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import type { RawClient } from "../support/client.ts";
+import { RawClient } from "../support/client.ts";
 import { type ChaosLink, layLink } from "../support/link.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { type Reply, ReplyError } from "../support/resp.ts";
@@ -18,6 +18,7 @@ import {
   Stage,
   type StageOptions,
 } from "../support/stage.ts";
+import { startTap, type Tap } from "../support/tap.ts";
 import { sleep, until, within } from "../support/wait.ts";
 import type { Workload } from "../support/workload.ts";
 
@@ -27,6 +28,7 @@ const NOISE_MS = 250;
 let stage: Stage;
 let load: Workload | undefined;
 let link: ChaosLink | undefined;
+let tap: Tap | undefined;
 
 async function setUp(options: StageOptions = {}): Promise<RawClient> {
   stage = await Stage.open(options);
@@ -44,6 +46,8 @@ afterEach(async () => {
   await stage?.close();
   await link?.close();
   link = undefined;
+  tap?.close();
+  tap = undefined;
 });
 
 async function switchover(admin: RawClient, ...words: (string | number)[]): Promise<Fields> {
@@ -59,6 +63,18 @@ async function refusal(admin: RawClient, ...words: (string | number)[]): Promise
 async function rolesOf(servers: readonly RedisServer[]): Promise<string[]> {
   const infos = await Promise.all(servers.map((server) => server.info()));
   return infos.map((info) => `${info.get("role")} of ${info.get("master_port") ?? "nobody"}`);
+}
+
+/** INCR again and again. @returns the last value it was told. */
+async function writeUntilRefused(client: RawClient, key: string): Promise<number> {
+  for (let last = 0; ; last++) {
+    const reply = await client.command("INCR", key);
+    if (reply instanceof ReplyError) {
+      expect(reply.word).toBe("READONLY");
+      return last;
+    }
+    expect(reply).toBe(last + 1);
+  }
 }
 
 /** Writes are answered, by OK or READONLY: nobody has stopped them. */
@@ -233,6 +249,20 @@ describe("PROXY SWITCHOVER", () => {
     expectBooksBalance(audit);
   });
 
+  it("to a replica that hangs, TIMEOUT longer than hold.maxTime: rolled back before any write expires", async () => {
+    const admin = await setUp({ config: { hold: { maxTime: "1s" } } });
+    await withLoad();
+    const b = stage.replica(0);
+    await b.kill("SIGSTOP");
+    expect(await refusal(admin, "TO", b.address, "TIMEOUT", 20_000)).toMatch(
+      /rolled back: not done within 900 ms/,
+    );
+    await b.kill("SIGCONT");
+    const { report, audit } = await finish(stage.master);
+    expectNoticedNothing(report);
+    expectBooksBalance(audit);
+  });
+
   it("while another one runs is refused; the asker may leave, and nothing is held afterwards", async () => {
     const admin = await setUp();
     const asker = await stage.client();
@@ -311,6 +341,61 @@ describe("PROXY SWITCHOVER", () => {
       await expectNotPaused([stage.master]);
     }, [stage.master, stage.replica(1)]);
     await b.kill("SIGCONT");
+    const { report, audit } = await finish(stage.master);
+    expectNoticedNothing(report);
+    expectBooksBalance(audit);
+  });
+
+  it("without FAILOVER, two nodes: what others write to the old master is on the new one, or was refused", async () => {
+    const admin = await setUp({ replicas: 1 });
+    for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
+    for (let round = 0; round < 5; round++) {
+      const [from, key] = [await stage.currentMaster(), `direct:${round}`];
+      const direct = await RawClient.connect({ port: from.port });
+      const written = writeUntilRefused(direct, key);
+      await sleep(50);
+      expect(await switchover(admin)).toMatchObject({ result: "done", lost_bytes: 0, via: "promote" });
+      const count = await written;
+      direct.close();
+      expect(Number(await (await stage.currentMaster()).cli("GET", key)), `round ${round}`).toBe(count);
+      await stage.untilReadable(1);
+    }
+  });
+
+  it("without FAILOVER, to a replica that hangs with the order unread: carried out late it takes nothing away", async () => {
+    let isArmed = true;
+    const b = () => stage.replica(0);
+    const admin = await setUp({
+      before: async (group) => {
+        const target = group.replica(0);
+        tap = await startTap(target.ownPort, async (text) => {
+          if (!isArmed || !/replicaof\r\n\$2\r\nNO\r\n/i.test(text)) return;
+          isArmed = false;
+          // Whatever it is sent from here on it reads when it wakes up.
+          process.kill(target.pid, "SIGSTOP");
+          // A signal takes its time.
+          await sleep(100);
+        });
+        // The address it announces is told when it makes its link.
+        await target.standBehind(tap.port);
+        await target.promote();
+        await target.replicaOf(group.master);
+        await target.untilLinkUp();
+        return group.all.map(({ address }) => address);
+      },
+    });
+    for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
+    await withLoad();
+    const answer = await refusal(admin, "TO", b().address, "TIMEOUT", 400);
+    expect(answer).toMatch(/not finished: .* if .* becomes a master yet, it is made to follow/);
+    const before = load?.report().kinds.writer.count ?? 0;
+    await until(() => (load?.report().kinds.writer.count ?? 0) > before + 200, { what: "writes going on" });
+    await b().kill("SIGCONT");
+    await until(() => b().output.includes("MASTER MODE enabled (user request from"), {
+      what: "b promoted late",
+    });
+    await b().untilLinkUp();
+    expect(await stage.epoch()).toMatchObject({ number: 1, master: stage.master.address, hold_cause: null });
     const { report, audit } = await finish(stage.master);
     expectNoticedNothing(report);
     expectBooksBalance(audit);

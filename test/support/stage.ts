@@ -200,6 +200,12 @@ export class Stage {
     await this.#untilStatus(`${server.address} as the master`, isMaster);
   }
 
+  /** Replies of the former master may still arrive after its end: only the epoch tells that it has one. */
+  async untilReplaced(old: RedisServer): Promise<void> {
+    const isReplaced = (status: Fields) => status.master !== old.address && status.writable === 1;
+    await this.#untilStatus(`another master than ${old.address}`, isReplaced);
+  }
+
   async #untilStatus(what: string, test: (status: Fields) => boolean): Promise<void> {
     let last: Fields = {};
     const look = async () => {

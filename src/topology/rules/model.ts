@@ -107,6 +107,8 @@ export interface Belief {
   readonly instances: ReadonlySet<string>;
   /** Claims ("run id:replid") refused while the master was well. Promotion rules never take them. Bounded. */
   readonly refusedClaims: ReadonlySet<string>;
+  /** Run ids told to become the master by an order that was given up, to the offset seen by then. Bounded. */
+  readonly renounced: ReadonlyMap<string, number>;
   /** At most one per node. */
   readonly suspicions: readonly Suspicion[];
   /** Since when the master may not be written, monotonic ms; null while it may, and before the first. */
@@ -122,6 +124,7 @@ export const FIRST_BELIEF: Belief = {
   master: null,
   instances: new Set(),
   refusedClaims: new Set(),
+  renounced: new Map(),
   suspicions: [],
   gone: null,
   proofs: new Map(),

@@ -4,6 +4,7 @@
  * 1. Promoted: a process that we saw in our group, that was not restarted since, and whose history continues
  *    ours is the successor at once, also while the old master still claims to be one: somebody promoted it.
  *    Several such at a time: the one that continues all others; otherwise there is no common truth.
+ *    Not one that was told to by us, in vain as it seemed, when the master was written since.
  * 2. The master itself, unchanged, is the master. Any other claim is refused while it is well.
  *    The same process under a new replication id is the master, too: it dropped an unused backlog.
  * 3. The master restarted with all of our history that was ever seen is the master again. So is one that read
@@ -33,6 +34,7 @@ import {
   type NodeView,
   type Problem,
 } from "./model.ts";
+import { isRenounced } from "./renounced.ts";
 import { follows, isClaimant, isLive, type LiveView, namedBySentinels, type Scene } from "./scene.ts";
 
 export type Verdict =
@@ -175,6 +177,7 @@ function successors(belief: Belief, master: MasterBelief, scene: Scene, state: M
     const { report } = view;
     if (report === null || report.role !== "master" || report.loading) continue;
     if (scene.aliases.has(view.id) || report.replid === master.replid) continue;
+    if (isRenounced(belief, master, report)) continue;
     const line = lineageOf(report, master.replid, edges);
     if (line === null) continue;
     const fresh = isLive(view) && isClaimant(scene, view);
@@ -184,7 +187,9 @@ function successors(belief: Belief, master: MasterBelief, scene: Scene, state: M
       claims.push({ report, line, fresh, reason: "followed" });
     }
   }
-  return claims;
+  // One that was given up is no reason to doubt the one that was promoted in its place.
+  const firm = claims.filter((claim) => !belief.renounced.has(claim.report.runId));
+  return firm.length > 0 ? firm : claims;
 }
 
 function witnessedEdges(belief: Belief, scene: Scene): Edge[] {

@@ -14,7 +14,7 @@ import { parseNodeId } from "../../../src/topology/address.ts";
 import type { NodeId } from "../../../src/topology/epoch.ts";
 
 const [A, B, C] = ["10.0.0.1:6379", "10.0.0.2:6379", "10.0.0.3:6379"] as [NodeId, NodeId, NodeId];
-const SETTINGS = { defaultTimeoutMs: 2_000, parseNode: parseNodeId };
+const SETTINGS = { defaultTimeoutMs: 2_000, mostTimeoutMs: 3_600_000, parseNode: parseNodeId };
 
 /** Remembers what it was asked. */
 class Asked implements Switcher {
@@ -55,6 +55,17 @@ async function requestOf(...words: string[]) {
 }
 
 describe("PROXY SWITCHOVER reads", () => {
+  it.each([["TIMEOUT", "60000"], [], ["TIMEOUT", "901"]])(
+    "no longer time than writes may wait: %s %s",
+    async (...words) => {
+      const asked = new Asked();
+      const settings = { ...SETTINGS, mostTimeoutMs: 900 };
+      await runSwitchover(words, asked, settings);
+      await runRestartable([A, ...words], asked, settings);
+      expect(asked.requests).toMatchObject([{ timeoutMs: 900 }, { timeoutMs: 900 }]);
+    },
+  );
+
   it.each([
     [[], { to: null, timeoutMs: 2_000 }],
     [["TO", B], { to: B, timeoutMs: 2_000 }],

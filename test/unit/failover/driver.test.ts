@@ -10,7 +10,7 @@ function driverOf(): FailoverDriver {
     clock: { nowMs: () => 5_000, wallMs: () => 0 },
     setTimer: () => idle,
     group: () => sight([masterAt("a", 4_990), replicaAt("b", 4_990)]),
-    ...{ hold: idle, release: idle, look: idle, run: idle, confirm: idle, askSentinel: idle },
+    ...{ hold: idle, release: idle, renounce: idle, look: idle, run: idle, confirm: idle, askSentinel: idle },
     ...{ tell: idle, onObstacles: idle },
     whenDrained: () => idle,
   });

@@ -38,7 +38,7 @@ const EVENTS: Record<Event["kind"], true> = {
 };
 const EFFECTS: Record<Effect["kind"], true> = {
   ...{ run: true, "ask-sentinel": true, confirm: true, hold: true, release: true, look: true, wake: true },
-  ...{ answer: true, tell: true },
+  ...{ answer: true, renounce: true, tell: true },
 };
 const COMMANDS: Record<NodeCommand["kind"], true> = {
   ...{ promote: true, follow: true, failover: true, "abort-failover": true, acknowledge: true },
@@ -69,7 +69,7 @@ describe("in every order in which things can happen", () => {
       expect(result.dead).toBeNull();
       expect(result.states).toBeGreaterThan(least);
     },
-    60_000,
+    180_000,
   );
 
   it("every job, event, effect, command and answer was met on the way", () => {

@@ -186,6 +186,20 @@ describe("a promotion that fails", () => {
     expect([play.phase, play.isHolding]).toEqual(["none", false]);
   });
 
+  it.each([DONE, UNKNOWN])("because its process is gone: another as good is told at once", (result) => {
+    const play = promoting().ended(1_290, "promote", result);
+    const [a, b] = crashed(1_289) as [NodeView, NodeView, NodeView];
+    const without = (sentAtMs: number) => [
+      ...[a, lost(b, "unreachable"), left("c", sentAtMs, { appliedOffset: 120 })],
+    ];
+    play.see(1_301, without(1_300), HELD);
+    // Should it be carried out after all, it is not to be believed.
+    expect(play.effects).toContainEqual({ kind: "renounce", node: at("b") });
+    expect([play.phase, play.isHolding, play.told]).toEqual(["none", false, ["promotion-failed"]]);
+    play.see(1_321, without(1_320), HELD);
+    expect(play.confirmed(1_322).runs).toEqual(["c: promote"]);
+  });
+
   it("keeps writes held while its end is not known, also when the former master is back", () => {
     const play = promoting();
     play.see(1_300, [masterAt("a", 1_295), left("b", 1_295), left("c", 1_295)]);

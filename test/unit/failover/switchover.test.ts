@@ -110,7 +110,7 @@ describe("by FAILOVER", () => {
 describe("by pause, comparison and promotion", () => {
   it("promotes when the replica has all of it, demotes the former master and lifts the pause", () => {
     const play = begun(NEVER, OLD_SERVER);
-    expect([play.phase, play.runs]).toEqual(["pausing", ["a: pause-writes for 996"]]);
+    expect([play.phase, play.runs]).toEqual(["pausing", ["a: pause-writes for 1086"]]);
     play.ended(1_006, "pause-writes");
     expect(play.phase).toBe("comparing");
     // From before the pause: what it says is not the end.
@@ -120,7 +120,8 @@ describe("by pause, comparison and promotion", () => {
       ...[masterAt("a", 1_011, { masterReplOffset: 114 }), replicaAt("b", 1_011, { appliedOffset: 114 })],
       replicaAt("c", 1_011),
     ]);
-    expect([play.phase, play.runs]).toEqual(["promoting", ["b: promote"]]);
+    // What others would write to it until it follows would be lost.
+    expect([play.phase, play.runs]).toEqual(["promoting", ["a: pause-writes for 5000", "b: promote"]]);
     play.ended(1_014, "promote").do(1_016, { kind: "switched", lostBytes: 0 });
     play.see(1_016, promoted(1_015), SWITCHED);
     expect([play.phase, play.isHolding]).toEqual(["settling", false]);
@@ -143,11 +144,66 @@ describe("by pause, comparison and promotion", () => {
     "NOPERM this user has no permissions to run the 'failover' command",
   ])("takes the place of FAILOVER on: %s", (error) => {
     const play = begun().ended(1_006, "failover", refusedWith(error));
-    expect([play.phase, play.runs, play.isHolding]).toEqual(["pausing", ["a: pause-writes for 994"], true]);
+    expect([play.phase, play.runs, play.isHolding]).toEqual(["pausing", ["a: pause-writes for 1084"], true]);
     play.ended(1_008, "pause-writes").see(1_011, well(1_010)).ended(1_013, "promote");
     play.see(1_015, promoted(1_014), SWITCHED).see(1_020, allFollow(1_018), SWITCHED);
     expect(play.answers).toMatchObject([{ kind: "done", report: { via: "promote" } }]);
     expect(play.allRuns).not.toContain("a: keep-role");
+  });
+});
+
+describe("the former master stays paused until it follows", () => {
+  /** Two nodes: nobody else is to be re-pointed. */
+  const two = (sentAtMs: number): NodeView[] => [masterAt("a", sentAtMs), B(sentAtMs)];
+  const accepted = (settings = NEVER) => {
+    const play = comparing(settings).see(1_011, well(1_008).slice(0, 2));
+    if (settings.mode === "sentinel") play.sentinelAnswered(1_013);
+    else play.ended(1_013, "promote");
+    return play.see(1_016, two(1_015), SWITCHED);
+  };
+
+  it.each([
+    ["by promotion", NEVER],
+    ["by Sentinel", BY_SENTINEL],
+  ])("%s: what others had waiting there would run, be answered and be lost", (_title, settings) => {
+    const play = accepted(settings);
+    expect([play.phase, play.runs]).toEqual(["settling", []]);
+    play.see(1_020, two(1_019), SWITCHED);
+    expect([play.phase, play.runs]).toEqual(["settling", ["a: follow b"]]);
+    play.ended(1_022, "follow");
+    expect([play.phase, play.runs]).toEqual(["settling", []]);
+    play.see(1_025, [replicaAt("a", 1_024, { of: "b", replid: "H2" }), B(1_024)], SWITCHED);
+    expect([play.phase, play.runs]).toEqual(["none", ["a: unpause"]]);
+  });
+
+  it("also when it does not follow in time: then the pause ends by itself", () => {
+    const play = accepted().see(1_020, two(1_019), SWITCHED).ended(1_022, "follow", UNREACHABLE);
+    play.see(3_016, two(3_015), SWITCHED);
+    expect([play.phase, play.answers.length]).toEqual(["none", 1]);
+    expect(play.allRuns).not.toContain("a: unpause");
+  });
+});
+
+describe("an order to become the master that was given up", () => {
+  const given = () => promoting().ended(1_900, "promote", UNKNOWN).see(2_000, well(1_999));
+  const late = (sentAtMs: number) => [masterAt("a", sentAtMs), B(sentAtMs), replicaAt("c", sentAtMs)];
+
+  it("is renounced before writes go on at the master of before", () => {
+    const kinds = given().effects.map(({ kind }) => kind);
+    expect(kinds).toContain("renounce");
+    expect(kinds.indexOf("renounce")).toBeLessThan(kinds.indexOf("release"));
+  });
+
+  it("and is carried out after all is taken back, however late and where nobody promotes", () => {
+    const play = given();
+    const silent = [masterAt("a", 2_099), lost(replicaAt("b", 1_008), "silent"), replicaAt("c", 2_099)];
+    play.see(2_100, silent);
+    expect(play.see(900_000, late(899_999)).runs).toEqual(["b: follow a"]);
+  });
+
+  it("is over when the node is heard of again as the replica it was", () => {
+    const play = given().see(2_100, well(2_099));
+    expect(play.see(900_000, late(899_999)).runs).toEqual([]);
   });
 });
 
@@ -216,6 +272,8 @@ describe("a request is refused, nothing is held", () => {
     expect(play.answers).toEqual([{ kind: "refused", reason: "a promotion is under way" }]);
   });
 });
+
+const HEIR_GONE = lost(replicaAt("b", 1_000), "unreachable");
 
 type Ending = [title: string, play: () => Play, answer: object, runs: readonly string[]];
 
@@ -342,7 +400,8 @@ const ENDINGS: readonly Ending[] = [
         ...{ of: "c", replid: "H2", epoch: 2 },
       }),
     { kind: "open", reason: /c:6379 became the master instead of b:6379/ },
-    ["a: unpause"],
+    // It ends by itself: what waits there must not run on a former master.
+    [],
   ],
   [
     "promoting: the replica refuses",
@@ -352,9 +411,44 @@ const ENDINGS: readonly Ending[] = [
   ],
   [
     "promoting: its answer is lost, and nothing more is heard of it",
-    () => promoting().ended(1_900, "promote", UNKNOWN).see(2_000, well(1_999)).see(4_000, well(3_999)),
-    { kind: "open", reason: /and it may still happen/ },
+    () => promoting().ended(1_900, "promote", UNKNOWN).see(2_000, well(1_999)),
+    { kind: "open", reason: /not done within 1000 ms: if b:6379 becomes a master yet, it is made to follow/ },
     ["b: promote", "a: unpause"],
+  ],
+  [
+    "promoting: the replica crashes, and writes do not wait for the end of the time",
+    () =>
+      promoting()
+        .ended(1_013, "promote", UNKNOWN)
+        .see(1_020, [masterAt("a", 1_019), HEIR_GONE]),
+    { kind: "open", reason: /b:6379 is gone: if b:6379 becomes a master yet/ },
+    ["b: promote", "a: unpause"],
+  ],
+  [
+    "comparing: the replica crashes, and writes do not wait for the end of the time",
+    () => comparing().see(1_020, [masterAt("a", 1_019), HEIR_GONE]),
+    { kind: "rolled-back", reason: /b:6379 is gone/ },
+    ["a: unpause"],
+  ],
+  [
+    "draining: the replica crashes, and writes do not wait for the end of the time",
+    () =>
+      new Play(NEVER)
+        .see(996, well(995))
+        .ask(1_000)
+        .see(1_020, [masterAt("a", 1_019), HEIR_GONE]),
+    { kind: "rolled-back", reason: /b:6379 is gone/ },
+    [],
+  ],
+  [
+    "handing-over: the replica crashes, and writes do not wait for the end of the time",
+    () =>
+      handing()
+        .see(1_020, [masterAt("a", 1_019, HANDING), HEIR_GONE])
+        .ended(1_022, "abort-failover")
+        .see(1_024, [masterAt("a", 1_023), HEIR_GONE]),
+    { kind: "rolled-back", reason: /b:6379 is gone/ },
+    ["a: abort-failover"],
   ],
 ];
 

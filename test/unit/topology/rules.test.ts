@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Evidence } from "../../../src/topology/epoch.ts";
-import { adopt, suspect } from "../../../src/topology/rules.ts";
+import { adopt, renounce, suspect } from "../../../src/topology/rules.ts";
 import { at, hex, MAX_LAG_MS, master, replica, Story, unanswered, wellGroup } from "./nodes.ts";
 
 /** b, promoted from H1 at offset `from`. */
@@ -82,6 +82,50 @@ describe("a promotion", () => {
     story.round(master("a"), promoted("b", "H2"), replica("c"));
     expect(story.problems).toEqual(["claimant-refused a"]);
     expect(story.readers).toEqual([]);
+  });
+
+  describe("that was ordered here and given up", () => {
+    const written = (offset: number) => ({ masterReplOffset: offset });
+    const givenUp = (): Story => {
+      const story = wellGroup();
+      story.belief = renounce(story.belief, story.views, at("b"));
+      return story;
+    };
+
+    it("is refused as soon as the master was written: b would lose that", () => {
+      const story = givenUp();
+      story.round(master("a", written(300)), story.failing("b", "silent"), replica("c"));
+      const { change } = story.round(master("a", written(400)), promoted("b", "H2"), replica("c"));
+      expect([change, story.epoch.master, story.problems]).toEqual([null, at("a"), ["claimant-refused b"]]);
+      story.round(story.failing("a", "unreachable"), promoted("b", "H2"), replica("c", { linkUp: false }));
+      expect(story.epoch).toMatchObject({ master: at("a"), holdCause: "connection-lost" });
+    });
+
+    it("is accepted when the master was not: nothing is lost", () => {
+      const story = givenUp();
+      story.round(story.failing("a", "unreachable"), promoted("b", "H2"));
+      expect(story.epoch).toMatchObject({ master: at("b"), holdCause: null });
+    });
+
+    it("is no reason to doubt the one that was promoted in its place", () => {
+      const story = givenUp();
+      story.round(story.failing("a", "unreachable"), promoted("b", "H2"), promoted("c", "H3"));
+      expect(story.epoch).toMatchObject({ master: at("c"), holdCause: null });
+    });
+
+    it("is forgotten when the node has followed the master further: others may promote it", () => {
+      const story = givenUp();
+      story.round(master("a", written(300)), replica("b", { appliedOffset: 300 }), replica("c"));
+      story.round(master("a", written(400)), promoted("b", "H2", 300), replica("c"));
+      expect(story.epoch.master).toBe(at("b"));
+    });
+
+    it("means the process: a restarted one is judged as any other", () => {
+      const story = givenUp();
+      story.round(master("a", written(300)), replica("b", { run: "bb", appliedOffset: 300 }), replica("c"));
+      story.round(master("a", written(300)), promoted("b", "H2", 300, { run: "bb" }), replica("c"));
+      expect(story.epoch.master).toBe(at("b"));
+    });
   });
 
   it("of a lagging replica is accepted, and what it lacks is reported (39)", () => {

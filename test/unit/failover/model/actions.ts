@@ -195,7 +195,9 @@ function command(model: Model, world: World, one: Sent, add: Add, fault: Add): v
   const ended = (from: World, result: CommandResult): World => {
     return model.take(from, { kind: "ended", id: one.id, result });
   };
-  const isAside = one.command.kind === "acknowledge" || one.command.kind === "unpause";
+  const { job } = world.machine;
+  const isLonger = one.command.kind === "pause-writes" && !("command" in job && job.command === one.id);
+  const isAside = one.command.kind === "acknowledge" || one.command.kind === "unpause" || isLonger;
   if (isAside) return add(name, ended(aside(model, { ...world, sent: others }, one), DONE));
   // Done and answered at one moment, or never: a reply that is lost is to the machine like one that is late,
   // which a replica that is cut off or hangs gives; and a link that is dropped late is one that was dropped.
@@ -253,7 +255,7 @@ function carryOut(model: Model, world: World, { node: index, command: asked }: S
       if (node.handover === null) return done({});
       return done({ handover: null, ...(node.handover.state === "asked" ? { of: -1 } : {}) });
     case "pause-writes":
-      return done({ pausedUntilMs: world.nowMs + asked.forMs });
+      return done({ pausedUntilMs: Math.max(node.pausedUntilMs, world.nowMs + asked.forMs) });
     case "unpause":
       return done({ pausedUntilMs: 0 });
     case "relink":

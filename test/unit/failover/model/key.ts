@@ -87,6 +87,8 @@ function beliefOf(world: World): unknown {
     ],
     ...[master?.runId, master?.replid, master?.lastSeenOffset, master?.keys, lags],
     ...[instances, claims, belief.gone !== null],
+    // As long as the history does not grow, nothing comes of it.
+    world.writes.length === 0 ? [] : [...belief.renounced].sort(),
     belief.suspicions.map(({ node, kind }) => [node, kind]),
   ];
 }
@@ -119,6 +121,10 @@ function machineOf(model: Model, world: World): unknown {
       return [node, command === null ? null : `#${command}.`, isOver(nextAtMs), Math.min(failures, 3)];
     }),
     [...asking].sort().map(([node, { command, nextAtMs }]) => [node, command === null, isOver(nextAtMs)]),
+    [...machine.renounced].sort().map(([node, sinceMs]) => {
+      const report = world.views.find(({ id }) => id === node)?.report;
+      return [node, report !== undefined && report !== null && report.sentAtMs > sinceMs];
+    }),
     duty && [[...duty.nodes].sort(), isOver(duty.untilMs)],
     [[...members].sort(), [...orphans].sort(), obstacles.map(({ kind }) => kind), machine.standing.kind],
     [group?.epoch.holdCause, group?.epoch.master, machine.isNewHistory, job.kind],

@@ -20,7 +20,7 @@ import {
   FIRST_BELIEF,
   type NodeView,
 } from "../../../../src/topology/rules/model.ts";
-import { type Decision, decide, suspect } from "../../../../src/topology/rules.ts";
+import { type Decision, decide, renounce, suspect } from "../../../../src/topology/rules.ts";
 import type { GroupSight } from "../../../../src/topology/watcher.ts";
 
 export interface Setup {
@@ -296,6 +296,8 @@ export class Model {
       case "release":
         if (!world.isHolding) found.violation("releases what is not held");
         return { ...world, isHolding: false, isDrainAwaited: false };
+      case "renounce":
+        return { ...world, belief: renounce(world.belief, world.views, effect.node) };
       case "wake":
         return { ...world, wakeAtMs: Math.min(world.wakeAtMs, effect.atMs) };
       case "answer":

@@ -141,6 +141,7 @@ export class ModelProxy implements Party {
         hold: () => this.#hold(),
         release: () => this.#release(),
         whenDrained: (done) => this.router.whenDrained(done),
+        renounce: (node) => this.watcher.renounce(node),
         look: (list) => this.watcher.hint(list),
         run: (node, command, done) => {
           witness.command(this, node, command);
