@@ -3,10 +3,12 @@
  * outside it is one object with a life.
  */
 
+import { randomBytes } from "node:crypto";
 import { type Clock, systemTimer } from "../clock.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
+import { markerId } from "./lease.ts";
 import type {
   CommandResult,
   Obstacle,
@@ -17,6 +19,7 @@ import type {
 } from "./model.ts";
 import { createNodeCommander, type NodeCommander } from "./nodes.ts";
 import type { Planned } from "./plan.ts";
+import { PromoterLine } from "./promoter-line.ts";
 import { Promoters } from "./promoters.ts";
 import type { Settings } from "./state.ts";
 import { addressFor } from "./whereabouts.ts";
@@ -85,9 +88,19 @@ export class FailoverControl {
       onObstacles: (obstacles: readonly Obstacle[]) => this.compare(obstacles),
     };
     this.driver = new FailoverDriver(options, parts, members);
-    const lease = { username, password, timeoutMs: options.commandTimeoutMs, clock, label: options.label };
-    const onStanding = (standing: Standing): void => this.driver.standing(standing);
-    this.promoters = options.mode === "self" ? new Promoters(lease, { onStanding }) : null;
+    this.promoters = options.mode === "self" ? this.buildPromoters() : null;
+  }
+
+  private buildPromoters(): Promoters {
+    const { clock, username, password, label, commandTimeoutMs: timeoutMs } = this.options;
+    const id = markerId(clock.wallMs(), randomBytes(8).toString("hex"));
+    const createLine = (node: NodeId, onEnd: () => void): PromoterLine =>
+      new PromoterLine(node, { username, password }, onEnd);
+    return new Promoters(
+      { timeoutMs, id, label },
+      { onStanding: (standing) => this.driver.standing(standing) },
+      { clock, setTimer: systemTimer, random: Math.random, createLine },
+    );
   }
 
   start(): void {
