@@ -14,6 +14,16 @@ export interface Faulty {
   readonly ignoresHistory: boolean;
   /** Nodes with priority 0 are promoted. */
   readonly ignoresPriority: boolean;
+  /** It marks where another proxy is. */
+  readonly marksBesideOthers: boolean;
+  /** It does not step back for an older one. */
+  readonly neverStepsBack: boolean;
+  /** It promotes beside a younger one. */
+  readonly ignoresYounger: boolean;
+  /** Any one node is enough for being sole. */
+  readonly needsNoMajority: boolean;
+  /** It does not look anew before it promotes. */
+  readonly looksOnce: boolean;
 }
 
 export const SOUND: Faulty = {
@@ -24,4 +34,9 @@ export const SOUND: Faulty = {
   readsUnproven: false,
   ignoresHistory: false,
   ignoresPriority: false,
+  marksBesideOthers: false,
+  neverStepsBack: false,
+  ignoresYounger: false,
+  needsNoMajority: false,
+  looksOnce: false,
 };
