@@ -24,6 +24,8 @@ export interface Faulty {
   readonly needsNoMajority: boolean;
   /** It does not look anew before it promotes. */
   readonly looksOnce: boolean;
+  /** It takes its markers away while a promotion may be under way. */
+  readonly withdrawsEarly: boolean;
 }
 
 export const SOUND: Faulty = {
@@ -39,4 +41,5 @@ export const SOUND: Faulty = {
   ignoresYounger: false,
   needsNoMajority: false,
   looksOnce: false,
+  withdrawsEarly: false,
 };

@@ -133,6 +133,7 @@ export class Connection {
 
   /** The server's side ends it, after the replies that it has sent. */
   serverGone(): void {
+    this.node.unmark(this, "broken");
     this.#reset();
   }
 

@@ -132,9 +132,9 @@ export class ModelNode {
     this.link = "down";
     this.handover = null;
     this.pausedUntilMs = 0;
+    for (const connection of this.markers.keys()) this.unmark(connection, "restarted");
     for (const connection of [...this.connections]) connection.serverGone();
     this.connections.clear();
-    for (const connection of this.markers.keys()) this.unmark(connection, "restarted");
     this.#dropReplicas();
   }
 

@@ -2,6 +2,7 @@
 
 import { FailoverDriver } from "../../../../src/failover/driver.ts";
 import { markerId } from "../../../../src/failover/lease.ts";
+import { beliefOf, type GroupMemory, memoryOf } from "../../../../src/failover/memory.ts";
 import type { NodeCommand, PromoteMode, Standing, SwitchoverAnswer } from "../../../../src/failover/model.ts";
 import { Promoters } from "../../../../src/failover/promoters.ts";
 import type { Settings } from "../../../../src/failover/state.ts";
@@ -52,6 +53,8 @@ export interface ProxyOptions {
   readonly askSentinel: () => boolean;
   /** How far its wall clock is off, ms. */
   readonly clockOffMs: number;
+  /** What a former process has written to the state file. */
+  readonly memory?: GroupMemory | null;
 }
 
 export class ModelProxy implements Party {
@@ -117,7 +120,7 @@ export class ModelProxy implements Party {
   #setTimer = (run: () => void, delayMs: number): (() => void) => this.#time.after(delayMs, run, this);
 
   #buildWatcher(): Watcher {
-    const { witness, network, nodes, seeds } = this.options;
+    const { witness, network, nodes, seeds, memory } = this.options;
     const changed = (facts: SwitchFacts): void => {
       witness.changed(this, facts);
     };
@@ -125,6 +128,7 @@ export class ModelProxy implements Party {
       {
         ...{ seeds, intervalMs: INTERVAL_MS, timeoutMs: PROBE_TIMEOUT_MS, maxLagMs: 10_000 },
         proofIntervalMs: PROOF_INTERVAL_MS,
+        belief: memory ? beliefOf(memory) : undefined,
       },
       {
         onEpoch: (epoch, keptUntilMs) => {
@@ -157,7 +161,7 @@ export class ModelProxy implements Party {
   }
 
   #buildDriver(): FailoverDriver {
-    const { witness, network, nodes, faulty, patience } = this.options;
+    const { witness, network, nodes, faulty, patience, memory } = this.options;
     return new FailoverDriver(
       { mode: this.mode, ...patience },
       {
@@ -202,7 +206,14 @@ export class ModelProxy implements Party {
           }
         },
       },
+      memory?.members,
     );
+  }
+
+  /** What its state file says. */
+  memory(): GroupMemory | null {
+    const { watcher, options } = this;
+    return memoryOf(watcher.belief(), watcher.views(), options.seeds, this.clock.wallMs());
   }
 
   #buildPromoters(): Promoters {
@@ -267,6 +278,7 @@ export class ModelProxy implements Party {
     this.watcher.start();
     this.promoters?.start();
     this.#time.isStirred = true;
+    this.watcher.hint(this.options.memory?.members ?? []);
   }
 
   /** Its connections are closed where only its process ends; where its machine dies nobody hears of it. */

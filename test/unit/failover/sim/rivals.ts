@@ -89,6 +89,7 @@ export class Rivals {
   }
 
   lookedFor(proxy: ModelProxy, node: ModelNode, channels: readonly string[], servedAtMs: number): void {
+    this.#judge.note(`LOOK ${proxy.name} ${node.name} ${channels.map((c) => c.slice(-3)).join()}`);
     const own = channels.filter((channel) => channel.startsWith(MARKER_PREFIX + proxy.markerId));
     const counts = own.length === channels.length && own.length > 0;
     const looks = this.#looks.get(proxy) ?? new Map<string, Look>();

@@ -1,4 +1,5 @@
 /** One seed: a group of nodes, proxies, clients, somebody who operates them, and what goes wrong. */
+import type { GroupMemory } from "../../../../src/failover/memory.ts";
 import type { PromoteMode } from "../../../../src/failover/model.ts";
 import { at } from "../../topology/nodes.ts";
 import { Checks } from "./checks.ts";
@@ -76,6 +77,8 @@ export class World {
   readonly healedAtMs: number;
   readonly faulty: Faulty;
   #made = 0;
+  /** A proxy has come that does not know who belonged to the group before. */
+  #hasForgotten = false;
 
   constructor(seed: number, faulty: Faulty, plot: Plot | null = null) {
     this.seed = seed;
@@ -100,8 +103,8 @@ export class World {
     for (let i = 0; i < (this.plot === "rivals" ? count + 1 : count); i++) this.#add();
   }
 
-  #add(): ModelProxy {
-    const proxy = this.#proxy(this.#made++);
+  #add(memory: GroupMemory | null = null): ModelProxy {
+    const proxy = this.#proxy(this.#made++, memory);
     this.proxies.push(proxy);
     for (let i = 0; i < (this.hasRivals ? 2 : 3); i++) this.clients.push(new Client(this, proxy));
     return proxy;
@@ -149,12 +152,12 @@ export class World {
     return members;
   }
 
-  #proxy(index: number): ModelProxy {
+  #proxy(index: number, memory: GroupMemory | null): ModelProxy {
     const { network, nodes, checks, faulty } = this;
     const seeds = [...nodes.keys()].map((name) => at(name));
     const patience = { crashGraceMs: CRASH_GRACE_MS, downAfterMs: DOWN_AFTER_MS };
     return new ModelProxy({
-      ...{ network, nodes, seeds, patience, faulty },
+      ...{ network, nodes, seeds, patience, faulty, memory },
       name: `p${index}`,
       mode: index === 0 || this.hasRivals ? this.mode : "never",
       clockOffMs: this.hasRivals ? this.time.between(-3_000, 3_000) : 0,
@@ -239,9 +242,11 @@ export class World {
     proxy.die(what);
     this.proxies.splice(this.proxies.indexOf(proxy), 1);
     if (isReplacedInMs === null) return;
+    const memory = this.time.chance(0.7) ? proxy.memory() : null;
     this.time.after(isReplacedInMs, () => {
-      const next = this.#add();
-      this.checks.note(`${next.name} comes in its place`);
+      const next = this.#add(memory);
+      if (memory === null) this.#hasForgotten = true;
+      this.checks.note(`${next.name} comes in its place${memory === null ? " and remembers nothing" : ""}`);
       next.start();
       for (const client of this.clients.slice(-2)) client.start();
     });
@@ -266,6 +271,7 @@ export class World {
   isForPeople(): boolean {
     // A stranger among the configured nodes never follows anybody: no unanimity.
     if (this.isMeddledWith || this.nodes.size > this.members.length) return true;
+    if (this.#hasForgotten && this.members.filter(({ isMaster }) => isMaster).length > 1) return true;
     return this.proxies.some(({ epoch }) => {
       if (epoch.holdCause === "no-common-truth" || epoch.holdCause === "history-refused") return true;
       const replid = epoch.history?.replid;
@@ -290,7 +296,8 @@ export class World {
     const { time, checks } = this;
     this.start();
     // Nothing more is to happen once somebody has taken over.
-    const isOver = (): boolean => this.plot === "takeover" && checks.gapMs > 0 && checks.gapMs < this.healedAtMs;
+    const isOver = (): boolean =>
+      this.plot === "takeover" && checks.gapMs > 0 && checks.gapMs < this.healedAtMs;
     await this.#runUntil(this.healedAtMs, isOver);
     this.heal();
     let wellSinceMs = Number.NaN;
