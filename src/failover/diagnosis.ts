@@ -38,7 +38,7 @@ export interface Outage {
   readonly failed: ReadonlyMap<NodeId, number>;
   /** What became of asking replicas whether they reach it: see hearsay.ts. At most one for each replica. */
   readonly questions: ReadonlyMap<NodeId, Question>;
-  /** Monotonic ms before which a refusal of the leases stands, unless they say otherwise; -Infinity = none. */
+  /** Monotonic ms until which a refusal by the leases stands, if they tell no news; -Infinity = none. */
   readonly refusedUntilMs: number;
   /** Monotonic ms at which a replica was seen to have reached it when asked; -Infinity = none. */
   readonly reachedAtMs: number;

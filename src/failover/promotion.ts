@@ -27,8 +27,8 @@ const RETRY_MS = 1_000;
  */
 const APPLY_MS = 2_000;
 /**
- * After which the leases are looked at anew when they have refused, ms. A look takes much less: without a pause
- * one would follow the other for as long as somebody else promotes.
+ * After which the leases are looked at anew when they have refused, ms. A look takes much less: without a
+ * pause one would follow the other for as long as somebody else promotes.
  */
 const REFUSAL_MS = 100;
 /**

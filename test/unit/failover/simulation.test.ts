@@ -170,7 +170,7 @@ describe.runIf(ONE === null)("a simulation of a proxy that breaks a rule finds i
   it.each([...MUTATIONS, ...LEASE_MUTATIONS])(
     "%s",
     async (_, flags, found) => {
-      const plot = LEASE_MUTATIONS.some(([, one]) => one === flags) ? "rivals" : null;
+      const plot = LEASE_MUTATIONS.some(([, one]) => one === flags) ? "race" : null;
       const faulty: Faulty = { ...SOUND, ...flags };
       broken.faulty = faulty;
       try {

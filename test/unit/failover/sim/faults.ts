@@ -20,6 +20,8 @@ export function scheduleFaults(world: World): void {
       return void time.at(time.between(3_000, 4_000), () => cleanly(world, (node) => node.hang()));
     case "takeover":
       return void time.at(time.between(3_000, 4_000), () => takeOver(world));
+    case "race":
+      return race(world);
     case "mixed":
     case "rivals": {
       const count = time.pick(plot === "rivals" ? [2, 3, 4, 5] : [1, 2, 2, 3, 4]);
@@ -33,10 +35,19 @@ export function scheduleFaults(world: World): void {
   }
 }
 
+/** The node gets what it was just told, and carries it out later. */
+export function delay(world: World, proxy: ModelProxy, node: ModelNode): void {
+  const { time } = world;
+  if (!world.hasRivals || world.isClean || time.nowMs > world.healedAtMs || !time.chance(0.4)) return;
+  const forMs = time.between(500, world.healedAtMs / 2);
+  if (time.chance(0.5)) hangFor(world, node, forMs);
+  else time.after(time.between(0, 2), () => cut(world, proxy.name, node.name, forMs));
+}
+
 /** Something goes wrong with a node just when it was asked for something, or soon after it was promoted. */
 export function disturb(world: World, proxy: ModelProxy, node: ModelNode, isMaster: boolean): void {
   const { time, checks } = world;
-  const isWild = world.plot === "mixed" || world.plot === "rivals";
+  const isWild = world.plot === "mixed" || world.plot === "rivals" || world.plot === "race";
   const probability = isMaster ? 0.15 : world.hasRivals ? 0.3 : 0.06;
   if (!isWild || proxy.isDead || time.nowMs > world.healedAtMs || !time.chance(probability)) return;
   checks.count(isMaster ? "disturbed masters" : "disturbed commands");
@@ -90,6 +101,21 @@ function takeOver(world: World): void {
     if (time.chance(0.5)) truth.crash();
     else truth.hang();
   });
+}
+
+/** Each proxy looks, stands still or not, marks; meanwhile the master goes. */
+function race(world: World): void {
+  const { time, proxies, members } = world;
+  const [, ...replicas] = members;
+  const isDivided = time.chance(0.5);
+  for (const proxy of proxies) {
+    const untilMs = time.nowMs + time.between(300, 4_000);
+    if (isDivided) cut(world, proxy.name, time.pick(replicas).name, time.between(1_000, 6_000));
+    if (time.chance(0.4))
+      time.after(time.between(1, 12), () => standStill(world, proxy, untilMs - time.nowMs));
+  }
+  time.after(time.between(10, 2_500), () => crash(world, victim(world)));
+  if (time.chance(0.5)) time.at(time.between(2_000, 6_000), () => pickFault(world)(world));
 }
 
 const FAULTS: readonly (readonly [weight: number, name: string, fault: Fault])[] = [

@@ -89,7 +89,6 @@ export class Rivals {
   }
 
   lookedFor(proxy: ModelProxy, node: ModelNode, channels: readonly string[], servedAtMs: number): void {
-    this.#judge.note(`LOOK ${proxy.name} ${node.name} ${channels.map((c) => c.slice(-3)).join()}`);
     const own = channels.filter((channel) => channel.startsWith(MARKER_PREFIX + proxy.markerId));
     const counts = own.length === channels.length && own.length > 0;
     const looks = this.#looks.get(proxy) ?? new Map<string, Look>();
@@ -111,7 +110,10 @@ export class Rivals {
     const on = new Map(fresh.map(([name, { servedAtMs }]) => [name, servedAtMs]));
     const known = proxy.watcher.group().nodes.length;
     this.#rights.push({ proxy, atMs: this.#time.nowMs, on, known });
-    if (on.size === 0) this.#judge.violation(`${proxy.name} may promote without having looked`);
+    const isBlind = [...(this.#looks.get(proxy)?.values() ?? [])].every(
+      ({ servedAtMs }) => servedAtMs < sinceMs,
+    );
+    if (isBlind) this.#judge.violation(`${proxy.name} may promote without having looked`);
   }
 
   /** A node is about to carry out a promotion that was asked for at `issuedAtMs`. */

@@ -4,7 +4,7 @@ import type { PromoteMode } from "../../../../src/failover/model.ts";
 import { at } from "../../topology/nodes.ts";
 import { Checks } from "./checks.ts";
 import { Client } from "./client.ts";
-import { disturb, HEALED_AT_MS, scheduleFaults } from "./faults.ts";
+import { delay, disturb, HEALED_AT_MS, scheduleFaults } from "./faults.ts";
 import { type Faulty, SOUND } from "./faulty.ts";
 import { Network } from "./network.ts";
 import { type Group, ModelNode } from "./node.ts";
@@ -24,6 +24,8 @@ export type Plot =
   | "planned"
   /** Several proxies that may promote, which die and come again, and anything else, several times. */
   | "rivals"
+  /** Proxies that come at one time while some nodes cannot be reached, just before the master is gone. */
+  | "race"
   /** The one of two proxies that may promote is gone, and so is the master; nothing else is wrong. */
   | "takeover";
 
@@ -35,7 +37,7 @@ const LIVENESS_MS = 20_000;
 const LONG_MS = 22_000;
 const PLOTS: readonly Plot[] = [
   ...(["mixed", "mixed", "mixed", "mixed", "clean-crash", "clean-hang", "planned"] as const),
-  ...(["rivals", "rivals", "takeover"] as const),
+  ...(["rivals", "race", "takeover"] as const),
 ];
 const STEADY_MS = 400;
 
@@ -77,8 +79,6 @@ export class World {
   readonly healedAtMs: number;
   readonly faulty: Faulty;
   #made = 0;
-  /** A proxy has come that does not know who belonged to the group before. */
-  #hasForgotten = false;
 
   constructor(seed: number, faulty: Faulty, plot: Plot | null = null) {
     this.seed = seed;
@@ -87,7 +87,7 @@ export class World {
     const { time } = this;
     this.faulty = faulty;
     this.plot = plot ?? time.pick(PLOTS);
-    this.hasRivals = this.plot === "rivals" || this.plot === "takeover";
+    this.hasRivals = this.plot === "rivals" || this.plot === "race" || this.plot === "takeover";
     this.isClean = this.plot === "clean-crash" || this.plot === "clean-hang" || this.plot === "takeover";
     const isLong = this.plot === "takeover" || (this.plot === "rivals" && time.chance(0.1));
     this.healedAtMs = isLong ? LONG_MS : HEALED_AT_MS;
@@ -100,7 +100,8 @@ export class World {
       this.isMeddledWith = true;
     };
     const count = this.plot === "takeover" ? 2 : time.chance(this.hasRivals ? 0.8 : 0.15) ? 2 : 1;
-    for (let i = 0; i < (this.plot === "rivals" ? count + 1 : count); i++) this.#add();
+    for (let i = 0; i < (this.plot === "rivals" || this.plot === "race" ? count + 1 : count); i++)
+      this.#add();
   }
 
   #add(memory: GroupMemory | null = null): ModelProxy {
@@ -132,7 +133,9 @@ export class World {
       nextReplid: () => `H${++this.#replids}`,
       note: (text) => this.checks.note(text),
     };
+    // With five, one that stands still and one that is gone leave a majority.
     const names = time.pick([
+      ...(this.plot === "race" ? Array.from({ length: 4 }, () => ["a", "b", "c", "d", "e"]) : []),
       ["a", "b", "c"],
       ["a", "b", "c"],
       ["a", "b"],
@@ -169,18 +172,24 @@ export class World {
   start(): void {
     for (const node of this.nodes.values()) node.start();
     for (const proxy of this.proxies) {
-      const delayMs = this.plot === "rivals" ? this.time.pick([0, 1, 30, 1_000]) * this.time.random() : 0;
-      this.time.after(delayMs, () => proxy.start());
+      this.time.after(this.#startDelayMs(), () => proxy.start());
     }
     for (const client of this.clients) client.start();
     this.operator.start();
     scheduleFaults(this);
     this.checks.onMoment = (proxy, node, what) => {
       // A question that is asked every few ms is no moment.
+      if (what === "promote") delay(this, proxy, node);
       if (what !== "acknowledge") disturb(this, proxy, node, what === "accepted");
     };
     this.#askForSwitchovers();
     this.#sampleReaders();
+  }
+
+  #startDelayMs(): number {
+    const { time } = this;
+    if (this.plot === "rivals") return time.pick([0, 1, 30, 1_000]) * time.random();
+    return this.plot === "race" ? time.pick([0, 5, 5, 300]) * time.random() : 0;
   }
 
   #askForSwitchovers(): void {
@@ -245,7 +254,6 @@ export class World {
     const memory = this.time.chance(0.7) ? proxy.memory() : null;
     this.time.after(isReplacedInMs, () => {
       const next = this.#add(memory);
-      if (memory === null) this.#hasForgotten = true;
       this.checks.note(`${next.name} comes in its place${memory === null ? " and remembers nothing" : ""}`);
       next.start();
       for (const client of this.clients.slice(-2)) client.start();
@@ -271,12 +279,21 @@ export class World {
   isForPeople(): boolean {
     // A stranger among the configured nodes never follows anybody: no unanimity.
     if (this.isMeddledWith || this.nodes.size > this.members.length) return true;
-    if (this.#hasForgotten && this.members.filter(({ isMaster }) => isMaster).length > 1) return true;
+    if (this.#hasUnknownMaster()) return true;
     return this.proxies.some(({ epoch }) => {
       if (epoch.holdCause === "no-common-truth" || epoch.holdCause === "history-refused") return true;
       const replid = epoch.history?.replid;
       return !this.members.some((node) => node.replid === replid || node.replid2 === replid);
     });
+  }
+
+  /** One that belonged to the group before any of those came who could make it follow. */
+  #hasUnknownMaster(): boolean {
+    const promoters = this.proxies.filter(({ mode }) => mode === "self");
+    if (promoters.length === 0) return false;
+    return this.members.some(
+      (node) => node.isMaster && !promoters.some(({ driver }) => driver.members.has(node.id)),
+    );
   }
 
   /** Puts right what was broken; the operator does the rest where the proxy may not. */
