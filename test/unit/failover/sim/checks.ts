@@ -33,6 +33,8 @@ export class Checks implements Witness {
   /** Faults come at the worst moments, too: when a node was just asked for something, or made the master. */
   onMoment: (proxy: ModelProxy, node: ModelNode, what: NodeCommand["kind"] | "accepted") => void = () =>
     undefined;
+  /** A proxy has got an answer to the question who else is there. */
+  onLook: (proxy: ModelProxy) => void = () => undefined;
   readonly #past = new Map<ModelProxy, Past>();
   /** See watchGap. */
   gapMs = 0;
@@ -196,6 +198,7 @@ export class Checks implements Witness {
   }
 
   lookedFor(proxy: ModelProxy, node: ModelNode, channels: readonly string[], servedAtMs: number): void {
+    this.onLook(proxy);
     this.rivals.lookedFor(proxy, node, channels, servedAtMs);
   }
 

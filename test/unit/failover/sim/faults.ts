@@ -38,9 +38,9 @@ export function scheduleFaults(world: World): void {
 /** The node gets what it was just told, and carries it out later. */
 export function delay(world: World, proxy: ModelProxy, node: ModelNode): void {
   const { time } = world;
-  if (!world.hasRivals || world.isClean || time.nowMs > world.healedAtMs || !time.chance(0.4)) return;
-  const forMs = time.between(500, world.healedAtMs / 2);
-  if (time.chance(0.5)) hangFor(world, node, forMs);
+  if (!world.hasRivals || world.isClean || time.nowMs > world.healedAtMs || !time.chance(0.5)) return;
+  const forMs = time.pick([time.between(500, world.healedAtMs / 2), time.between(2_000, 4_000)]);
+  if (time.chance(0.6)) hangFor(world, node, forMs);
   else time.after(time.between(0, 2), () => cut(world, proxy.name, node.name, forMs));
 }
 
@@ -106,16 +106,40 @@ function takeOver(world: World): void {
 /** Each proxy looks, stands still or not, marks; meanwhile the master goes. */
 function race(world: World): void {
   const { time, proxies, members } = world;
+  if (time.chance(0.5)) return photoFinish(world);
   const [, ...replicas] = members;
   const isDivided = time.chance(0.5);
-  for (const proxy of proxies) {
+  const forMs = time.between(1_000, 6_000);
+  for (const [i, proxy] of proxies.entries()) {
     const untilMs = time.nowMs + time.between(300, 4_000);
-    if (isDivided) cut(world, proxy.name, time.pick(replicas).name, time.between(1_000, 6_000));
+    // Besides the master each one reaches a replica of its own.
+    const far = replicas.filter((_, k) => k !== i % replicas.length);
+    if (isDivided) for (const node of far) cut(world, proxy.name, node.name, forMs);
     if (time.chance(0.4))
       time.after(time.between(1, 12), () => standStill(world, proxy, untilMs - time.nowMs));
   }
   time.after(time.between(10, 2_500), () => crash(world, victim(world)));
   if (time.chance(0.5)) time.at(time.between(2_000, 6_000), () => pickFault(world)(world));
+}
+
+/**
+ * The oldest proxy has looked and stands still before it marks; another one comes, and is promoting when the oldest one
+ * goes on. The order in which the rules of the lease are all needed.
+ */
+function photoFinish(world: World): void {
+  const { time, proxies, members, checks } = world;
+  const crashAtMs = time.nowMs + time.between(300, 600);
+  const [first] = [...proxies].sort((a, b) => (a.markerId < b.markerId ? -1 : 1));
+  // Within the last of its looks or right after them.
+  let left = members.length - time.pick([0, 0, 1]);
+  checks.onLook = (proxy) => {
+    if (proxy !== first || --left !== 0) return;
+    standStill(world, proxy, crashAtMs + 250 + time.between(10, 1_000) - time.nowMs);
+  };
+  time.at(crashAtMs, () => {
+    checks.note("the master crashes");
+    members[0]?.crash();
+  });
 }
 
 const FAULTS: readonly (readonly [weight: number, name: string, fault: Fault])[] = [

@@ -53,6 +53,8 @@ export interface ProxyOptions {
   readonly askSentinel: () => boolean;
   /** How far its wall clock is off, ms. */
   readonly clockOffMs: number;
+  /** Between two looks for other proxies, ms. */
+  readonly lookEveryMs: number;
   /** What a former process has written to the state file. */
   readonly memory?: GroupMemory | null;
 }
@@ -217,9 +219,9 @@ export class ModelProxy implements Party {
   }
 
   #buildPromoters(): Promoters {
-    const { network, nodes, witness } = this.options;
+    const { network, nodes, witness, lookEveryMs } = this.options;
     return new Promoters(
-      { timeoutMs: COMMAND_TIMEOUT_MS, id: this.markerId, label: this.name },
+      { timeoutMs: COMMAND_TIMEOUT_MS, id: this.markerId, label: this.name, lookEveryMs },
       {
         onStanding: (standing) => {
           witness.note(`${this.name}: ${standing.kind === "sole" ? "sole" : `not sole: ${standing.reason}`}`);

@@ -163,6 +163,8 @@ export class World {
       ...{ network, nodes, seeds, patience, faulty, memory },
       name: `p${index}`,
       mode: index === 0 || this.hasRivals ? this.mode : "never",
+      // More often than in life: more happens in a time.
+      lookEveryMs: this.plot === "race" ? 300 : 2_000,
       clockOffMs: this.hasRivals ? this.time.between(-3_000, 3_000) : 0,
       witness: checks,
       askSentinel: () => this.operator.failover(),
