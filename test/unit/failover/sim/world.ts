@@ -35,9 +35,11 @@ export const DOWN_AFTER_MS = 1_000;
 const LIVENESS_MS = 20_000;
 /** Instead of HEALED_AT_MS: long enough for what takes longer than KEEP_MS. */
 const LONG_MS = 22_000;
+/** By how often: worlds with several proxies take longer, and the one with one proxy is what most people have. */
 const PLOTS: readonly Plot[] = [
-  ...(["mixed", "mixed", "mixed", "mixed", "clean-crash", "clean-hang", "planned"] as const),
-  ...(["rivals", "race", "takeover"] as const),
+  ...Array.from({ length: 12 }, () => "mixed" as const),
+  ...(["clean-crash", "clean-crash", "clean-hang", "clean-hang", "planned", "planned"] as const),
+  ...(["rivals", "rivals", "race", "takeover"] as const),
 ];
 const STEADY_MS = 400;
 
