@@ -3,6 +3,7 @@
  * outside it is one object with a life.
  */
 
+import { randomBytes } from "node:crypto";
 import { type Clock, systemTimer } from "../clock.ts";
 import type { Login } from "../topology/dial.ts";
 import type { NodeId } from "../topology/epoch.ts";
@@ -10,6 +11,7 @@ import { changesOf, type ProblemChange, problemLine } from "../topology/problems
 import { firstAddress } from "../topology/rules/aliases.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
+import { markerId } from "./lease.ts";
 import { Listener } from "./listener.ts";
 import type {
   CommandResult,
@@ -21,6 +23,7 @@ import type {
 } from "./model.ts";
 import { createNodeCommander, type NodeCommander } from "./nodes.ts";
 import type { Planned } from "./plan.ts";
+import { PromoterLine } from "./promoter-line.ts";
 import { Promoters } from "./promoters.ts";
 import type { Settings } from "./state.ts";
 import { addressFor } from "./whereabouts.ts";
@@ -90,10 +93,20 @@ export class FailoverControl {
       onObstacles: (obstacles: readonly Obstacle[]) => this.onObstacles(obstacles),
     };
     this.driver = new FailoverDriver(options, parts, members);
-    const lease = { username, password, timeoutMs: options.commandTimeoutMs, clock, label: options.label };
-    const onStanding = (standing: Standing): void => this.driver.standing(standing);
-    this.promoters = options.mode === "self" ? new Promoters(lease, { onStanding }) : null;
+    this.promoters = options.mode === "self" ? this.buildPromoters() : null;
     this.listener = new Listener({ username, password, timeoutMs: options.commandTimeoutMs });
+  }
+
+  private buildPromoters(): Promoters {
+    const { clock, username, password, label, commandTimeoutMs: timeoutMs } = this.options;
+    const id = markerId(clock.wallMs(), randomBytes(8).toString("hex"));
+    const createLine = (node: NodeId, onEnd: () => void): PromoterLine =>
+      new PromoterLine(node, { username, password }, onEnd);
+    return new Promoters(
+      { timeoutMs, id, label },
+      { onStanding: (standing) => this.driver.standing(standing) },
+      { clock, setTimer: systemTimer, random: Math.random, createLine },
+    );
   }
 
   start(): void {

@@ -1,17 +1,14 @@
 /**
- * Keeps our markers on the nodes and looks for those of others, and for Sentinels that nobody told us of: the
- * edge of lease.ts and foreign-sentinels.ts, which decide. It tells where the proxy stands, and before a
+ * Keeps our markers on the nodes and looks for those of others, and for Sentinels that nobody told us of: what
+ * lease.ts and foreign-sentinels.ts decide is done here. It tells where the proxy stands, and before a
  * promotion it looks anew.
  *
- * Two connections to each node: one is the marker (subscribed, also to what Sentinels say; it cannot ask
- * anything), one asks. Whatever fails on a node makes it one on which nothing is known, until it answers.
+ * Two lines to each node: one is the marker (subscribed, also to what Sentinels say; it cannot ask anything),
+ * one asks. Whatever fails on a node makes it one on which nothing is known, until it answers again.
  */
 
-import { randomBytes } from "node:crypto";
-import type { Redis } from "ioredis";
-import type { Clock } from "../clock.ts";
+import type { Clock, SetTimer } from "../clock.ts";
 import { messageOf } from "../errors.ts";
-import { dial, greeting, hangUp, type Login, refusedLogin } from "../topology/dial.ts";
 import type { NodeId } from "../topology/epoch.ts";
 import {
   type Ear,
@@ -35,7 +32,6 @@ import {
   MARKER_PREFIX,
   type Marker,
   markerChannel,
-  markerId,
   readMarkers,
   standingOf,
   withLook,
@@ -43,10 +39,37 @@ import {
 } from "./lease.ts";
 import type { Standing } from "./model.ts";
 
-export interface PromotersOptions extends Login {
+/** A connection to a node, used by one marker or for one question after another. */
+export interface Line {
+  /** Connects and logs in. Rejects with the reason, also when it is hung up meanwhile; so do the others. */
+  open(): Promise<void>;
+  /** `onMessage` is told what is said on these channels from then on; it is untrusted, as answers are. */
+  subscribe(
+    channels: readonly string[],
+    onMessage: (channel: string, text: string) => void,
+  ): Promise<unknown>;
+  /** PUBSUB CHANNELS. */
+  channels(pattern: string): Promise<unknown>;
+  /** PUBSUB NUMSUB. */
+  subscribers(channel: string): Promise<unknown>;
+  /** Ends it whatever its state. */
+  hangUp(): void;
+}
+
+export interface PromotersParts {
+  readonly clock: Clock;
+  readonly setTimer: SetTimer;
+  /** 0 up to 1. */
+  readonly random: () => number;
+  /** `onEnd` is told once when it has ended, maybe also after hangUp(); never before this returns. */
+  readonly createLine: (node: NodeId, onEnd: () => void) => Line;
+}
+
+export interface PromotersOptions {
   /** One look at one node, connecting included, in ms. */
   readonly timeoutMs: number;
-  readonly clock: Clock;
+  /** See markerId. */
+  readonly id: string;
   /** Where this proxy can be found ("host:port"), for the people who run another one. */
   readonly label?: string | undefined;
   /** Between two looks at a node in calm, in ms; default 2000. */
@@ -61,11 +84,12 @@ export interface PromotersEvents {
 const LOOK_EVERY_MS = 2_000;
 /** Between two looks while something is to change soon, in ms. */
 const DENSE_MS = 250;
-const CONNECTION_NAME = "holdfast-promoter";
+const CLOSED = "the connection was closed";
 
 export class Promoters {
   readonly #options: PromotersOptions;
   readonly #events: PromotersEvents;
+  readonly #parts: PromotersParts;
   readonly #self: Marker;
   readonly #posts = new Map<NodeId, Post>();
   #lease: Lease;
@@ -73,10 +97,11 @@ export class Promoters {
   #standing: Standing;
   #state: "new" | "running" | "closed" = "new";
 
-  constructor(options: PromotersOptions, events: PromotersEvents) {
+  constructor(options: PromotersOptions, events: PromotersEvents, parts: PromotersParts) {
     this.#options = options;
     this.#events = events;
-    const id = markerId(options.clock.wallMs(), randomBytes(8).toString("hex"));
+    this.#parts = parts;
+    const { id } = options;
     this.#self = { id, label: options.label === undefined ? null : labelOf(options.label) };
     this.#lease = firstLease(id);
     this.#standing = standingOf(this.#lease);
@@ -127,11 +152,11 @@ export class Promoters {
       const standing = this.#judge(freshOnly(this.#lease, fresh), nodes);
       if (standing.kind === "refused" && !isOver) return;
       told = true;
-      clearTimeout(timer);
-      if (standing.kind === "sole") this.#lease = confirmed(this.#lease, this.#options.clock.nowMs());
+      cancelTimer();
+      if (standing.kind === "sole") this.#lease = confirmed(this.#lease, this.#parts.clock.nowMs());
       done(standing);
     };
-    const timer = setTimeout(() => finish(true), this.#options.timeoutMs);
+    const cancelTimer = this.#parts.setTimer(() => finish(true), this.#options.timeoutMs);
     const asked = [...this.#posts].filter(
       ([node]) => nodes.includes(node) || this.#lease.looks.get(node)?.kind === "seen",
     );
@@ -159,7 +184,8 @@ export class Promoters {
   }
 
   #buildPost(node: NodeId): Post {
-    return new Post(node, this.#self, this.#options, {
+    const settings = { node, self: this.#self, timeoutMs: this.#options.timeoutMs };
+    return new Post(settings, this.#parts, {
       marks: () => this.#lease.marks,
       onLook: (look, ear) => this.#onLook(node, look, ear),
       onHello: (hello) => this.#onHello(hello),
@@ -169,7 +195,7 @@ export class Promoters {
 
   #onHello(hello: Hello): void {
     if (this.#state !== "running") return;
-    this.#earshot = withHello(this.#earshot, hello, this.#options.clock.nowMs());
+    this.#earshot = withHello(this.#earshot, hello, this.#parts.clock.nowMs());
     this.#tell();
   }
 
@@ -177,7 +203,7 @@ export class Promoters {
     if (this.#state !== "running") return;
     this.#earshot = withEar(this.#earshot, node, ear);
     const before = this.#lease.marks;
-    this.#lease = withLook(this.#lease, node, look, this.#options.clock.nowMs());
+    this.#lease = withLook(this.#lease, node, look, this.#parts.clock.nowMs());
     if (before && !this.#lease.marks) for (const post of this.#posts.values()) post.unmark();
     if (!before && this.#lease.marks) for (const post of this.#posts.values()) void post.lookAnew();
     this.#tell();
@@ -193,7 +219,7 @@ export class Promoters {
     const standing = standingOf(lease, must);
     // Other proxies first: they listen for Sentinels as we do.
     if (standing.kind === "refused") return standing;
-    const reason = objectionOf(this.#earshot, this.#options.clock.nowMs());
+    const reason = objectionOf(this.#earshot, this.#parts.clock.nowMs());
     return reason === null ? standing : { kind: "refused", reason };
   }
 
@@ -210,7 +236,14 @@ function reasonOf(standing: Standing): string {
   return standing.kind === "sole" ? "" : standing.reason;
 }
 
-interface PostParts {
+interface PostSettings {
+  readonly node: NodeId;
+  readonly self: Marker;
+  /** For one look, in ms. */
+  readonly timeoutMs: number;
+}
+
+interface Bench {
   /** Whether our marker is to stand. */
   marks(): boolean;
   /** @param ear null when nothing is known there. */
@@ -220,26 +253,18 @@ interface PostParts {
   pauses(): { readonly shortMs: number; readonly longMs: number };
 }
 
-interface Connection {
-  readonly redis: Redis;
-  /** The reason ioredis gave for a failure, which comes apart from the rejected promise. */
-  lastError: string;
-  ended: boolean;
-}
-
 /** The node answers, and says that we may not. */
 class Forbidden extends Error {}
 
 /** One node. */
 class Post {
-  readonly #node: NodeId;
-  readonly #self: Marker;
-  readonly #options: PromotersOptions;
-  readonly #parts: PostParts;
+  readonly #settings: PostSettings;
+  readonly #parts: PromotersParts;
+  readonly #bench: Bench;
   /** Asks. */
-  #asking: Connection | null = null;
+  #asking: Line | null = null;
   /** Subscribed to our marker, and confirmed. */
-  #marker: Connection | null = null;
+  #marker: Line | null = null;
   /** Monotonic ms: since when it stands. */
   #markedAtMs = 0;
   /** Who listens here, by the last answer. */
@@ -248,18 +273,17 @@ class Post {
   #looking: Promise<void> | null = null;
   /** The next one, which begins after it. */
   #next: Promise<void> | null = null;
-  #timer: NodeJS.Timeout | null = null;
+  #cancelTimer: () => void = () => undefined;
   /** Looks that failed since the last one that did not. */
   #failures = 0;
   /** All that are not ended. */
-  readonly #connections = new Set<Connection>();
+  readonly #lines = new Set<Line>();
   #closed = false;
 
-  constructor(node: NodeId, self: Marker, options: PromotersOptions, parts: PostParts) {
-    this.#node = node;
-    this.#self = self;
-    this.#options = options;
+  constructor(settings: PostSettings, parts: PromotersParts, bench: Bench) {
+    this.#settings = settings;
     this.#parts = parts;
+    this.#bench = bench;
   }
 
   /** Never rejects. */
@@ -284,148 +308,132 @@ class Post {
 
   close(): void {
     this.#closed = true;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    for (const connection of [...this.#connections]) this.#drop(connection);
+    this.#cancelTimer();
+    for (const line of [...this.#lines]) this.#drop(line);
   }
 
   async #runLook(): Promise<void> {
     if (this.#closed) return;
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#cancelTimer();
     const look = await this.#runInTime();
     this.#looking = null;
     if (this.#closed) return;
     this.#failures = look.kind === "seen" ? 0 : this.#failures + 1;
-    this.#parts.onLook(look, look.kind === "seen" ? this.#ear : null);
+    this.#bench.onLook(look, look.kind === "seen" ? this.#ear : null);
     if (this.#looking === null) this.#lookIn(this.#delayMs());
   }
 
   #delayMs(): number {
-    const { longMs, shortMs } = this.#parts.pauses();
+    const { longMs, shortMs } = this.#bench.pauses();
     const pauseMs = this.#failures === 0 ? shortMs : Math.min(longMs, shortMs * 2 ** (this.#failures - 1));
-    return pauseMs * (0.9 + 0.2 * Math.random());
+    return pauseMs * (0.9 + 0.2 * this.#parts.random());
   }
 
   async #runInTime(): Promise<Look> {
-    const used = new Set<Connection>();
+    const used = new Set<Line>();
+    const { timeoutMs } = this.#settings;
     const giveUp = (): void => {
       // What waits for an answer of these is rejected by that. The marker stays: whether it stands, the next
       // answer tells.
-      for (const connection of used) if (connection !== this.#marker) this.#drop(connection);
+      for (const line of used) if (line !== this.#marker) this.#drop(line);
     };
-    const why = `no answer within ${this.#options.timeoutMs} ms`;
     let isOver = false;
     let isLate = false;
-    const timer = setTimeout(() => {
+    const cancelTimer = this.#parts.setTimer(() => {
       // The answer may be in the socket while we were busy: read once before judging.
-      setImmediate(() => {
+      this.#parts.setTimer(() => {
         isLate = !isOver;
         if (isLate) giveUp();
-      });
-    }, this.#options.timeoutMs);
+      }, 0);
+    }, timeoutMs);
     try {
       return await this.#ask(used);
     } catch (error) {
       giveUp();
       if (error instanceof Forbidden) return { kind: "forbidden", error: messageOf(error) };
-      const detail = [...used].map(({ lastError }) => lastError).find((text) => text !== "");
-      return { kind: "unseen", why: isLate ? why : (detail ?? messageOf(error)) };
+      return { kind: "unseen", why: isLate ? `no answer within ${timeoutMs} ms` : messageOf(error) };
     } finally {
       isOver = true;
-      clearTimeout(timer);
+      cancelTimer();
     }
   }
 
   /** Once more after a pause; an earlier plan is dropped. */
   #lookIn(delayMs: number): void {
     if (this.#closed) return;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => void this.look(), delayMs);
+    this.#cancelTimer();
+    this.#cancelTimer = this.#parts.setTimer(() => void this.look(), delayMs);
   }
 
-  /** @param used gets every connection that is used for it. */
-  async #ask(used: Set<Connection>): Promise<Look> {
+  /** @param used gets every line that is used for it. */
+  async #ask(used: Set<Line>): Promise<Look> {
+    const { self } = this.#settings;
     const asking = this.#asking ?? (await this.#open(used));
     used.add(asking);
     this.#asking = asking;
-    if (this.#parts.marks() && this.#marker === null) {
-      const connection = await this.#open(used);
-      this.#hear(connection);
-      await permitted(connection.redis.subscribe(markerChannel(this.#self), HELLO_CHANNEL));
-      this.#keep(connection);
+    if (this.#bench.marks() && this.#marker === null) {
+      const line = await this.#open(used);
+      const channels = [markerChannel(self), HELLO_CHANNEL];
+      await permitted(line.subscribe(channels, (channel, text) => this.#hear(line, channel, text)));
+      this.#keep(line);
     }
     const marker = this.#marker;
-    const calls = [
-      asking.redis.call("pubsub", ["CHANNELS", `${MARKER_PREFIX}*`]),
-      asking.redis.call("pubsub", ["NUMSUB", HELLO_CHANNEL]),
-    ];
+    const calls = [asking.channels(`${MARKER_PREFIX}*`), asking.subscribers(HELLO_CHANNEL)];
     const [channels, counts] = await permitted(Promise.all(calls));
-    const markers = readMarkers(channels, this.#self.id);
+    const markers = readMarkers(channels, self.id);
     if (markers === null) throw new Error("PUBSUB CHANNELS answered no list");
     const subscribers = readSubscribers(counts);
     if (subscribers === null) throw new Error("PUBSUB NUMSUB answered no count");
     const { own, others } = markers;
     const listensSinceMs = own && marker !== null ? this.#markedAtMs : null;
     this.#ear = { listensSinceMs, others: Math.max(0, subscribers - (own ? 1 : 0)) };
-    const marked = own && marker !== null && this.#marker === marker && this.#parts.marks();
+    const marked = own && marker !== null && this.#marker === marker && this.#bench.marks();
     // It was closed by the node and we were not told: it is made anew by the next look.
     if (!own && marker !== null) this.#drop(marker);
     return { kind: "seen", marked, others };
   }
 
   /** It is the marker from now on, unless that is not wanted any more. */
-  #keep(connection: Connection): void {
-    if (connection.ended) throw new Error("the connection was closed");
-    if (this.#closed || !this.#parts.marks()) this.#drop(connection);
-    else {
-      this.#marker = connection;
-      this.#markedAtMs = this.#options.clock.nowMs();
-    }
+  #keep(line: Line): void {
+    if (!this.#lines.has(line)) throw new Error(CLOSED);
+    if (!this.#bench.marks()) return this.#drop(line);
+    this.#marker = line;
+    this.#markedAtMs = this.#parts.clock.nowMs();
   }
 
-  #hear(connection: Connection): void {
-    connection.redis.on("message", (channel: string, text: string) => {
-      if (channel !== HELLO_CHANNEL || !this.#connections.has(connection)) return;
-      const hello = readHello(text);
-      if (hello !== null) this.#parts.onHello(hello);
-    });
+  #hear(line: Line, channel: string, text: string): void {
+    if (channel !== HELLO_CHANNEL || !this.#lines.has(line)) return;
+    const hello = readHello(text);
+    if (hello !== null) this.#bench.onHello(hello);
   }
 
-  async #open(used: Set<Connection>): Promise<Connection> {
-    const connection: Connection = { redis: dial(this.#node), lastError: "", ended: false };
-    used.add(connection);
-    this.#connections.add(connection);
-    connection.redis.on("error", (error: unknown) => {
-      connection.lastError ||= messageOf(error);
-    });
-    connection.redis.on("end", () => this.#onEnd(connection));
-    await connection.redis.connect();
-    const prelude = greeting(this.#options, CONNECTION_NAME);
-    const replies = (await connection.redis.pipeline(prelude).exec()) ?? [];
-    const refused = refusedLogin(prelude, replies);
-    if (refused !== null) throw new Error(refused);
-    if (connection.ended || !this.#connections.has(connection)) throw new Error("the connection was closed");
-    return connection;
+  async #open(used: Set<Line>): Promise<Line> {
+    const line: Line = this.#parts.createLine(this.#settings.node, () => this.#onEnd(line));
+    used.add(line);
+    this.#lines.add(line);
+    await line.open();
+    if (!this.#lines.has(line)) throw new Error(CLOSED);
+    return line;
   }
 
   /** Without a marker nothing is known here, and without an answer neither: look at once. */
-  #onEnd(connection: Connection): void {
-    connection.ended = true;
-    this.#connections.delete(connection);
-    const isOurs = connection === this.#asking || connection === this.#marker;
+  #onEnd(line: Line): void {
+    this.#lines.delete(line);
+    const isOurs = line === this.#asking || line === this.#marker;
     if (!isOurs || this.#closed) return;
-    if (connection === this.#asking) this.#asking = null;
+    if (line === this.#asking) this.#asking = null;
     else this.#marker = null;
     if (this.#looking !== null) return; // it tells
-    this.#parts.onLook({ kind: "unseen", why: "the connection was closed" }, null);
-    this.#lookIn(Math.min(DENSE_MS, this.#parts.pauses().shortMs));
+    this.#bench.onLook({ kind: "unseen", why: CLOSED }, null);
+    this.#lookIn(Math.min(DENSE_MS, this.#bench.pauses().shortMs));
   }
 
-  #drop(connection: Connection | null): void {
-    if (connection === null) return;
-    if (connection === this.#asking) this.#asking = null;
-    if (connection === this.#marker) this.#marker = null;
-    this.#connections.delete(connection);
-    hangUp(connection.redis);
+  #drop(line: Line | null): void {
+    if (line === null) return;
+    if (line === this.#asking) this.#asking = null;
+    if (line === this.#marker) this.#marker = null;
+    this.#lines.delete(line);
+    line.hangUp();
   }
 }
 

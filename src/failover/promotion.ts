@@ -27,6 +27,11 @@ const RETRY_MS = 1_000;
  */
 const APPLY_MS = 2_000;
 /**
+ * After which the leases are looked at anew when they have refused, ms. A look takes much less: without a
+ * pause one would follow the other for as long as somebody else promotes.
+ */
+const REFUSAL_MS = 100;
+/**
  * How long a refused standing may last before people are told of it although the master is well, ms: a proxy
  * that has just begun, or a node that restarts, takes a moment until all has been looked at.
  */
@@ -85,6 +90,9 @@ function considerPromotion(draft: Draft, outage: Outage): void {
       if (standing.kind === "refused") report(draft, anotherPromoter(standing.reason));
       else if (!outage.failed.has(choice.node)) report(draft, null);
       if (job.kind === "confirming") return;
+      if (standing.kind === "refused" && draft.nowMs < outage.refusedUntilMs) {
+        return draft.wake(outage.refusedUntilMs);
+      }
       // The master that was switched to is gone already.
       endSettling(draft);
       draft.set({ job: { kind: "confirming", candidate: choice.node, sinceMs: draft.nowMs } });
@@ -116,7 +124,7 @@ export function onConfirmed(draft: Draft, standing: Standing): void {
   onStanding(draft, standing);
   if (outage === null || group === null) return;
   if (standing.kind === "refused") {
-    draft.wake(draft.nowMs + RETRY_MS);
+    draft.set({ outage: { ...outage, refusedUntilMs: draft.nowMs + REFUSAL_MS } });
     return report(draft, anotherPromoter(standing.reason));
   }
   if (draft.nowMs < goneAtMs(group, outage, draft.settings)) return;

@@ -1,10 +1,13 @@
 /** Two proxies that may promote, on real servers: at most one is allowed to. */
+import { randomBytes } from "node:crypto";
 import { afterEach, describe, expect, it } from "vitest";
-import { systemClock } from "../../src/clock.ts";
-import { MARKER_PREFIX } from "../../src/failover/lease.ts";
+import { systemClock, systemTimer } from "../../src/clock.ts";
+import { MARKER_PREFIX, markerId } from "../../src/failover/lease.ts";
 import type { Standing } from "../../src/failover/model.ts";
+import { PromoterLine } from "../../src/failover/promoter-line.ts";
 import { Promoters, type PromotersOptions } from "../../src/failover/promoters.ts";
 import { parseNodeId } from "../../src/topology/address.ts";
+import type { Login } from "../../src/topology/dial.ts";
 import type { NodeId } from "../../src/topology/epoch.ts";
 import { RawClient } from "../support/client.ts";
 import { type ChaosLink, startLink } from "../support/link.ts";
@@ -39,10 +42,17 @@ interface Candidate {
   readonly confirm: (...nodes: NodeId[]) => Promise<Standing>;
 }
 
-function candidate(nodes: readonly NodeId[], options: Partial<PromotersOptions> = {}): Candidate {
+function candidate(nodes: readonly NodeId[], options: Partial<PromotersOptions & Login> = {}): Candidate {
   const told: Standing[] = [];
-  const parts = { timeoutMs: 500, clock: systemClock, lookEveryMs: 200, ...options };
-  const promoters = new Promoters(parts, { onStanding: (standing) => told.push(standing) });
+  const id = markerId(systemClock.wallMs(), randomBytes(8).toString("hex"));
+  const promoters = new Promoters(
+    { timeoutMs: 500, lookEveryMs: 200, id, ...options },
+    { onStanding: (standing) => told.push(standing) },
+    {
+      ...{ clock: systemClock, setTimer: systemTimer, random: Math.random },
+      createLine: (node, onEnd) => new PromoterLine(node, options, onEnd),
+    },
+  );
   cleanups.push(() => promoters.close());
   promoters.setNodes(nodes);
   promoters.start();

@@ -90,6 +90,20 @@ describe("a master that crashed", () => {
     play.do(1_285, { kind: "confirmed", standing: { kind: "refused", reason: "proxy 2 does" } });
     expect([play.allRuns, play.isHolding]).toEqual([[], false]);
     expect(play.obstacles).toEqual(["another-promoter"]);
+    // A look takes a millisecond: they are not done over and over.
+    expect([play.phase, play.effects]).toEqual(["none", [{ kind: "wake", atMs: 1_385 }]]);
+    play.see(1_384, crashed(1_383), HELD);
+    expect(play.phase).toBe("none");
+    play.tick(1_385);
+    expect(play.phase).toBe("confirming");
+    expect(play.confirmed(1_386).runs).toEqual(["b: promote"]);
+  });
+
+  it("is replaced at once when the leases allow it after they have refused", () => {
+    const play = crash().see(1_280, crashed(1_275), HELD);
+    play.do(1_285, { kind: "confirmed", standing: { kind: "refused", reason: "proxy 2 does" } });
+    play.do(1_290, { kind: "standing", standing: { kind: "sole" } });
+    expect(play.confirmed(1_291).runs).toEqual(["b: promote"]);
   });
 
   it("is replaced by nobody here while another proxy promotes, which is said in calm times, too", () => {

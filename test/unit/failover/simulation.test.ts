@@ -6,19 +6,20 @@
  */
 import { describe, expect, it, vi } from "vitest";
 import type { chooseCandidate } from "../../../src/failover/candidate.ts";
+import type { confirmed, Lease, Look, standingOf, withLook } from "../../../src/failover/lease.ts";
 import type { GroupSight } from "../../../src/topology/watcher.ts";
 import { type Faulty, SOUND } from "./sim/faulty.ts";
 import { CRASH_GRACE_MS, DOWN_AFTER_MS, type Outcome, play } from "./sim/world.ts";
 
-const FIXED = Number(process.env.HOLDFAST_SEEDS ?? 2_000);
+const FIXED = Number(process.env.HOLDFAST_SEEDS ?? 1_600);
 const ONE = process.env.HOLDFAST_SEED === undefined ? null : Number(process.env.HOLDFAST_SEED);
 /** Seeds that nobody chose, too: those of this run. */
 const FREE_FROM = 1_000_000 + (Date.now() % 1_000_000);
 const FREE = Math.ceil(FIXED / 20);
 const TAIL_LINES = 60;
 
-/** Rules of the machine's own that are broken now. */
-const broken = vi.hoisted(() => ({ history: false, priority: false }));
+/** Rules of the machine's own and of the lease that are broken now. */
+const broken = vi.hoisted((): { faulty: Faulty | null } => ({ faulty: null }));
 
 vi.mock("../../../src/failover/candidate.ts", async (original) => {
   const real = await original<{ chooseCandidate: typeof chooseCandidate }>();
@@ -28,15 +29,55 @@ vi.mock("../../../src/failover/candidate.ts", async (original) => {
 });
 
 function disguised(group: GroupSight): GroupSight {
-  if (!broken.history && !broken.priority) return group;
+  const { faulty } = broken;
+  if (faulty === null) return group;
   const nodes = group.nodes.map((view) => {
     if (view.report === null) return view;
-    const replid = broken.history ? (group.master?.replid ?? "") : view.report.replid;
-    const priority = broken.priority ? 100 : view.report.priority;
+    const replid = faulty.ignoresHistory ? (group.master?.replid ?? "") : view.report.replid;
+    const priority = faulty.ignoresPriority ? 100 : view.report.priority;
     return { ...view, report: { ...view.report, replid, priority } };
   });
   return { ...group, nodes };
 }
+
+interface LeaseRules {
+  confirmed: typeof confirmed;
+  standingOf: typeof standingOf;
+  withLook: typeof withLook;
+}
+
+/** It never steps back. */
+function patient(lease: Lease): Lease {
+  return broken.faulty?.neverStepsBack ? { ...lease, keepUntilMs: Number.POSITIVE_INFINITY } : lease;
+}
+
+/** It sees no younger ones. */
+function blind(lease: Lease, look: Look): Look {
+  if (!broken.faulty?.ignoresYounger || look.kind !== "seen") return look;
+  return { ...look, others: look.others.filter(({ id }) => id < lease.id) };
+}
+
+/** It marks whoever else is there. */
+function bold(lease: Lease): Lease {
+  const looks = [...lease.looks.values()];
+  const hasLooked =
+    looks.every(({ kind }) => kind !== "pending") && looks.some(({ kind }) => kind === "seen");
+  return broken.faulty?.marksBesideOthers && hasLooked ? { ...lease, marks: true } : lease;
+}
+
+vi.mock("../../../src/failover/lease.ts", async (original) => {
+  const real = await original<LeaseRules>();
+  const rules: LeaseRules = {
+    confirmed: (lease, nowMs) => (broken.faulty?.withdrawsEarly ? lease : real.confirmed(lease, nowMs)),
+    standingOf: (lease, must) =>
+      real.standingOf(broken.faulty?.needsNoMajority ? { ...lease, sawAll: true } : lease, must),
+    withLook: (lease, node, look, nowMs) => {
+      const next = real.withLook(patient(lease), node, blind(lease, look), nowMs);
+      return bold({ ...next, keepUntilMs: lease.keepUntilMs });
+    },
+  };
+  return { ...real, ...rules };
+});
 
 /** What must have happened somewhere, or the simulation proves little. */
 const MUST_HAPPEN = [
@@ -50,13 +91,17 @@ const MUST_HAPPEN = [
   ...["obstacle no-candidate", "uncertain", "loss reported", "loss unknown", "well in the end"],
   ...["switches that lost something", "reads from a replica", "disturbed commands", "disturbed masters"],
   ...["restart data", "restart empty", "restart rolled-back", "promoted by the operator"],
-  ...["clean-crash", "clean-hang"],
+  ...["clean-crash", "clean-hang", "takeover", "gone: process", "gone: machine"],
+  ...["right sole", "right refused", "promoted by right", "obstacle another-promoter"],
 ];
 
 /** Clean plots: how long there may be no master at most, ms. */
 const LONGEST_MS: Partial<Record<Outcome["plot"], number>> = {
   "clean-crash": CRASH_GRACE_MS + 200,
   "clean-hang": DOWN_AFTER_MS + 300,
+  // The first one goes up to 1.5 s later than the master; its markers stay until keep-alive (4 s); then the
+  // second one looks (2.2 s), for as long as a node may take to answer (1 s).
+  takeover: 9_500,
 };
 
 function faultsOf({ violations, plot, gapMs }: Outcome): string[] {
@@ -115,20 +160,31 @@ const MUTATIONS: readonly (readonly [rule: string, broken: Partial<Faulty>, foun
   ["promotes what must never be promoted", { ignoresPriority: true }, /priority 0/],
 ];
 
+/** Of proxies that may promote: see lease.ts. */
+const LEASE_MUTATIONS: typeof MUTATIONS = [
+  ["marks where another one is (rule 1)", { marksBesideOthers: true }, /both of|not well again/],
+  ["does not step back for an older one (rule 2)", { neverStepsBack: true }, /both of|not well again/],
+  ["promotes beside a younger one (rule 3)", { ignoresYounger: true }, /both of/],
+  ["is sole by any one node (rule 4)", { needsNoMajority: true }, /both of/],
+  ["does not look anew before it promotes", { looksOnce: true }, /without having looked/],
+  ["takes its markers away while it promotes", { withdrawsEarly: true }, /both of/],
+];
+
 describe.runIf(ONE === null)("a simulation of a proxy that breaks a rule finds it:", () => {
-  it.each(MUTATIONS)(
+  it.each([...MUTATIONS, ...LEASE_MUTATIONS])(
     "%s",
     async (_, flags, found) => {
+      const plot = LEASE_MUTATIONS.some(([, one]) => one === flags) ? "race" : null;
       const faulty: Faulty = { ...SOUND, ...flags };
-      Object.assign(broken, { history: faulty.ignoresHistory, priority: faulty.ignoresPriority });
+      broken.faulty = faulty;
       try {
         const texts: string[] = [];
         for (let seed = 1; seed <= 400 && !texts.some((text) => found.test(text)); seed++) {
-          texts.push(...(await play(seed, faulty)).violations);
+          texts.push(...(await play(seed, faulty, plot)).violations);
         }
         expect(texts.filter((text) => found.test(text)).slice(0, 1)).toHaveLength(1);
       } finally {
-        Object.assign(broken, { history: false, priority: false });
+        broken.faulty = null;
       }
     },
     60_000,

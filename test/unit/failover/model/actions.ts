@@ -70,7 +70,11 @@ export function deadlines(model: Model, world: World): readonly number[] {
   for (const { nextAtMs } of care.values()) times.push(nextAtMs);
   if (duty !== null) times.push(duty.untilMs);
   if (outage !== null) {
-    times.push(goneAtMs(model.sight(world), outage, model.settings), ...outage.failed.values());
+    times.push(
+      goneAtMs(model.sight(world), outage, model.settings),
+      outage.refusedUntilMs,
+      ...outage.failed.values(),
+    );
   }
   for (const { pausedUntilMs } of world.nodes) times.push(pausedUntilMs);
   return [...new Set(times.filter((time) => time > world.nowMs && Number.isFinite(time)))];

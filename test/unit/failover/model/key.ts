@@ -102,6 +102,7 @@ function machineOf(model: Model, world: World): unknown {
     outage && [
       ...[outage.master, outage.crashedSinceMs !== null],
       isOver(goneAtMs(model.sight(world), outage, model.settings)),
+      isOver(outage.refusedUntilMs),
       [...outage.failed].sort().map(([node, untilMs]) => [node, isOver(untilMs)]),
       [...outage.questions].sort().map(([node, { command, isDone, isLeft, endedAtMs }]) => {
         const report = world.views.find(({ id }) => id === node)?.report;

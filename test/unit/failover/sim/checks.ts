@@ -1,10 +1,11 @@
 /** What must hold whatever happens; who breaks it is written down with the time. */
-import type { NodeCommand, PromoteMode, SwitchoverAnswer } from "../../../../src/failover/model.ts";
+import type { NodeCommand, PromoteMode, Standing, SwitchoverAnswer } from "../../../../src/failover/model.ts";
 import type { Epoch, NodeId } from "../../../../src/topology/epoch.ts";
 import type { SwitchFacts } from "../../../../src/topology/watcher.ts";
 import type { ModelNode } from "./node.ts";
 import { nodeNamed } from "./prober.ts";
 import type { ModelProxy, Witness } from "./proxy.ts";
+import { Rivals } from "./rivals.ts";
 import type { Write } from "./router.ts";
 import type { Timeline } from "./timeline.ts";
 
@@ -24,6 +25,7 @@ export class Checks implements Witness {
   readonly violations: string[] = [];
   readonly lines: string[] = [];
   readonly writes: Write[] = [];
+  readonly rivals: Rivals;
   readonly #time: Timeline;
   readonly #nodes: ReadonlyMap<string, ModelNode>;
   readonly #members: ReadonlySet<string>;
@@ -31,6 +33,8 @@ export class Checks implements Witness {
   /** Faults come at the worst moments, too: when a node was just asked for something, or made the master. */
   onMoment: (proxy: ModelProxy, node: ModelNode, what: NodeCommand["kind"] | "accepted") => void = () =>
     undefined;
+  /** A proxy has got an answer to the question who else is there. */
+  onLook: (proxy: ModelProxy) => void = () => undefined;
   readonly #past = new Map<ModelProxy, Past>();
   /** See watchGap. */
   gapMs = 0;
@@ -46,6 +50,7 @@ export class Checks implements Witness {
     this.#nodes = nodes;
     this.#members = members;
     this.#modes = modes;
+    this.rivals = new Rivals(time, this);
   }
 
   note(text: string): void {
@@ -189,6 +194,20 @@ export class Checks implements Witness {
     if (isPromotion && issuedAtMs < rolledBackMs) {
       this.violation(`${node.name} carries out ${command.kind} of a switch that was said to be rolled back`);
     }
+    this.rivals.performed(proxy, node, command, issuedAtMs);
+  }
+
+  lookedFor(proxy: ModelProxy, node: ModelNode, channels: readonly string[], servedAtMs: number): void {
+    this.onLook(proxy);
+    this.rivals.lookedFor(proxy, node, channels, servedAtMs);
+  }
+
+  asksForRight(proxy: ModelProxy): void {
+    this.rivals.asksForRight(proxy);
+  }
+
+  gotRight(proxy: ModelProxy, standing: Standing): void {
+    this.rivals.gotRight(proxy, standing);
   }
 
   // Planned switches

@@ -4,7 +4,7 @@ import { Connection, type Network } from "./network.ts";
 import type { ModelNode, Reply } from "./node.ts";
 import type { Party } from "./timeline.ts";
 
-const COMMAND_TIMEOUT_MS = 1_000;
+export const COMMAND_TIMEOUT_MS = 1_000;
 
 export function runCommand(
   network: Network,

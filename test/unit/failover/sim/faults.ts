@@ -18,23 +18,44 @@ export function scheduleFaults(world: World): void {
       return void time.at(time.between(3_000, 4_000), () => cleanly(world, (node) => node.crash()));
     case "clean-hang":
       return void time.at(time.between(3_000, 4_000), () => cleanly(world, (node) => node.hang()));
-    case "mixed": {
-      const count = time.pick([1, 2, 2, 3, 4]);
+    case "takeover":
+      return void time.at(time.between(3_000, 4_000), () => takeOver(world));
+    case "race":
+      return race(world);
+    case "mixed":
+    case "rivals": {
+      const count = time.pick(plot === "rivals" ? [2, 3, 4, 5] : [1, 2, 2, 3, 4]);
+      // Proxies that come at the same time have not looked at all nodes yet.
+      const fromMs = plot === "rivals" ? time.pick([1_000, 1_300, 2_000]) : 1_300;
       for (let i = 0; i < count; i++) {
-        time.at(time.between(1_300, HEALED_AT_MS - 500), () => pickFault(world)(world));
+        time.at(time.between(fromMs, world.healedAtMs - 500), () => pickFault(world)(world));
       }
       for (const node of world.members) time.at(time.between(1_000, 2_500), () => node.save());
     }
   }
 }
 
+/** The node gets what it was just told, and carries it out later. */
+export function delay(world: World, proxy: ModelProxy, node: ModelNode): void {
+  const { time } = world;
+  if (!world.hasRivals || world.isClean || time.nowMs > world.healedAtMs || !time.chance(0.5)) return;
+  const forMs = time.pick([time.between(500, world.healedAtMs / 2), time.between(2_000, 4_000)]);
+  if (time.chance(0.6)) hangFor(world, node, forMs);
+  else time.after(time.between(0, 2), () => cut(world, proxy.name, node.name, forMs));
+}
+
 /** Something goes wrong with a node just when it was asked for something, or soon after it was promoted. */
 export function disturb(world: World, proxy: ModelProxy, node: ModelNode, isMaster: boolean): void {
   const { time, checks } = world;
-  if (world.plot !== "mixed" || time.nowMs > HEALED_AT_MS || !time.chance(isMaster ? 0.15 : 0.06)) return;
+  const isWild = world.plot === "mixed" || world.plot === "rivals" || world.plot === "race";
+  const probability = isMaster ? 0.15 : world.hasRivals ? 0.3 : 0.06;
+  if (!isWild || proxy.isDead || time.nowMs > world.healedAtMs || !time.chance(probability)) return;
   checks.count(isMaster ? "disturbed masters" : "disturbed commands");
-  const what = time.pick(["crash", "hang", "cut", "cut", "stall", "crash of another"] as const);
-  const lastsMs = time.pick([time.between(20, 900), time.between(900, 4_000)]);
+  const what = time.pick([
+    ...(["crash", "hang", "cut", "cut", "stall", "crash of another"] as const),
+    ...(world.hasRivals ? (["end", "hang"] as const) : []),
+  ]);
+  const lastsMs = time.pick([time.between(20, 900), time.between(900, world.healedAtMs / 2)]);
   time.after(isMaster ? time.between(0, 1_500) : time.between(0, 3), () => {
     checks.note(`just now: ${what}`);
     switch (what) {
@@ -46,6 +67,8 @@ export function disturb(world: World, proxy: ModelProxy, node: ModelNode, isMast
         return cut(world, proxy.name, node.name, lastsMs);
       case "stall":
         return standStill(world, proxy, lastsMs);
+      case "end":
+        return end(world, proxy);
       case "crash of another":
         return crash(world, time.pick(world.members));
     }
@@ -59,6 +82,64 @@ function cleanly(world: World, act: (node: ModelNode) => void): void {
   world.checks.note(`${world.plot} of ${truth.name}`);
   world.watchGap();
   act(truth);
+}
+
+/** The survivor was refused, and may promote as soon as the markers of the other one are gone. */
+function takeOver(world: World): void {
+  const { time, proxies, truth, members } = world;
+  const first = proxies.find(({ isSole }) => isSole);
+  if (truth === undefined || members.every((one) => one === truth || one.priority === 0)) return;
+  if (first === undefined) return world.checks.violation("none of two may promote");
+  const what = time.pick(["process", "machine"] as const);
+  const delayMs = time.between(0, 1_500);
+  time.after(time.chance(0.5) ? delayMs : 0, () => world.lose(first, what, null));
+  // Before the crash is sure enough to be acted on, the first one is gone.
+  time.after(time.chance(0.5) ? delayMs : 0, () => {
+    world.checks.count("takeover");
+    world.checks.note(`${truth.name} is gone`);
+    world.watchGap(proxies.find((one) => one !== first));
+    if (time.chance(0.5)) truth.crash();
+    else truth.hang();
+  });
+}
+
+/** Each proxy looks, stands still or not, marks; meanwhile the master goes. */
+function race(world: World): void {
+  const { time, proxies, members } = world;
+  if (time.chance(0.5)) return photoFinish(world);
+  const [, ...replicas] = members;
+  const isDivided = time.chance(0.5);
+  const forMs = time.between(1_000, 6_000);
+  for (const [i, proxy] of proxies.entries()) {
+    const untilMs = time.nowMs + time.between(300, 4_000);
+    // Besides the master each one reaches a replica of its own.
+    const far = replicas.filter((_, k) => k !== i % replicas.length);
+    if (isDivided) for (const node of far) cut(world, proxy.name, node.name, forMs);
+    if (time.chance(0.4))
+      time.after(time.between(1, 12), () => standStill(world, proxy, untilMs - time.nowMs));
+  }
+  time.after(time.between(10, 2_500), () => crash(world, victim(world)));
+  if (time.chance(0.5)) time.at(time.between(2_000, 6_000), () => pickFault(world)(world));
+}
+
+/**
+ * The oldest proxy has looked and stands still before it marks; another one comes, and is promoting when the oldest one
+ * goes on. The order in which the rules of the lease are all needed.
+ */
+function photoFinish(world: World): void {
+  const { time, proxies, members, checks } = world;
+  const crashAtMs = time.nowMs + time.between(300, 600);
+  const [first] = [...proxies].sort((a, b) => (a.markerId < b.markerId ? -1 : 1));
+  // Within the last of its looks or right after them.
+  let left = members.length - time.pick([0, 0, 1]);
+  checks.onLook = (proxy) => {
+    if (proxy !== first || --left !== 0) return;
+    standStill(world, proxy, crashAtMs + 250 + time.between(10, 1_000) - time.nowMs);
+  };
+  time.at(crashAtMs, () => {
+    checks.note("the master crashes");
+    members[0]?.crash();
+  });
 }
 
 const FAULTS: readonly (readonly [weight: number, name: string, fault: Fault])[] = [
@@ -80,6 +161,13 @@ const FAULTS: readonly (readonly [weight: number, name: string, fault: Fault])[]
   ],
 ];
 
+/** Where several proxies may promote, besides. */
+const RIVAL_FAULTS: typeof FAULTS = [
+  [8, "divide", divide],
+  [4, "a proxy ends", (world) => end(world, pickProxy(world))],
+  [4, "stall", stall],
+];
+
 /** What people do that they should not; where the proxy promotes it is not to be put right by it alone. */
 const FOLLIES: readonly (readonly [weight: number, name: string, fault: Fault])[] = [
   [1, "promote live", (world) => promoteOthers(world, 1)],
@@ -89,8 +177,8 @@ const FOLLIES: readonly (readonly [weight: number, name: string, fault: Fault])[
 
 function pickFault(world: World): Fault {
   const { time, mode, checks } = world;
-  const isFolly = time.chance(mode === "self" ? 0.06 : 0.15);
-  const list = isFolly ? FOLLIES : FAULTS;
+  const isFolly = !world.hasRivals && time.chance(mode === "self" ? 0.06 : 0.15);
+  const list = isFolly ? FOLLIES : world.hasRivals ? [...FAULTS, ...RIVAL_FAULTS] : FAULTS;
   let left = time.random() * list.reduce((sum, [weight]) => sum + weight, 0);
   const found = list.find(([weight]) => {
     left -= weight;
@@ -126,7 +214,8 @@ function crash(world: World, node: ModelNode): void {
 
 function hang(world: World): void {
   const { time } = world;
-  hangFor(world, victim(world), time.pick([time.between(50, 900), time.between(900, 6_000)]));
+  const mostMs = world.healedAtMs * 0.75;
+  hangFor(world, victim(world), time.pick([time.between(50, 900), time.between(900, mostMs)]));
 }
 
 function hangFor(world: World, node: ModelNode, forMs: number): void {
@@ -140,9 +229,35 @@ function hangFor(world: World, node: ModelNode, forMs: number): void {
   });
 }
 
+function pickProxy({ proxies, time }: World): ModelProxy | undefined {
+  return proxies.length === 0 ? undefined : time.pick(proxies);
+}
+
 function cutProxy(world: World): void {
+  const proxy = pickProxy(world);
+  if (proxy !== undefined) cut(world, proxy.name, victim(world).name);
+}
+
+/** Each proxy reaches some nodes only, often when the master is gone. */
+function divide(world: World): void {
+  const { time, proxies, members } = world;
+  const forMs = time.between(200, 5_000);
+  for (const proxy of proxies) {
+    for (const node of members) if (time.chance(0.4)) cut(world, proxy.name, node.name, forMs);
+  }
+  if (time.chance(0.5)) time.after(time.between(0, 1_500), () => crash(world, victim(world)));
+}
+
+/** A proxy is gone, and comes again as a new one, or not. */
+function end(world: World, proxy: ModelProxy | undefined): void {
   const { time, proxies } = world;
-  cut(world, time.pick(proxies).name, victim(world).name);
+  if (proxy === undefined || proxy.isDead) return;
+  const isReplaced = proxies.length === 1 || time.chance(0.7);
+  world.lose(
+    proxy,
+    time.pick(["process", "process", "machine"] as const),
+    isReplaced ? time.between(5, 2_000) : null,
+  );
 }
 
 function cutNodes(world: World): void {
@@ -172,17 +287,19 @@ function slow(world: World): void {
   });
 }
 
-function standStill({ time, checks }: World, proxy: ModelProxy, forMs: number): void {
-  const untilMs = Math.min(time.nowMs + forMs, HEALED_AT_MS);
+function standStill(world: World, proxy: ModelProxy, forMs: number): void {
+  const { time, checks } = world;
+  if (proxy.isDead) return;
+  const untilMs = Math.min(time.nowMs + forMs, world.healedAtMs);
   // Never less than before: what is put off already would come after what is put off now.
   proxy.stalledUntilMs = Math.max(proxy.stalledUntilMs, untilMs);
   checks.note(`${proxy.name} stands still until ${proxy.stalledUntilMs.toFixed(0)}`);
 }
 
 function stall(world: World): void {
-  const { time, proxies } = world;
-  const proxy = time.pick(proxies);
-  standStill(world, proxy, time.between(100, 4_000));
+  const { time } = world;
+  const proxy = pickProxy(world);
+  if (proxy !== undefined) standStill(world, proxy, time.between(100, world.healedAtMs / 2));
   // Often just when something happens.
   if (time.chance(0.4)) time.after(time.between(0, 500), () => crash(world, victim(world)));
 }

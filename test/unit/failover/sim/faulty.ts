@@ -14,6 +14,18 @@ export interface Faulty {
   readonly ignoresHistory: boolean;
   /** Nodes with priority 0 are promoted. */
   readonly ignoresPriority: boolean;
+  /** It marks where another proxy is. */
+  readonly marksBesideOthers: boolean;
+  /** It does not step back for an older one. */
+  readonly neverStepsBack: boolean;
+  /** It promotes beside a younger one. */
+  readonly ignoresYounger: boolean;
+  /** Any one node is enough for being sole. */
+  readonly needsNoMajority: boolean;
+  /** It does not look anew before it promotes. */
+  readonly looksOnce: boolean;
+  /** It takes its markers away while a promotion may be under way. */
+  readonly withdrawsEarly: boolean;
 }
 
 export const SOUND: Faulty = {
@@ -24,4 +36,10 @@ export const SOUND: Faulty = {
   readsUnproven: false,
   ignoresHistory: false,
   ignoresPriority: false,
+  marksBesideOthers: false,
+  neverStepsBack: false,
+  ignoresYounger: false,
+  needsNoMajority: false,
+  looksOnce: false,
+  withdrawsEarly: false,
 };

@@ -10,7 +10,9 @@ export class Network {
   /** Delay of one way, ms. */
   leastMs = 0.1;
   mostMs = 1;
-  readonly #cut = new Map<string, (() => void)[]>();
+  readonly #cut = new Map<string, { readonly sinceMs: number; readonly waiting: (() => void)[] }>();
+  /** Parties whose machine has died, and when: nothing comes from there any more, not even an end. */
+  readonly #dead = new Map<string, number>();
 
   constructor(time: Timeline) {
     this.time = time;
@@ -22,13 +24,24 @@ export class Network {
 
   cut(a: string, b: string): void {
     const key = pathOf(a, b);
-    if (!this.#cut.has(key)) this.#cut.set(key, []);
+    if (!this.#cut.has(key)) this.#cut.set(key, { sinceMs: this.time.nowMs, waiting: [] });
   }
 
   heal(a: string, b: string): void {
-    const waiting = this.#cut.get(pathOf(a, b)) ?? [];
+    const waiting = this.#cut.get(pathOf(a, b))?.waiting ?? [];
     this.#cut.delete(pathOf(a, b));
+    // What a machine has not got rid of dies with it.
+    if (this.#dead.has(a) || this.#dead.has(b)) return;
     for (const run of waiting) this.time.after(this.delayMs(), run);
+  }
+
+  machineDies(name: string): void {
+    this.#dead.set(name, this.time.nowMs);
+  }
+
+  /** Since when nothing has come through between them; null = it does. */
+  silentSinceMs(a: string, b: string): number | null {
+    return this.#dead.get(a) ?? this.#dead.get(b) ?? this.#cut.get(pathOf(a, b))?.sinceMs ?? null;
   }
 
   isCut(a: string, b: string): boolean {
@@ -41,9 +54,9 @@ export class Network {
 
   /** Runs now, or once the path is healed: nothing is lost for good that a living peer repeats. */
   pass(a: string, b: string, run: () => void): void {
-    const waiting = this.#cut.get(pathOf(a, b));
-    if (waiting === undefined) run();
-    else waiting.push(() => this.pass(a, b, run));
+    const cut = this.#cut.get(pathOf(a, b));
+    if (cut === undefined) run();
+    else cut.waiting.push(() => this.pass(a, b, run));
   }
 }
 
@@ -64,6 +77,10 @@ export class Connection {
   isOpen = false;
   /** Ended by either side: nothing more is called back. */
   isOver = false;
+  /** The server has given it up, and we were not told. */
+  isForgotten = false;
+  /** We have given it up, and the server was not told; null = not so. */
+  halfOpenSinceMs: number | null = null;
   readonly #onLost: () => void;
   #thereMs = 0;
   #backMs = 0;
@@ -93,7 +110,7 @@ export class Connection {
   send<T>(serve: Serve<T>, done: (reply: T) => void): void {
     this.#there(() => {
       const { node } = this;
-      if (!node.isRunning || node.life !== this.life) return this.#reset();
+      if (!node.isRunning || node.life !== this.life || this.isForgotten) return this.#reset();
       node.whenAwake(() => serve(node, (reply) => this.#back(() => done(reply))));
     });
   }
@@ -104,8 +121,19 @@ export class Connection {
     this.node.connections.delete(this);
   }
 
+  /** Our side ends it, and the server hears of that, after all that was sent. */
+  hangUp(): void {
+    this.close();
+    this.#there(() => {
+      const { node } = this;
+      node.connections.delete(this);
+      if (node.isRunning && node.life === this.life) node.whenAwake(() => node.unmark(this, "taken away"));
+    });
+  }
+
   /** The server's side ends it, after the replies that it has sent. */
   serverGone(): void {
+    this.node.unmark(this, "broken");
     this.#reset();
   }
 
@@ -122,6 +150,10 @@ export class Connection {
       },
       from,
     );
+    if (!this.node.markers.has(this)) return;
+    // The server may hear of it, too, or only from its keep-alive.
+    if (network.time.chance(0.5)) this.node.unmark(this, "broken");
+    else this.halfOpenSinceMs = network.time.nowMs;
   }
 
   #reset(): void {

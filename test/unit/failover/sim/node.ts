@@ -16,6 +16,8 @@ interface Entry {
 
 export type WriteReply = "ok" | "READONLY" | "LOADING";
 export type Reply = "ok" | { readonly error: string };
+/** How a marker came to be gone from a node. */
+export type Unmarking = "taken away" | "restarted" | "keep-alive" | "broken";
 export type RestartKind = "data" | "empty" | "rolled-back";
 
 /** What all nodes of a world share. */
@@ -27,9 +29,14 @@ export interface Group {
   readonly applyMs: number;
   /** A link that brings nothing for so long is given up, ms. */
   readonly linkTimeoutMs: number;
+  /** A client that is silent for so long is given up, ms (tcp-keepalive; much shorter than in life). */
+  readonly keepAliveMs: number;
   /** Whether servers know FAILOVER. */
   readonly version: string;
   nextReplid(): string;
+  /** A marker stands on a node from now on; or does not any more, and why. */
+  marked(node: string, by: Connection): void;
+  unmarked(node: string, by: Connection, why: Unmarking): void;
   note(text: string): void;
 }
 
@@ -46,6 +53,8 @@ export class ModelNode {
   readonly id: NodeId;
   readonly group: Group;
   readonly connections = new Set<Connection>();
+  /** Connections that are subscribed, with their channel. */
+  readonly markers = new Map<Connection, string>();
   isRunning = true;
   isHung = false;
   isLoading = false;
@@ -123,9 +132,39 @@ export class ModelNode {
     this.link = "down";
     this.handover = null;
     this.pausedUntilMs = 0;
+    for (const connection of this.markers.keys()) this.unmark(connection, "restarted");
     for (const connection of [...this.connections]) connection.serverGone();
     this.connections.clear();
     this.#dropReplicas();
+  }
+
+  // Markers
+
+  subscribe(connection: Connection, channel: string): void {
+    this.markers.set(connection, channel);
+    this.group.marked(this.name, connection);
+  }
+
+  /** PUBSUB CHANNELS. */
+  channels(): string[] {
+    return [...new Set(this.markers.values())];
+  }
+
+  unmark(connection: Connection, why: Unmarking): void {
+    if (this.markers.delete(connection)) this.group.unmarked(this.name, connection, why);
+  }
+
+  /** TCP keep-alive: whoever does not answer for long is given up, and cannot be told. */
+  #keepAlive(): void {
+    const { time, network, keepAliveMs } = this.group;
+    for (const connection of this.markers.keys()) {
+      const { halfOpenSinceMs, from } = connection;
+      const sinceMs = halfOpenSinceMs ?? network.silentSinceMs(from.name, this.name);
+      if (sinceMs === null || time.nowMs - sinceMs < keepAliveMs) continue;
+      connection.isForgotten = true;
+      this.connections.delete(connection);
+      this.unmark(connection, "keep-alive");
+    }
   }
 
   hang(): void {
@@ -332,6 +371,7 @@ export class ModelNode {
   /** Once per second: the replica's word to its master, links that are silent, FAILOVER's own look. */
   #cron(): void {
     const { time, linkTimeoutMs } = this.group;
+    this.#keepAlive();
     if (this.master !== null && this.link === "up") {
       this.acknowledge();
       if (time.nowMs - this.lastIoMs > linkTimeoutMs) {

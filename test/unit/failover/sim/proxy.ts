@@ -1,11 +1,16 @@
 /** A proxy of a world: the real watcher and the real failover driver over model nodes and a model router. */
+
 import { FailoverDriver } from "../../../../src/failover/driver.ts";
-import type { NodeCommand, PromoteMode, SwitchoverAnswer } from "../../../../src/failover/model.ts";
+import { markerId } from "../../../../src/failover/lease.ts";
+import { beliefOf, type GroupMemory, memoryOf } from "../../../../src/failover/memory.ts";
+import type { NodeCommand, PromoteMode, Standing, SwitchoverAnswer } from "../../../../src/failover/model.ts";
+import { Promoters } from "../../../../src/failover/promoters.ts";
 import type { Settings } from "../../../../src/failover/state.ts";
 import type { Epoch, NodeId } from "../../../../src/topology/epoch.ts";
 import { type SwitchFacts, Watcher } from "../../../../src/topology/watcher.ts";
-import { runCommand } from "./commander.ts";
+import { COMMAND_TIMEOUT_MS, runCommand } from "./commander.ts";
 import type { Faulty } from "./faulty.ts";
+import { ModelLine } from "./line.ts";
 import type { Network } from "./network.ts";
 import type { ModelNode } from "./node.ts";
 import { ModelProbe, nodeNamed, PROBE_TIMEOUT_MS } from "./prober.ts";
@@ -28,6 +33,11 @@ export interface Witness {
   /** A node carries out what it was asked for at `issuedAtMs`. */
   performed(proxy: ModelProxy, node: ModelNode, command: NodeCommand, issuedAtMs: number): void;
   answered(proxy: ModelProxy, answer: SwitchoverAnswer): void;
+  /** What stood on a node at `servedAtMs` is known now. */
+  lookedFor(proxy: ModelProxy, node: ModelNode, channels: readonly string[], servedAtMs: number): void;
+  /** It asks anew whether it may promote; and what came of that. */
+  asksForRight(proxy: ModelProxy): void;
+  gotRight(proxy: ModelProxy, standing: Standing): void;
 }
 
 export interface ProxyOptions {
@@ -41,6 +51,12 @@ export interface ProxyOptions {
   readonly faulty: Faulty;
   /** SENTINEL FAILOVER. */
   readonly askSentinel: () => boolean;
+  /** How far its wall clock is off, ms. */
+  readonly clockOffMs: number;
+  /** Between two looks for other proxies, ms. */
+  readonly lookEveryMs: number;
+  /** What a former process has written to the state file. */
+  readonly memory?: GroupMemory | null;
 }
 
 export class ModelProxy implements Party {
@@ -55,9 +71,14 @@ export class ModelProxy implements Party {
   askedFrom: NodeId | null = null;
   readonly watcher: Watcher;
   readonly driver: FailoverDriver;
+  /** Null when it does not promote by itself. */
+  readonly promoters: Promoters | null;
+  readonly markerId: string;
+  isDead = false;
   readonly router: ModelRouter;
   readonly options: ProxyOptions;
   readonly #time: Timeline;
+  readonly #lines = new Set<ModelLine>();
   #obstacles = "";
 
   constructor(options: ProxyOptions) {
@@ -81,10 +102,17 @@ export class ModelProxy implements Party {
     );
     this.watcher = this.#buildWatcher();
     this.driver = this.#buildDriver();
+    this.markerId = markerId(this.clock.wallMs(), options.name);
+    this.promoters = options.mode === "self" ? this.#buildPromoters() : null;
   }
 
   get clock() {
-    return { nowMs: () => this.#time.nowMs, wallMs: () => 1e12 + this.#time.nowMs };
+    const { clockOffMs } = this.options;
+    return { nowMs: () => this.#time.nowMs, wallMs: () => 1e12 + this.#time.nowMs + clockOffMs };
+  }
+
+  get isSole(): boolean {
+    return this.promoters?.standing().kind === "sole";
   }
 
   get epoch(): Epoch {
@@ -94,7 +122,7 @@ export class ModelProxy implements Party {
   #setTimer = (run: () => void, delayMs: number): (() => void) => this.#time.after(delayMs, run, this);
 
   #buildWatcher(): Watcher {
-    const { witness, network, nodes, seeds } = this.options;
+    const { witness, network, nodes, seeds, memory } = this.options;
     const changed = (facts: SwitchFacts): void => {
       witness.changed(this, facts);
     };
@@ -102,6 +130,7 @@ export class ModelProxy implements Party {
       {
         ...{ seeds, intervalMs: INTERVAL_MS, timeoutMs: PROBE_TIMEOUT_MS, maxLagMs: 10_000 },
         proofIntervalMs: PROOF_INTERVAL_MS,
+        belief: memory ? beliefOf(memory) : undefined,
       },
       {
         onEpoch: (epoch, keptUntilMs) => {
@@ -119,7 +148,10 @@ export class ModelProxy implements Party {
           witness.note(`${this.name}: ${change} ${kind} ${node ?? ""}`);
         },
         onFacts: () => undefined,
-        onLooked: () => this.driver.looked(),
+        onLooked: () => {
+          this.promoters?.setNodes(this.watcher.group().nodes.map(({ id }) => id));
+          this.driver.looked();
+        },
       },
       {
         clock: this.clock,
@@ -131,7 +163,7 @@ export class ModelProxy implements Party {
   }
 
   #buildDriver(): FailoverDriver {
-    const { witness, network, nodes, faulty, patience } = this.options;
+    const { witness, network, nodes, faulty, patience, memory } = this.options;
     return new FailoverDriver(
       { mode: this.mode, ...patience },
       {
@@ -154,7 +186,7 @@ export class ModelProxy implements Party {
             done(result);
           });
         },
-        confirm: (_, done) => this.#time.after(1, () => done({ kind: "sole" }), this),
+        confirm: (list, done) => this.#confirm(list, done),
         askSentinel: (done) => {
           const isTaken = this.options.askSentinel();
           this.#time.after(
@@ -177,7 +209,58 @@ export class ModelProxy implements Party {
           }
         },
       },
+      memory?.members,
     );
+  }
+
+  /** What its state file says. */
+  memory(): GroupMemory | null {
+    const { watcher, options } = this;
+    return memoryOf(watcher.belief(), watcher.views(), options.seeds, this.clock.wallMs());
+  }
+
+  #buildPromoters(): Promoters {
+    const { network, nodes, witness, lookEveryMs } = this.options;
+    return new Promoters(
+      { timeoutMs: COMMAND_TIMEOUT_MS, id: this.markerId, label: this.name, lookEveryMs },
+      {
+        onStanding: (standing) => {
+          witness.note(`${this.name}: ${standing.kind === "sole" ? "sole" : `not sole: ${standing.reason}`}`);
+          this.driver.standing(standing);
+        },
+      },
+      {
+        ...{ clock: this.clock, setTimer: this.#setTimer, random: this.#time.random },
+        createLine: (id, onEnd) => {
+          const node = nodeNamed(nodes, id);
+          const line: ModelLine = new ModelLine(network, this, node, {
+            onEnd: () => {
+              this.#lines.delete(line);
+              onEnd();
+            },
+            onChannels: (channels, servedAtMs) => {
+              if (node !== undefined) witness.lookedFor(this, node, channels, servedAtMs);
+            },
+          });
+          this.#lines.add(line);
+          return line;
+        },
+      },
+    );
+  }
+
+  #confirm(nodes: readonly NodeId[], done: (standing: Standing) => void): void {
+    const { witness, faulty } = this.options;
+    const { promoters } = this;
+    const tell = (standing: Standing): void => {
+      witness.gotRight(this, standing);
+      done(standing);
+    };
+    this.#time.isStirred = true;
+    witness.asksForRight(this);
+    if (promoters !== null && !faulty.looksOnce) return promoters.confirm(nodes, tell);
+    const standing: Standing = promoters?.standing() ?? { kind: "refused", reason: "it does not promote" };
+    this.#time.after(1, () => tell(standing), this);
   }
 
   #hold(): void {
@@ -196,6 +279,17 @@ export class ModelProxy implements Party {
 
   start(): void {
     this.watcher.start();
+    this.promoters?.start();
+    this.#time.isStirred = true;
+    this.watcher.hint(this.options.memory?.members ?? []);
+  }
+
+  /** Its connections are closed where only its process ends; where its machine dies nobody hears of it. */
+  die(what: "process" | "machine"): void {
+    this.isDead = true;
+    this.stalledUntilMs = Number.POSITIVE_INFINITY;
+    if (what === "machine") return this.options.network.machineDies(this.name);
+    for (const line of this.#lines) line.die();
   }
 
   switchover(to: NodeId | null, timeoutMs: number): void {

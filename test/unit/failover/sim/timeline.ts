@@ -18,6 +18,8 @@ export interface Party {
 export class Timeline {
   nowMs = 1_000;
   events = 0;
+  /** Promises were settled: what waits for them comes before anything else. */
+  isStirred = false;
   readonly random: () => number;
   #seq = 0;
   /** A binary heap by time, then by order of arrival. */

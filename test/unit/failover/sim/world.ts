@@ -1,9 +1,10 @@
 /** One seed: a group of nodes, proxies, clients, somebody who operates them, and what goes wrong. */
+import type { GroupMemory } from "../../../../src/failover/memory.ts";
 import type { PromoteMode } from "../../../../src/failover/model.ts";
 import { at } from "../../topology/nodes.ts";
 import { Checks } from "./checks.ts";
 import { Client } from "./client.ts";
-import { disturb, HEALED_AT_MS, scheduleFaults } from "./faults.ts";
+import { delay, disturb, HEALED_AT_MS, scheduleFaults } from "./faults.ts";
 import { type Faulty, SOUND } from "./faulty.ts";
 import { Network } from "./network.ts";
 import { type Group, ModelNode } from "./node.ts";
@@ -20,12 +21,26 @@ export type Plot =
   /** The master hangs; nothing else is wrong. */
   | "clean-hang"
   /** Planned switches; nothing else is wrong. */
-  | "planned";
+  | "planned"
+  /** Several proxies that may promote, which die and come again, and anything else, several times. */
+  | "rivals"
+  /** Proxies that come at one time while some nodes cannot be reached, just before the master is gone. */
+  | "race"
+  /** The one of two proxies that may promote is gone, and so is the master; nothing else is wrong. */
+  | "takeover";
 
 export const CRASH_GRACE_MS = 250;
 export const DOWN_AFTER_MS = 1_000;
 /** How long it may take until all is well after the last fault is over, ms. */
 const LIVENESS_MS = 20_000;
+/** Instead of HEALED_AT_MS: long enough for what takes longer than KEEP_MS. */
+const LONG_MS = 22_000;
+/** By how often: worlds with several proxies take longer, and the one with one proxy is what most people have. */
+const PLOTS: readonly Plot[] = [
+  ...Array.from({ length: 12 }, () => "mixed" as const),
+  ...(["clean-crash", "clean-crash", "clean-hang", "clean-hang", "planned", "planned"] as const),
+  ...(["rivals", "rivals", "race", "takeover"] as const),
+];
 const STEADY_MS = 400;
 
 export interface Outcome {
@@ -48,6 +63,7 @@ export class World {
   readonly nodes = new Map<string, ModelNode>();
   readonly members: readonly ModelNode[];
   readonly checks: Checks;
+  /** Those that live. */
   readonly proxies: ModelProxy[] = [];
   readonly clients: Client[] = [];
   readonly mode: PromoteMode;
@@ -57,23 +73,44 @@ export class World {
   isMeddledWith = false;
   #replids = 0;
 
-  constructor(seed: number, faulty: Faulty) {
+  /** Several proxies may promote. */
+  readonly hasRivals: boolean;
+  /** Nothing but what the plot says is wrong. */
+  readonly isClean: boolean;
+  /** When the last fault is over, ms. */
+  readonly healedAtMs: number;
+  readonly faulty: Faulty;
+  #made = 0;
+
+  constructor(seed: number, faulty: Faulty, plot: Plot | null = null) {
     this.seed = seed;
     this.time = new Timeline(seed);
     this.network = new Network(this.time);
     const { time } = this;
-    this.plot = time.pick(["mixed", "mixed", "mixed", "mixed", "clean-crash", "clean-hang", "planned"]);
-    const isClean = this.plot === "clean-crash" || this.plot === "clean-hang";
-    this.mode = isClean ? "self" : time.pick(["self", "self", "never", "sentinel"]);
+    this.faulty = faulty;
+    this.plot = plot ?? time.pick(PLOTS);
+    this.hasRivals = this.plot === "rivals" || this.plot === "race" || this.plot === "takeover";
+    this.isClean = this.plot === "clean-crash" || this.plot === "clean-hang" || this.plot === "takeover";
+    const isLong = this.plot === "takeover" || (this.plot === "rivals" && time.chance(0.1));
+    this.healedAtMs = isLong ? LONG_MS : HEALED_AT_MS;
+    this.mode = this.isClean || this.hasRivals ? "self" : time.pick(["self", "self", "never", "sentinel"]);
     this.members = this.#build();
     const names = new Set(this.members.map(({ name }) => name));
     this.checks = new Checks(time, this.nodes, names, new Set([this.mode]));
     this.operator = new Operator(this);
-    const count = time.chance(0.15) ? 2 : 1;
-    for (let i = 0; i < count; i++) this.proxies.push(this.#proxy(i, faulty));
-    for (const proxy of this.proxies) {
-      for (let i = 0; i < 3; i++) this.clients.push(new Client(this, proxy));
-    }
+    this.checks.rivals.onGap = () => {
+      this.isMeddledWith = true;
+    };
+    const count = this.plot === "takeover" ? 2 : time.chance(this.hasRivals ? 0.8 : 0.15) ? 2 : 1;
+    for (let i = 0; i < (this.plot === "rivals" || this.plot === "race" ? count + 1 : count); i++)
+      this.#add();
+  }
+
+  #add(memory: GroupMemory | null = null): ModelProxy {
+    const proxy = this.#proxy(this.#made++, memory);
+    this.proxies.push(proxy);
+    for (let i = 0; i < (this.hasRivals ? 2 : 3); i++) this.clients.push(new Client(this, proxy));
+    return proxy;
   }
 
   get truth(): ModelNode | undefined {
@@ -82,10 +119,15 @@ export class World {
 
   #build(): ModelNode[] {
     const { time, network, nodes } = this;
-    const isClean = this.plot === "clean-crash" || this.plot === "clean-hang";
-    const isNew = isClean || (this.plot !== "planned" && time.chance(0.8));
+    const isNew = this.isClean || (this.plot !== "planned" && time.chance(0.8));
     const group: Group = {
       ...{ time, network, nodes, linkTimeoutMs: time.between(3_000, 12_000) },
+      keepAliveMs: time.pick([1_000, 3_000]),
+      marked: (node, by) => this.checks.rivals.marked(node, by),
+      unmarked: (node, by, why) => {
+        this.checks.note(`the marker of ${by.from.name} is gone from ${node}: ${why}`);
+        this.checks.rivals.unmarked(node, by, why);
+      },
       pingEveryMs: time.pick([1_000, 1_000, 10_000]),
       applyMs: time.pick([1, 1, 20, 150]),
       // Replicas of older servers take a second longer to show that their link is down for good.
@@ -93,7 +135,9 @@ export class World {
       nextReplid: () => `H${++this.#replids}`,
       note: (text) => this.checks.note(text),
     };
+    // With five, one that stands still and one that is gone leave a majority.
     const names = time.pick([
+      ...(this.plot === "race" ? Array.from({ length: 4 }, () => ["a", "b", "c", "d", "e"]) : []),
       ["a", "b", "c"],
       ["a", "b", "c"],
       ["a", "b"],
@@ -113,14 +157,17 @@ export class World {
     return members;
   }
 
-  #proxy(index: number, faulty: Faulty): ModelProxy {
-    const { network, nodes, checks } = this;
+  #proxy(index: number, memory: GroupMemory | null): ModelProxy {
+    const { network, nodes, checks, faulty } = this;
     const seeds = [...nodes.keys()].map((name) => at(name));
     const patience = { crashGraceMs: CRASH_GRACE_MS, downAfterMs: DOWN_AFTER_MS };
     return new ModelProxy({
-      ...{ network, nodes, seeds, patience, faulty },
+      ...{ network, nodes, seeds, patience, faulty, memory },
       name: `p${index}`,
-      mode: index === 0 ? this.mode : "never",
+      mode: index === 0 || this.hasRivals ? this.mode : "never",
+      // More often than in life: more happens in a time.
+      lookEveryMs: this.plot === "race" ? 300 : 2_000,
+      clockOffMs: this.hasRivals ? this.time.between(-3_000, 3_000) : 0,
       witness: checks,
       askSentinel: () => this.operator.failover(),
     });
@@ -128,21 +175,30 @@ export class World {
 
   start(): void {
     for (const node of this.nodes.values()) node.start();
-    for (const proxy of this.proxies) proxy.start();
+    for (const proxy of this.proxies) {
+      this.time.after(this.#startDelayMs(), () => proxy.start());
+    }
     for (const client of this.clients) client.start();
     this.operator.start();
     scheduleFaults(this);
     this.checks.onMoment = (proxy, node, what) => {
       // A question that is asked every few ms is no moment.
+      if (what === "promote") delay(this, proxy, node);
       if (what !== "acknowledge") disturb(this, proxy, node, what === "accepted");
     };
     this.#askForSwitchovers();
     this.#sampleReaders();
   }
 
+  #startDelayMs(): number {
+    const { time } = this;
+    if (this.plot === "rivals") return time.pick([0, 1, 30, 1_000]) * time.random();
+    return this.plot === "race" ? time.pick([0, 5, 5, 300]) * time.random() : 0;
+  }
+
   #askForSwitchovers(): void {
     const { time, proxies } = this;
-    if (this.plot === "clean-crash" || this.plot === "clean-hang") return;
+    if (this.isClean || this.hasRivals) return;
     const times = this.plot === "planned" ? 3 : time.pick([0, 0, 1, 2]);
     const [proxy] = proxies;
     if (proxy === undefined) return;
@@ -188,9 +244,24 @@ export class World {
   }
 
   /** From now on it is measured how long it takes until another master may be written. */
-  watchGap(): void {
-    const [proxy] = this.proxies;
+  watchGap(proxy = this.proxies[0]): void {
     if (proxy !== undefined) this.checks.watchGap(proxy);
+  }
+
+  /** A proxy is gone; another one may come in its place. */
+  lose(proxy: ModelProxy, what: "process" | "machine", isReplacedInMs: number | null): void {
+    this.checks.note(`the ${what} of ${proxy.name} is gone`);
+    this.checks.count(`gone: ${what}`);
+    proxy.die(what);
+    this.proxies.splice(this.proxies.indexOf(proxy), 1);
+    if (isReplacedInMs === null) return;
+    const memory = this.time.chance(0.7) ? proxy.memory() : null;
+    this.time.after(isReplacedInMs, () => {
+      const next = this.#add(memory);
+      this.checks.note(`${next.name} comes in its place${memory === null ? " and remembers nothing" : ""}`);
+      next.start();
+      for (const client of this.clients.slice(-2)) client.start();
+    });
   }
 
   /** All is as it should be in the end. */
@@ -200,6 +271,8 @@ export class World {
     const followers = this.members.filter((one) => one !== truth);
     if (!followers.every((one) => one.isWell && one.link === "up" && one.replid === truth.replid))
       return false;
+    // Exactly one of them may promote.
+    if (this.mode === "self" && this.proxies.filter(({ isSole }) => isSole).length !== 1) return false;
     return this.proxies.every(
       (proxy) =>
         proxy.epoch.master === truth.id && proxy.router.writable && !proxy.isHolding && proxy.asked === 0,
@@ -210,11 +283,21 @@ export class World {
   isForPeople(): boolean {
     // A stranger among the configured nodes never follows anybody: no unanimity.
     if (this.isMeddledWith || this.nodes.size > this.members.length) return true;
+    if (this.#hasUnknownMaster()) return true;
     return this.proxies.some(({ epoch }) => {
       if (epoch.holdCause === "no-common-truth" || epoch.holdCause === "history-refused") return true;
       const replid = epoch.history?.replid;
       return !this.members.some((node) => node.replid === replid || node.replid2 === replid);
     });
+  }
+
+  /** One that belonged to the group before any of those came who could make it follow. */
+  #hasUnknownMaster(): boolean {
+    const promoters = this.proxies.filter(({ mode }) => mode === "self");
+    if (promoters.length === 0) return false;
+    return this.members.some(
+      (node) => node.isMaster && !promoters.some(({ driver }) => driver.members.has(node.id)),
+    );
   }
 
   /** Puts right what was broken; the operator does the rest where the proxy may not. */
@@ -233,7 +316,10 @@ export class World {
   async run(): Promise<Outcome> {
     const { time, checks } = this;
     this.start();
-    await this.#runUntil(HEALED_AT_MS, () => false);
+    // Nothing more is to happen once somebody has taken over.
+    const isOver = (): boolean =>
+      this.plot === "takeover" && checks.gapMs > 0 && checks.gapMs < this.healedAtMs;
+    await this.#runUntil(this.healedAtMs, isOver);
     this.heal();
     let wellSinceMs = Number.NaN;
     const isSteady = (): boolean => {
@@ -241,7 +327,7 @@ export class World {
       else if (Number.isNaN(wellSinceMs)) wellSinceMs = time.nowMs;
       return time.nowMs - wellSinceMs > STEADY_MS;
     };
-    const isDone = await this.#runUntil(HEALED_AT_MS + LIVENESS_MS, isSteady);
+    const isDone = await this.#runUntil(this.healedAtMs + LIVENESS_MS, isSteady);
     if (!isDone) this.#notLive();
     else checks.count("well in the end");
     checks.atTheEnd(this.proxies, isDone);
@@ -251,7 +337,9 @@ export class World {
   }
 
   #notLive(): void {
-    const states = this.proxies.map(({ name, epoch }) => `${name}: ${epoch.master} ${epoch.holdCause}`);
+    const states = this.proxies.map(({ name, epoch, isSole }) => {
+      return `${name}: ${isSole ? "sole " : ""}${epoch.master} ${epoch.holdCause}`;
+    });
     const nodes = this.members.map((one) => {
       return `${one.name}${one.isWell ? "" : "!"} of ${one.master ?? "-"} ${one.replid} ${one.link}`;
     });
@@ -268,6 +356,7 @@ export class World {
     while (time.step(untilMs)) {
       // Answers of planned switches come by promises.
       if (proxies.some(({ asked }) => asked > 0)) await Promise.resolve();
+      if (time.isStirred) await settled(time);
       if (time.nowMs < nextLookMs) continue;
       if (isDone()) return true;
       nextLookMs = time.nowMs + 50;
@@ -276,6 +365,12 @@ export class World {
   }
 }
 
-export function play(seed: number, faulty: Faulty = SOUND): Promise<Outcome> {
-  return new World(seed, faulty).run();
+/** What is begun by that, in a turn of its own, too (a confirmation). */
+async function settled(time: Timeline): Promise<void> {
+  time.isStirred = false;
+  for (let i = 0; i < 2; i++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+export function play(seed: number, faulty: Faulty = SOUND, plot: Plot | null = null): Promise<Outcome> {
+  return new World(seed, faulty, plot).run();
 }
