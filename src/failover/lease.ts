@@ -24,7 +24,9 @@
  *   by TCP keep-alive (tcp-keepalive, 300 s) that its connections are dead. A proxy that had seen all nodes
  *   and now reaches fewer than half of them is then still sole, beside another one that is so on the others;
  * - between the last look and the promotion: it is sent at once after `confirm`, and markers are kept for
- *   KEEP_MS; a node that hangs and carries it out later than that may do so beside another promotion;
+ *   KEEP_MS; a node that hangs and carries it out later than that may do so beside another promotion; and so
+ *   may one that carries it out when the proxy has ended meanwhile, or nodes have forgotten its markers;
+ * - when a proxy ends, or steps back, before those who follow it have seen what it promoted;
  * - with two nodes, when one proxy takes for the master what the other one takes for the replica;
  * - against proxies that know disjoint sets of nodes, and people who promote by hand.
  * The other way round, nothing is promoted while the marker of a proxy that is gone, or stands still, is

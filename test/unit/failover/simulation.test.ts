@@ -11,7 +11,7 @@ import type { GroupSight } from "../../../src/topology/watcher.ts";
 import { type Faulty, SOUND } from "./sim/faulty.ts";
 import { CRASH_GRACE_MS, DOWN_AFTER_MS, type Outcome, play } from "./sim/world.ts";
 
-const FIXED = Number(process.env.HOLDFAST_SEEDS ?? 1_600);
+const FIXED = Number(process.env.HOLDFAST_SEEDS ?? 1_800);
 const ONE = process.env.HOLDFAST_SEED === undefined ? null : Number(process.env.HOLDFAST_SEED);
 /** Seeds that nobody chose, too: those of this run. */
 const FREE_FROM = 1_000_000 + (Date.now() % 1_000_000);

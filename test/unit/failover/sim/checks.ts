@@ -16,6 +16,8 @@ const LOG_LINES = 400;
 interface Past {
   /** By epoch number. */
   readonly masters: Map<number, NodeId>;
+  /** When the last switch that was rolled back was asked for, and when that was said. */
+  askedMs: number;
   rolledBackMs: number;
   keptUntilMs: number | null;
 }
@@ -82,7 +84,8 @@ export class Checks implements Witness {
   #pastOf(proxy: ModelProxy): Past {
     let past = this.#past.get(proxy);
     if (past === undefined) {
-      past = { masters: new Map(), rolledBackMs: Number.NEGATIVE_INFINITY, keptUntilMs: null };
+      const never = Number.NEGATIVE_INFINITY;
+      past = { masters: new Map(), askedMs: never, rolledBackMs: never, keptUntilMs: null };
       this.#past.set(proxy, past);
     }
     return past;
@@ -189,9 +192,9 @@ export class Checks implements Witness {
   }
 
   performed(proxy: ModelProxy, node: ModelNode, command: NodeCommand, issuedAtMs: number): void {
-    const { rolledBackMs } = this.#pastOf(proxy);
+    const { askedMs, rolledBackMs } = this.#pastOf(proxy);
     const isPromotion = command.kind === "promote" || command.kind === "failover";
-    if (isPromotion && issuedAtMs < rolledBackMs) {
+    if (isPromotion && issuedAtMs >= askedMs && issuedAtMs < rolledBackMs) {
       this.violation(`${node.name} carries out ${command.kind} of a switch that was said to be rolled back`);
     }
     this.rivals.performed(proxy, node, command, issuedAtMs);
@@ -231,7 +234,7 @@ export class Checks implements Witness {
       }
       case "rolled-back":
         this.note(`${proxy.name}: switchover rolled back: ${answer.reason}`);
-        this.#pastOf(proxy).rolledBackMs = this.#time.nowMs;
+        Object.assign(this.#pastOf(proxy), { askedMs: proxy.lastAskedMs, rolledBackMs: this.#time.nowMs });
         if (proxy.epoch.master !== proxy.askedFrom)
           this.violation("rolled back, and the master is another one");
         return;

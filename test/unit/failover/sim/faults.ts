@@ -89,6 +89,8 @@ function takeOver(world: World): void {
   const { time, proxies, truth, members } = world;
   const first = proxies.find(({ isSole }) => isSole);
   if (truth === undefined || members.every((one) => one === truth || one.priority === 0)) return;
+  // The younger one may be about to step back: it looks every 2 s.
+  if (first === undefined && time.nowMs < 6_000) return void time.after(300, () => takeOver(world));
   if (first === undefined) return world.checks.violation("none of two may promote");
   const what = time.pick(["process", "machine"] as const);
   const delayMs = time.between(0, 1_500);

@@ -32,7 +32,12 @@ export class Network {
     this.#cut.delete(pathOf(a, b));
     // What a machine has not got rid of dies with it.
     if (this.#dead.has(a) || this.#dead.has(b)) return;
-    for (const run of waiting) this.time.after(this.delayMs(), run);
+    // In order: a connection delivers what it was given one after the other.
+    let atMs = this.time.nowMs;
+    for (const run of waiting) {
+      atMs = Math.max(atMs, this.time.nowMs + this.delayMs());
+      this.time.at(atMs, run);
+    }
   }
 
   machineDies(name: string): void {

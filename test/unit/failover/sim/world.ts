@@ -291,13 +291,10 @@ export class World {
     });
   }
 
-  /** One that belonged to the group before any of those came who could make it follow. */
+  /** One that belonged to the group only before the proxy came that may promote: it does not touch it. */
   #hasUnknownMaster(): boolean {
-    const promoters = this.proxies.filter(({ mode }) => mode === "self");
-    if (promoters.length === 0) return false;
-    return this.members.some(
-      (node) => node.isMaster && !promoters.some(({ driver }) => driver.members.has(node.id)),
-    );
+    const sole = this.proxies.filter(({ isSole }) => isSole);
+    return sole.some(({ driver }) => this.members.some((one) => one.isMaster && !driver.members.has(one.id)));
   }
 
   /** Puts right what was broken; the operator does the rest where the proxy may not. */
