@@ -132,7 +132,8 @@ export class Intake {
     let chunk: Chunk | null = null;
     let base = 0;
     let last: Command | null = null;
-    while (pos < end && host.isTaking) {
+    let isTaking = host.isTaking;
+    while (isTaking && pos < end) {
       const status = framer.next(buf, pos, end);
       if (status === INCOMPLETE) break;
       if (status === FRAME) {
@@ -170,6 +171,7 @@ export class Intake {
         if (!this.takeUnusual(status, buf, pos)) break;
         pos = framer.end;
       }
+      isTaking = host.isTaking;
       isSharing = host.isSharing;
     }
     if (chunk !== null) copyBytes(buf, runStart, pos, chunk.buffer, base);

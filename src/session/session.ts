@@ -21,7 +21,7 @@ import { LARGE_BYTES, type Lane } from "../upstream/lane.ts";
 import { ANONYMOUS, type Profile } from "../upstream/profile.ts";
 import type { PlainKind, Request } from "../upstream/request.ts";
 import type { Attempts } from "./attempts.ts";
-import { isStopped, NOT_PAUSED, type Pausable } from "./client/pause.ts";
+import { NOT_PAUSED, type Pausable } from "./client/pause.ts";
 import type { SessionContext } from "./context.ts";
 import { Flight, type FlightHost, type Piece, type Sending } from "./flight.ts";
 import { Holding, type HoldingHost, NO_WAITING } from "./holding.ts";
@@ -336,26 +336,6 @@ export class Session
     setTimeout(() => {
       if (this.blocked === "pause") this.goOn();
     }, pauseMs);
-  }
-
-  /**
-   * Whether CLIENT PAUSE lets the next command pass; if not, it waits for the end of the pause. A proxy that
-   * shuts down does not wait: then the error was said.
-   */
-  isLetPass(command: Command, args: readonly Buffer[]): boolean {
-    const { pause } = this.context;
-    const { holding } = this;
-    if (!isStopped(pause.level, command, args, this.transaction?.mayReplicate === true)) return true;
-    if (this.draining) {
-      this.voice.say(holding.masterDown("clients are paused, and the proxy is shutting down"));
-      return false;
-    }
-    holding.end("released");
-    pause.add(this);
-    this.block("client-pause");
-    // A client that will send nothing more and waits is as good as gone.
-    if (this.ended) this.destroy("client");
-    return false;
   }
 
   isSkipOver(): boolean {

@@ -11,7 +11,7 @@ import { ScanCall } from "./calls/scan.ts";
 import { evalsha, functionCommand, rememberScript, script } from "./calls/script-commands.ts";
 import { blocking, leave, wait, xread } from "./calls/waiting-commands.ts";
 import { client } from "./client/command.ts";
-import { NOT_PAUSED } from "./client/pause.ts";
+import { isStopped, NOT_PAUSED } from "./client/pause.ts";
 import { consistency, isConsistency } from "./consistency.ts";
 import { refuseReplication, refuseReserved, refuseUnsafe, topology } from "./policy.ts";
 import { counting, inSubscriberMode, publishesReserved, subscribe } from "./pubsub/subscribe.ts";
@@ -75,7 +75,7 @@ function take(session: Session, frame: Frame): boolean {
     if (!isAccepted(session, frame)) return isDone(session) && spoil(session, session.transaction, command);
   }
   if (session.context.pause.level !== NOT_PAUSED && commandProblem(command, frame.args) === null) {
-    if (!session.isLetPass(command, frame.args)) return isDone(session);
+    if (!isLetPass(session, frame)) return isDone(session);
   }
   if (session.transaction !== null) return inTransaction(session, session.transaction, frame);
   if (session.messages.subscriptions !== null && session.protocol === 2 && !isAlwaysAllowed(frame)) {
@@ -85,6 +85,26 @@ function take(session: Session, frame: Frame): boolean {
   if (command.kind !== SPECIAL) return sendPlain(session, frame, command.kind);
   if (!arityFits(command.arity, frame.args.length)) return say(session, wrongWordsOf(command));
   return handle(session, frame);
+}
+
+/**
+ * Whether CLIENT PAUSE lets the next command pass; if not, it waits for the end of the pause. A proxy that
+ * shuts down does not wait: then the error was said.
+ */
+function isLetPass(session: Session, { command, args }: Frame): boolean {
+  const { holding, transaction, voice } = session;
+  const { pause } = session.context;
+  if (!isStopped(pause.level, command, args, transaction?.mayReplicate === true)) return true;
+  if (session.isDraining) {
+    voice.say(holding.masterDown("clients are paused, and the proxy is shutting down"));
+    return false;
+  }
+  holding.end("released");
+  pause.add(session);
+  session.block("client-pause");
+  // A client that will send nothing more and waits is as good as gone.
+  if (session.hasLeft) session.destroy("client");
+  return false;
 }
 
 /** Commands that a subscriber may send in RESP2 besides those of the SUBSCRIBE family, and our own. */
