@@ -17,7 +17,7 @@ export interface LiveView extends NodeView {
 export interface Scene {
   /** All addresses, in the order they became known. */
   readonly all: readonly NodeView[];
-  /** Second addresses of known nodes, to the first. */
+  /** Second addresses of known nodes, to the first; also those that only Sentinels reach. */
   readonly aliases: ReadonlyMap<NodeId, NodeId>;
   /** Nodes (no aliases) that answer, now. */
   readonly live: readonly LiveView[];
@@ -27,9 +27,24 @@ export interface Scene {
 }
 
 export function describeScene(belief: Belief, views: readonly NodeView[], sentinels: SentinelWord): Scene {
-  const aliases = findAliases(views, belief.epoch.master);
+  const aliases = withNamed(findAliases(views, belief.epoch.master), views, sentinels);
   const live = views.filter(isLive).filter((view) => !aliases.has(view.id));
   return { all: views, aliases, live, suspicions: openSuspicions(belief.suspicions, views), sentinels };
+}
+
+/**
+ * Sentinels may know the nodes by addresses that lead nowhere from here (behind a translation of addresses,
+ * in a network of containers): whom they have met there is known by its run id. Where somebody has answered
+ * us, that one's own word counts.
+ */
+function withNamed(aliases: Scene["aliases"], views: readonly NodeView[], { runIds }: SentinelWord) {
+  const all = new Map(aliases);
+  for (const [address, runId] of runIds) {
+    if (views.some(({ id, report }) => id === address && report !== null)) continue;
+    const met = views.find(({ report }) => report?.runId === runId);
+    if (met !== undefined) all.set(address, aliases.get(met.id) ?? met.id);
+  }
+  return all;
 }
 
 /**

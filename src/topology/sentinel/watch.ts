@@ -347,10 +347,13 @@ export class SentinelWatch {
     }
     entry.failures = 0;
     const before = entry.view.says;
+    const about = master?.ok === true ? readMaster(entry.view.id, master.value) : null;
     const says: SentinelSays = {
       atMs,
       master: named,
-      configEpoch: master?.ok === true ? (readMaster(master.value)?.configEpoch ?? null) : null,
+      // While a failover runs it names the promoted node, and describes the one before.
+      masterRunId: about !== null && about.node === named ? about.runId : null,
+      configEpoch: about?.configEpoch ?? null,
       tilt: (isFull && info?.ok === true ? readTilt(info.value) : null) ?? before?.tilt ?? false,
       noQuorum: quorum === undefined ? (before?.noQuorum ?? null) : complaintOf(quorum),
       refused: isFull ? refused : (refused ?? before?.refused ?? null),

@@ -53,6 +53,8 @@ function instance(name: string, flags = "slave"): string[] {
 
 interface Told {
   readonly master?: string | null;
+  /** Whom SENTINEL MASTER is about; default the same. */
+  readonly described?: string;
   readonly replicas?: readonly string[][];
   readonly others?: readonly string[];
   readonly quorum?: Answer;
@@ -63,14 +65,15 @@ interface Told {
 
 /** A Sentinel `name` of the group a (master), b and c, and of the Sentinels s, t and u. */
 function telling(name: string, told: Told = {}): Behaviour {
-  const { master = "a", others = ["s", "t", "u"] } = told;
+  const { master = "a", others = ["s", "t", "u"], described = master ?? "" } = told;
   return ([command, question]) => {
     if (command === "info") return value(`sentinel_tilt:${told.tilt === true ? 1 : 0}\r\n`);
     switch (question) {
       case "get-master-addr-by-name":
         return value(master === null ? null : [master, "6379"]);
       case "master":
-        return master === null ? error("ERR No such master with that name") : value(["config-epoch", "4"]);
+        if (master === null) return error("ERR No such master with that name");
+        return value(["config-epoch", "4", "ip", described, "port", "6379", "runid", hex(described)]);
       case "myid":
         return value(hex(name));
       case "sentinels":
@@ -342,6 +345,14 @@ describe("what they say", () => {
     for (const name of ["s", "t", "u"]) scene.tells(name);
     await scene.time.pass(6_000);
     expect(scene.word?.problems).toEqual([]);
+  });
+
+  it("has who was met at the address, and not the one before while a failover runs", async () => {
+    const scene = await calm();
+    expect(scene.word?.runIds).toEqual(new Map([[at("a"), hex("a")]]));
+    for (const name of ["s", "t", "u"]) scene.tells(name, { master: "b", described: "a" });
+    await scene.time.pass(2_000);
+    expect(scene.word).toMatchObject({ agreed: at("b"), runIds: new Map() });
   });
 
   it("does not count in TILT", async () => {
