@@ -102,8 +102,19 @@ export function combine(name: string, all: readonly SentinelView[], nowMs: numbe
     known: voters.length,
     agreeing: agreeing.length,
     settled: all.every(({ configured, contact }) => !configured || contact !== "never"),
-    problems: [...all.flatMap((view) => problemsOf(name, view)), ...quorumProblems(voters, majority, nowMs)],
+    problems: [
+      ...all.filter((view) => !isSpare(view, voters)).flatMap((view) => problemsOf(name, view)),
+      ...quorumProblems(voters, majority, nowMs),
+    ],
   };
+}
+
+/** A second address, found out by itself, of one that answers at another: nobody needs it. */
+function isSpare({ id, configured, runId }: SentinelView, voters: readonly SentinelView[]): boolean {
+  return (
+    !configured &&
+    voters.some((voter) => voter.id !== id && voter.runId === runId && voter.contact === "answering")
+  );
 }
 
 /**

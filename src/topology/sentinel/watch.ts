@@ -377,7 +377,11 @@ export class SentinelWatch {
     for (const other of others ?? []) {
       if (other.runId === null) continue;
       const twins = [...this.#entries.values()].filter(({ view }) => view.runId === other.runId);
-      for (const twin of twins) twin.wantedAtMs = this.#clock.nowMs();
+      // Where it answers at one address, it is not looked for at the others.
+      const isAnswering = twins.some(({ view }) => view.contact === "answering");
+      for (const twin of twins) {
+        if (!isAnswering || twin.view.contact === "answering") twin.wantedAtMs = this.#clock.nowMs();
+      }
       // One that moved has a new address; one that answers has none.
       if (twins.every(({ view }) => view.contact !== "answering" && view.contact !== "never")) {
         this.#watch(other.node, other.runId);

@@ -47,8 +47,8 @@ type Behaviour = (call: readonly string[]) => Answer | null;
 const value = (reply: unknown): Answer => ({ ok: true, value: reply });
 const error = (text: string): Answer => ({ ok: false, error: text });
 
-function instance(name: string, flags = "slave"): string[] {
-  return ["ip", name, "port", "6379", "runid", hex(name), "flags", flags];
+function instance(name: string, flags = "slave", run = name): string[] {
+  return ["ip", name, "port", "6379", "runid", hex(run), "flags", flags];
 }
 
 interface Told {
@@ -266,6 +266,26 @@ describe("other Sentinels", () => {
     await scene.time.pass(70_000);
     expect(scene.watch.view().map(({ id }) => id)).toEqual([at("s")]);
     expect(scene.closed).toBe(31);
+  });
+
+  it("at an address that does not answer are no problem, and are forgotten, while they answer at another", async () => {
+    const scene = await calm();
+    // Away for a moment, s is looked for where it announces itself, which leads nowhere from here.
+    scene.behaviours.delete(at("s"));
+    for (const name of ["t", "u"]) {
+      const others = [instance(name === "t" ? "u" : "t", "sentinel"), instance("x", "sentinel", "s")];
+      scene.behaviours.set(at(name), (call) =>
+        call[1] === "sentinels" ? value(others) : telling(name)(call),
+      );
+    }
+    await scene.time.pass(3_000);
+    expect(scene.watch.view().map(({ id }) => id)).toContain(at("x"));
+    expect(scene.word?.problems.map(({ kind }) => kind)).toContain("sentinel-unreachable");
+    scene.tells("s");
+    await scene.time.pass(5_000);
+    expect(scene.word).toMatchObject({ known: 3, agreeing: 3, problems: [] });
+    await scene.time.pass(70_000);
+    expect(scene.watch.view().map(({ id }) => id)).toEqual([at("s"), at("t"), at("u")]);
   });
 });
 
