@@ -11,6 +11,7 @@ import { createLinkFactory } from "../../src/topology/sentinel/link.ts";
 import { SentinelWatch } from "../../src/topology/sentinel/watch.ts";
 import { makeCertificates } from "../support/certificates.ts";
 import { type FakeNode, resp, startFakeNode } from "../support/fake-node.ts";
+import { startLink } from "../support/link.ts";
 import { type ConfigObject, startProxy } from "../support/proxy.ts";
 import { type RedisServer, startGroup, startRedis } from "../support/redis.ts";
 import { type SentinelOptions, type Sentinels, startSentinels } from "../support/sentinel.ts";
@@ -18,6 +19,7 @@ import {
   calls,
   expectBooksBalance,
   expectNoticedNothing,
+  fields,
   report as figure,
   resetCalls,
   Stage,
@@ -372,6 +374,36 @@ describe("a Sentinel that is not to be believed", () => {
     expect(await stage.status()).toMatchObject({ master: stage.master.address, epoch: 1, writable: 1 });
     expect(await calls(stranger, "incr", "get", "exec")).toBe(0);
     expectNoticedNothing(await workload.stop());
+  });
+});
+
+describe("Sentinels that know the master by an address that leads nowhere from the proxy", () => {
+  it("mean the same running master: none is said to disagree, at the start and later", async () => {
+    const group = await startGroup(0);
+    cleanups.push(group.close);
+    const link = await startLink(group.master.port);
+    cleanups.push(() => link.close());
+    const all = await startSentinels(group, { monitored: link.address });
+    cleanups.push(() => all.close());
+    // Sentinels keep the connections that they have; nobody gets a new one.
+    await link.refuse();
+    const proxy = await startProxy({
+      nodes: group.addresses,
+      config: { sentinel: { name: all.name, nodes: all.addresses } },
+    });
+    cleanups.push(() => proxy.close());
+    const client = await proxy.connect({ protocol: 3 });
+    cleanups.push(async () => client.close());
+    expect(await client.command("SET", "k", "v")).toBe("OK");
+    const status = async () => fields(await client.command("PROXY", "STATUS"));
+    await until(async () => (await status()).sentinels_agreeing === 3, { what: "three that agree" });
+    // Whoever names another master is said to disagree after 5 s.
+    const untilMs = performance.now() + 6_000;
+    await until(() => performance.now() > untilMs, { what: "the time in which nobody is said to disagree" });
+    const last = await status();
+    expect(last).toMatchObject({ master: group.master.address, writable: 1, sentinel_master: link.address });
+    expect((last.problems as string[]).filter((one) => !one.startsWith("node-unreachable"))).toEqual([]);
+    expect(proxy.logged("problem").filter(({ kind }) => kind === "sentinel-disagrees")).toEqual([]);
   });
 });
 

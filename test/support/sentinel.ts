@@ -20,6 +20,8 @@ export interface SentinelOptions {
   readonly count?: number;
   /** Name of the group; default mymaster. */
   readonly name?: string;
+  /** Where they are told that the master is, as host:port; default its own address. */
+  readonly monitored?: string;
   /** Default: more than half of `count`. */
   readonly quorum?: number;
   /** How long the master must be silent to be down for one Sentinel; default 500 ms. */
@@ -255,7 +257,7 @@ function configOf(
         ]),
     ...withValue("requirepass", options.password),
     ...(options.users ?? []).map((user) => `user ${user}`),
-    `sentinel monitor ${name} ${master.host} ${master.port} ${quorum}`,
+    `sentinel monitor ${name} ${(options.monitored ?? master.address).replace(":", " ")} ${quorum}`,
     `sentinel down-after-milliseconds ${name} ${options.downAfterMs ?? 500}`,
     `sentinel failover-timeout ${name} ${options.failoverTimeoutMs ?? 10_000}`,
     ...withValue(`sentinel auth-user ${name}`, options.nodeUsername),

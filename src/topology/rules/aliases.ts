@@ -34,6 +34,25 @@ export function findAliases(views: readonly NodeView[], master: NodeId | null): 
   return aliases;
 }
 
+/**
+ * Sentinels may know the nodes by addresses that lead nowhere from here (behind a translation of addresses,
+ * in a network of containers): whom they have met there is known by its run id. Where somebody has answered
+ * us, that one's own word counts.
+ */
+export function withNamed(
+  aliases: Aliases,
+  views: readonly NodeView[],
+  runIds: ReadonlyMap<NodeId, string>,
+): Aliases {
+  const all = new Map(aliases);
+  for (const [address, runId] of runIds) {
+    if (views.some(({ id, report }) => id === address && report !== null)) continue;
+    const met = views.find(({ report }) => report?.runId === runId);
+    if (met !== undefined) all.set(address, firstAddress({ aliases }, met.id));
+  }
+  return all;
+}
+
 /** The address that stands for the node at `id`: another one when `id` is an alias. */
 export function firstAddress({ aliases }: HasAliases, id: NodeId): NodeId {
   return aliases.get(id) ?? id;

@@ -20,6 +20,8 @@ export interface SentinelSays {
   readonly atMs: number;
   /** Null: it does not know the name of the group. */
   readonly master: NodeId | null;
+  /** The running instance that it has met there; null = not known. */
+  readonly masterRunId: string | null;
   readonly configEpoch: number | null;
   /** It does not trust its own clock and decides nothing. */
   readonly tilt: boolean;
@@ -52,6 +54,8 @@ export interface SentinelWord {
   readonly configEpoch: number | null;
   /** Sentinels whose word counts, to what each names. */
   readonly named: ReadonlyMap<NodeId, NodeId>;
+  /** Addresses that they name, to the running instance met there, as far as they are at one. */
+  readonly runIds: ReadonlyMap<NodeId, string>;
   /** Sentinels that have a say: the configured ones, and those that most of these know. */
   readonly known: number;
   /** How many of them name `agreed`. */
@@ -66,6 +70,7 @@ export const NO_SENTINELS: SentinelWord = {
   agreed: null,
   configEpoch: null,
   named: new Map(),
+  runIds: new Map(),
   known: 0,
   agreeing: 0,
   settled: true,
@@ -93,11 +98,23 @@ export function combine(name: string, all: readonly SentinelView[], nowMs: numbe
     agreed: agreed ?? null,
     configEpoch: epochs.length === 0 ? null : Math.max(...epochs),
     named,
+    runIds: runIdsOf(voters.filter((voter) => isHeard(voter, nowMs))),
     known: voters.length,
     agreeing: agreeing.length,
     settled: all.every(({ configured, contact }) => !configured || contact !== "never"),
-    problems: [...all.flatMap((view) => problemsOf(name, view)), ...quorumProblems(voters, majority, nowMs)],
+    problems: [
+      ...all.filter((view) => !isSpare(view, voters)).flatMap((view) => problemsOf(name, view)),
+      ...quorumProblems(voters, majority, nowMs),
+    ],
   };
+}
+
+/** A second address, found out by itself, of one that answers at another: nobody needs it. */
+function isSpare({ id, configured, runId }: SentinelView, voters: readonly SentinelView[]): boolean {
+  return (
+    !configured &&
+    voters.some((voter) => voter.id !== id && voter.runId === runId && voter.contact === "answering")
+  );
 }
 
 /**
@@ -124,6 +141,15 @@ export function votersOf(all: readonly SentinelView[]): SentinelView[] {
 /** Its word counts: it answers, lately, and trusts itself. */
 export function isHeard({ contact, says }: SentinelView, nowMs: number): boolean {
   return contact === "answering" && says !== null && !says.tilt && nowMs - says.atMs <= FRESH_MS;
+}
+
+function runIdsOf(heard: readonly SentinelView[]): ReadonlyMap<NodeId, string> {
+  const met = new Map<NodeId, Set<string>>();
+  for (const { says } of heard) {
+    if (says?.master == null || says.masterRunId === null) continue;
+    met.set(says.master, (met.get(says.master) ?? new Set()).add(says.masterRunId));
+  }
+  return new Map([...met].flatMap(([node, [runId, other]]) => (runId && !other ? [[node, runId]] : [])));
 }
 
 function supporters(named: ReadonlyMap<NodeId, NodeId>, node: NodeId): NodeId[] {

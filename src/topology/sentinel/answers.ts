@@ -25,6 +25,10 @@ export interface Instance {
 }
 
 export interface MasterWord {
+  /** What to dial for the master that it is about. Null = no address. */
+  readonly node: NodeId | null;
+  /** Of the master, as it was when it was asked last. Null when it is not known. */
+  readonly runId: string | null;
   readonly configEpoch: number | null;
   readonly quorum: number | null;
   readonly others: number | null;
@@ -39,10 +43,12 @@ export function readAddress(sentinel: NodeId, reply: unknown): NodeId | null | "
 }
 
 /** SENTINEL MASTER; null = nonsense. */
-export function readMaster(reply: unknown): MasterWord | null {
+export function readMaster(sentinel: NodeId, reply: unknown): MasterWord | null {
   const fields = readFields(reply);
   if (fields === null) return null;
   return {
+    node: dialled(sentinel, fields.get("ip"), fields.get("port")),
+    runId: readRunId(fields.get("runid")),
     configEpoch: wholeNumber(fields.get("config-epoch")),
     quorum: wholeNumber(fields.get("quorum")),
     others: wholeNumber(fields.get("num-other-sentinels")),
@@ -58,13 +64,12 @@ export function readInstances(sentinel: NodeId, reply: unknown): Instance[] {
     const fields = readFields(item);
     const node = fields === null ? null : dialled(sentinel, fields.get("ip"), fields.get("port"));
     if (fields === null || node === null) continue;
-    const runId = fields.get("runid") ?? "";
-    instances.push({ node, runId: RUN_ID.test(runId) ? runId : null, flags: readFlags(fields) });
+    instances.push({ node, runId: readRunId(fields.get("runid")), flags: readFlags(fields) });
   }
   return instances;
 }
 
-/** SENTINEL MYID. */
+/** SENTINEL MYID, and the field runid; null = none. */
 export function readRunId(reply: unknown): string | null {
   return typeof reply === "string" && RUN_ID.test(reply) ? reply : null;
 }

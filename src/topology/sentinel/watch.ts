@@ -347,10 +347,13 @@ export class SentinelWatch {
     }
     entry.failures = 0;
     const before = entry.view.says;
+    const about = master?.ok === true ? readMaster(entry.view.id, master.value) : null;
     const says: SentinelSays = {
       atMs,
       master: named,
-      configEpoch: master?.ok === true ? (readMaster(master.value)?.configEpoch ?? null) : null,
+      // While a failover runs it names the promoted node, and describes the one before.
+      masterRunId: about !== null && about.node === named ? about.runId : null,
+      configEpoch: about?.configEpoch ?? null,
       tilt: (isFull && info?.ok === true ? readTilt(info.value) : null) ?? before?.tilt ?? false,
       noQuorum: quorum === undefined ? (before?.noQuorum ?? null) : complaintOf(quorum),
       refused: isFull ? refused : (refused ?? before?.refused ?? null),
@@ -374,7 +377,11 @@ export class SentinelWatch {
     for (const other of others ?? []) {
       if (other.runId === null) continue;
       const twins = [...this.#entries.values()].filter(({ view }) => view.runId === other.runId);
-      for (const twin of twins) twin.wantedAtMs = this.#clock.nowMs();
+      // Where it answers at one address, it is not looked for at the others.
+      const isAnswering = twins.some(({ view }) => view.contact === "answering");
+      for (const twin of twins) {
+        if (!isAnswering || twin.view.contact === "answering") twin.wantedAtMs = this.#clock.nowMs();
+      }
       // One that moved has a new address; one that answers has none.
       if (twins.every(({ view }) => view.contact !== "answering" && view.contact !== "never")) {
         this.#watch(other.node, other.runId);

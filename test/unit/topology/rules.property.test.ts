@@ -246,7 +246,9 @@ function noteRefused(world: World): void {
 }
 
 describe("whatever the nodes say, in whatever order,", () => {
-  it("there is one master per epoch, epochs only go on, and only a rule makes a master (40, 41, 42)", () => {
+  it("there is one master per epoch, epochs only go on, and only a rule makes a master (40, 41, 42)", {
+    timeout: 60_000,
+  }, () => {
     fc.assert(
       fc.property(fc.array(step, { minLength: 1, maxLength: 25 }), (steps) => {
         const world = newWorld();

@@ -143,6 +143,7 @@ describe("a promotion", () => {
     const lossy = story.round(promoted("b", "H2", 300), story.failing("a", "unreachable")).change;
     expect(lossy?.keptUntilMs).toBeGreaterThan(0);
     expect(lossy?.keptUntilMs).toBeLessThanOrEqual(wellMs);
+    expect(story.belief.master?.samples.map(({ offset }) => offset)).toEqual([100, 300]);
     const other = wellGroup();
     other.round(master("a", { masterReplOffset: 500 }), replica("b", { appliedOffset: 500 }), replica("c"));
     const kept = other.round(promoted("b", "H2", 500), other.failing("a", "unreachable")).change;
@@ -162,6 +163,19 @@ describe("a promotion", () => {
     expect(change).toMatchObject({ to: at("c"), reason: "promoted", lostBytes: 30 });
     expect(change?.keptUntilMs).toBeGreaterThan(0);
     expect(change?.keptUntilMs).toBeLessThanOrEqual(wellMs);
+  });
+
+  it("that is taken back proves nothing by what was seen of it: what was lost is there again (7, 40)", () => {
+    const story = wellGroup();
+    story.round(master("a"), promoted("b", "H2"), replica("c"));
+    expect(story.epoch.master).toBe(at("b"));
+    // Sentinel does not agree: a goes on, and b is made its replica. What a answered meanwhile c lacks.
+    const back = master("a", { masterReplOffset: 150 });
+    const { change } = story.round(back, replica("b", { appliedOffset: 150 }), replica("c"));
+    expect(change).toMatchObject({ to: at("a"), reason: "unanimous", lostBytes: 0 });
+    const proven = new Map(story.epoch.readable.map(({ id, provenAtMs }) => [id, provenAtMs]));
+    expect(proven.get(at("b"))).toBeGreaterThan(0);
+    expect(proven.get(at("c")) ?? Number.NEGATIVE_INFINITY).toBe(Number.NEGATIVE_INFINITY);
   });
 
   it("counts as lost what only another replica was seen to have", () => {

@@ -66,11 +66,15 @@ describe("instances", () => {
   });
 });
 
-it("SENTINEL MASTER has epoch, quorum, others and flags, as far as they are numbers", () => {
+it("SENTINEL MASTER has epoch, quorum, others and flags, and who it is about", () => {
   const reply = ["config-epoch", "7", "quorum", "2", "num-other-sentinels", "-1", "flags", "master,o_down"];
-  expect(readMaster(reply)).toEqual({ configEpoch: 7, quorum: 2, others: null, flags: ["master", "o_down"] });
-  expect(readMaster([])).toBeNull();
-  expect(readMaster("x")).toBeNull();
+  const about = { configEpoch: 7, quorum: 2, others: null, flags: ["master", "o_down"] };
+  expect(readMaster(FAR, reply)).toEqual({ ...about, node: null, runId: null });
+  const whole = [...reply, "ip", "127.0.0.1", "port", "6379", "runid", hex("a")];
+  expect(readMaster(FAR, whole)).toEqual({ ...about, node: "10.0.0.9:6379", runId: hex("a") });
+  expect(readMaster(FAR, [...reply, "runid", ""])?.runId, "not met yet").toBeNull();
+  expect(readMaster(FAR, [])).toBeNull();
+  expect(readMaster(FAR, "x")).toBeNull();
 });
 
 it("SENTINEL MYID is a run id or nothing", () => {
@@ -128,7 +132,7 @@ it("whatever is answered, nothing throws", () => {
   fc.assert(
     fc.property(reply, channel, fc.string(), (odd, name, text) => {
       readAddress(FAR, odd);
-      readMaster(odd);
+      readMaster(FAR, odd);
       readInstances(FAR, odd);
       readInstances(FAR, [odd]);
       readRunId(odd);

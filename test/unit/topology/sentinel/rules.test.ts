@@ -28,6 +28,7 @@ function sentinel(name: string, word: Word = {}): SentinelView {
   const says: SentinelSays = {
     atMs: NOW_MS - 500,
     master: at("a"),
+    masterRunId: hex("a"),
     configEpoch: 1,
     tilt: false,
     noQuorum: null,
@@ -365,6 +366,45 @@ describe("a succession, with Sentinels", () => {
     const seen = [story.failing("a", "unreachable"), promoted("b", "H2"), promoted("c", "H3")] as const;
     const { change } = story.round(...seen);
     expect(change).toMatchObject({ to: at("c"), reason: "sentinel" });
+  });
+});
+
+describe("an address that leads nowhere from here", () => {
+  /** All Sentinels name it, and have met a there. */
+  const far = { ...naming("far"), runIds: new Map([[at("far"), hex("a")]]) };
+
+  it("is told with who was met there, as far as Sentinels that are heard are at one", () => {
+    const named = { master: at("far"), masterRunId: hex("a") };
+    const agreed = word(sentinel("s", named), sentinel("t", named), sentinel("u", { masterRunId: null }));
+    expect(agreed.runIds).toEqual(new Map([[at("far"), hex("a")]]));
+    const other = sentinel("t", { ...named, masterRunId: hex("b") });
+    expect(word(sentinel("s", named), other).runIds).toEqual(new Map());
+    expect(word(sentinel("s", { ...named, ...gone }), sentinel("t", { tilt: true })).runIds).toEqual(
+      new Map(),
+    );
+  });
+
+  it("is the master's, when that was met there: nobody disagrees", () => {
+    const story = wellGroup();
+    story.sentinels = far;
+    story.round(() => unanswered("far", "unreachable"));
+    for (let round = 0; round < 60; round++) story.round(master("a"), replica("b"));
+    expect(story.problems).toEqual([]);
+    expect(story.belief.dissent).toEqual(new Map());
+  });
+
+  it("is the first master's, when that was met there", () => {
+    const story = new Story();
+    story.sentinels = far;
+    story.round(master("a"), () => unanswered("far", "unreachable"));
+    expect(story.epoch).toMatchObject({ master: at("a"), holdCause: null });
+  });
+
+  it("is nobody's when somebody else has answered there", () => {
+    const story = new Story();
+    story.sentinels = far;
+    story.round(master("a"), replica("far", { of: "z", replid: "X", keys: 0 }));
+    expect(story.epoch).toMatchObject({ master: null, holdCause: "no-common-truth" });
   });
 });
 

@@ -17,12 +17,14 @@ type Behaviour = (call: readonly string[]) => Answer | null;
 const value = (reply: unknown): Answer => ({ ok: true, value: reply });
 const error = (text: string): Answer => ({ ok: false, error: text });
 
-function instance(name: string, flags = "slave"): string[] {
-  return ["ip", name, "port", "6379", "runid", hex(name), "flags", flags];
+function instance(name: string, flags = "slave", run = name): string[] {
+  return ["ip", name, "port", "6379", "runid", hex(run), "flags", flags];
 }
 
 interface Told {
   readonly master?: string | null;
+  /** Whom SENTINEL MASTER is about; default the same. */
+  readonly described?: string;
   readonly replicas?: readonly string[][];
   readonly others?: readonly string[];
   readonly quorum?: Answer;
@@ -33,14 +35,15 @@ interface Told {
 
 /** A Sentinel `name` of the group a (master), b and c, and of the Sentinels s, t and u. */
 function telling(name: string, told: Told = {}): Behaviour {
-  const { master = "a", others = ["s", "t", "u"] } = told;
+  const { master = "a", others = ["s", "t", "u"], described = master ?? "" } = told;
   return ([command, question]) => {
     if (command === "info") return value(`sentinel_tilt:${told.tilt === true ? 1 : 0}\r\n`);
     switch (question) {
       case "get-master-addr-by-name":
         return value(master === null ? null : [master, "6379"]);
       case "master":
-        return master === null ? error("ERR No such master with that name") : value(["config-epoch", "4"]);
+        if (master === null) return error("ERR No such master with that name");
+        return value(["config-epoch", "4", "ip", described, "port", "6379", "runid", hex(described)]);
       case "myid":
         return value(hex(name));
       case "sentinels":
@@ -234,6 +237,26 @@ describe("other Sentinels", () => {
     expect(scene.watch.view().map(({ id }) => id)).toEqual([at("s")]);
     expect(scene.closed).toBe(31);
   });
+
+  it("at an address that does not answer are no problem, and are forgotten, while they answer at another", async () => {
+    const scene = await calm();
+    // Away for a moment, s is looked for where it announces itself, which leads nowhere from here.
+    scene.behaviours.delete(at("s"));
+    for (const name of ["t", "u"]) {
+      const others = [instance(name === "t" ? "u" : "t", "sentinel"), instance("x", "sentinel", "s")];
+      scene.behaviours.set(at(name), (call) =>
+        call[1] === "sentinels" ? value(others) : telling(name)(call),
+      );
+    }
+    await scene.time.pass(3_000);
+    expect(scene.watch.view().map(({ id }) => id)).toContain(at("x"));
+    expect(scene.word?.problems.map(({ kind }) => kind)).toContain("sentinel-unreachable");
+    scene.tells("s");
+    await scene.time.pass(5_000);
+    expect(scene.word).toMatchObject({ known: 3, agreeing: 3, problems: [] });
+    await scene.time.pass(70_000);
+    expect(scene.watch.view().map(({ id }) => id)).toEqual([at("s"), at("t"), at("u")]);
+  });
 });
 
 describe("hints", () => {
@@ -312,6 +335,14 @@ describe("what they say", () => {
     for (const name of ["s", "t", "u"]) scene.tells(name);
     await scene.time.passWithPromises(6_000);
     expect(scene.word?.problems).toEqual([]);
+  });
+
+  it("has who was met at the address, and not the one before while a failover runs", async () => {
+    const scene = await calm();
+    expect(scene.word?.runIds).toEqual(new Map([[at("a"), hex("a")]]));
+    for (const name of ["s", "t", "u"]) scene.tells(name, { master: "b", described: "a" });
+    await scene.time.pass(2_000);
+    expect(scene.word).toMatchObject({ agreed: at("b"), runIds: new Map() });
   });
 
   it("does not count in TILT", async () => {
