@@ -36,12 +36,15 @@ const REFUSAL_MS = 100;
  * that has just begun, or a node that restarts, takes a moment until all has been looked at.
  */
 const REFUSED_MS = 2_000;
+/** How long finding a master may take after the start before people are told that none will be made, ms. */
+const MASTERLESS_MS = 2_000;
 /** How long the watcher may take to accept a node that said it was promoted, ms. */
 const ACCEPT_MS = 2_000;
 
 export function followPromotion(draft: Draft): void {
   const { group, job } = draft.state;
   if (draft.settings.mode !== "self" || group === null) return;
+  if (group.master === null) return reportMasterless(draft);
   if (job.kind === "promoting") return watchPromotion(draft, job);
   if (isSwitching(job)) return;
   const before = draft.state.outage;
@@ -219,6 +222,15 @@ function report(draft: Draft, obstacle: Obstacle | null): void {
   draft.set({ obstacles: first === null ? others : [first, ...others] });
 }
 
+/** Of a group whose master was never met nothing is promoted: which history is the true one is not known. */
+function reportMasterless(draft: Draft): void {
+  const sinceMs = draft.state.masterlessSinceMs ?? draft.nowMs;
+  draft.set({ masterlessSinceMs: sinceMs });
+  const atMs = sinceMs + MASTERLESS_MS;
+  if (draft.nowMs >= atMs) return report(draft, NEVER_MET);
+  draft.wake(atMs);
+}
+
 function lastingRefusal(draft: Draft): Obstacle | null {
   const { standing, refusedSinceMs } = draft.state;
   if (standing.kind === "sole" || refusedSinceMs === null) return null;
@@ -230,6 +242,11 @@ function lastingRefusal(draft: Draft): Obstacle | null {
 
 const NOBODY_ANSWERS: Obstacle = {
   ...{ kind: "no-candidate", node: null, detail: "no other node answers either" },
+};
+
+const NEVER_MET: Obstacle = {
+  ...{ kind: "no-candidate", node: null },
+  detail: "this proxy never met the master, nor remembers it (failover.stateFile): promote a replica by hand",
 };
 
 function heardElsewhere(master: NodeId): Obstacle {

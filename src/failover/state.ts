@@ -96,6 +96,8 @@ export interface State {
   readonly standing: Standing;
   /** Monotonic ms since which the standing is refused without a break; null = it is not. */
   readonly refusedSinceMs: number | null;
+  /** Monotonic ms since which the group is looked at and no master was ever found; null = it was at once. */
+  readonly masterlessSinceMs: number | null;
   readonly outage: Outage | null;
   readonly job: Job;
   readonly care: ReadonlyMap<NodeId, Care>;
@@ -120,6 +122,7 @@ export function firstState(mode: PromoteMode, members: readonly NodeId[] = []): 
     isNewHistory: true,
     standing: mode === "self" ? { kind: "refused", reason } : { kind: "sole" },
     refusedSinceMs: null,
+    masterlessSinceMs: null,
     outage: null,
     job: { kind: "none" },
     care: new Map(),

@@ -11,6 +11,7 @@ import {
   refusedWith,
   replicaAt,
   SELF,
+  sight,
   UNKNOWN,
   UNREACHABLE,
 } from "./sight.ts";
@@ -159,6 +160,30 @@ describe("a master that crashed", () => {
     expect(play.runs).toEqual([]);
     see(4_000);
     expect(play.confirmed(4_001).runs).toEqual(["c: promote"]);
+  });
+});
+
+describe("a master that was never met", () => {
+  const seen = (play: Play, atMs: number): Play => {
+    const group = sight([left("b", atMs - 5), left("c", atMs - 5)], { hold: "no-master-yet" });
+    return play.do(atMs, {
+      ...{ kind: "seen" as const },
+      group: { ...group, master: null, epoch: { ...group.epoch, master: null, history: null } },
+    });
+  };
+
+  it("is not replaced, and that is said when it lasts", () => {
+    const play = seen(new Play(SELF), 1_000);
+    expect(play.obstacles).toEqual([]);
+    expect(play.effects).toContainEqual({ kind: "wake", atMs: 3_000 });
+    seen(play, 60_000);
+    expect([play.obstacles, play.allRuns]).toEqual([["no-candidate"], []]);
+    expect(play.state.obstacles[0]?.detail).toMatch(/never met the master.*failover.stateFile/);
+    expect(play.see(60_100, WELL).obstacles).not.toContain("no-candidate");
+  });
+
+  it("is no obstacle where nobody is to promote", () => {
+    expect(seen(seen(new Play(NEVER), 1_000), 60_000).obstacles).toEqual([]);
   });
 });
 
