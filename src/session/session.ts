@@ -258,7 +258,7 @@ export class Session
   get isSharing(): boolean {
     if (!this.profile.accepted || this.context.pause.level !== NOT_PAUSED || this.skip !== "no") return false;
     const { lane, hasStream } = this.privateConnection;
-    return this.transaction === null && !this.messages.isSubscriber && lane === null && !hasStream;
+    return this.transaction === null && !this.output.isSubscriber && lane === null && !hasStream;
   }
 
   takeFrame(
