@@ -156,7 +156,7 @@ export class Connection {
       },
       from,
     );
-    // The server may hear of it, too, or only from its keep-alive; what it has not read yet it may read still.
+    // The server may hear of it, too, or only from its keep-alive, and reads what it has not read yet.
     this.halfOpenSinceMs = network.time.nowMs;
     if (this.node.markers.has(this) && network.time.chance(0.5)) this.node.unmark(this, "broken");
   }
