@@ -125,8 +125,8 @@ function race(world: World): void {
 }
 
 /**
- * The oldest proxy has looked and stands still before it marks; another one comes, and is promoting when the oldest one
- * goes on. The order in which the rules of the lease are all needed.
+ * The oldest proxy has looked and stands still before it marks; another one comes, and is promoting when the
+ * oldest one goes on. The order in which the rules of the lease are all needed.
  */
 function photoFinish(world: World): void {
   const { time, proxies, members, checks } = world;

@@ -138,6 +138,7 @@ export class Connection {
 
   /** The server's side ends it, after the replies that it has sent. */
   serverGone(): void {
+    this.isForgotten = true;
     this.node.unmark(this, "broken");
     this.#reset();
   }
@@ -155,10 +156,9 @@ export class Connection {
       },
       from,
     );
-    if (!this.node.markers.has(this)) return;
-    // The server may hear of it, too, or only from its keep-alive.
-    if (network.time.chance(0.5)) this.node.unmark(this, "broken");
-    else this.halfOpenSinceMs = network.time.nowMs;
+    // The server may hear of it, too, or only from its keep-alive, and reads what it has not read yet.
+    this.halfOpenSinceMs = network.time.nowMs;
+    if (this.node.markers.has(this) && network.time.chance(0.5)) this.node.unmark(this, "broken");
   }
 
   #reset(): void {

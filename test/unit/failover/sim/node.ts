@@ -141,6 +141,7 @@ export class ModelNode {
   // Markers
 
   subscribe(connection: Connection, channel: string): void {
+    if (connection.isForgotten) return;
     this.markers.set(connection, channel);
     this.group.marked(this.name, connection);
   }

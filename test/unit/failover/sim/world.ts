@@ -35,7 +35,7 @@ export const DOWN_AFTER_MS = 1_000;
 const LIVENESS_MS = 20_000;
 /** Instead of HEALED_AT_MS: long enough for what takes longer than KEEP_MS. */
 const LONG_MS = 22_000;
-/** By how often: worlds with several proxies take longer, and the one with one proxy is what most people have. */
+/** By how often: one proxy is what most people have, and several take longer. */
 const PLOTS: readonly Plot[] = [
   ...Array.from({ length: 12 }, () => "mixed" as const),
   ...(["clean-crash", "clean-crash", "clean-hang", "clean-hang", "planned", "planned"] as const),
