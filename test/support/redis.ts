@@ -92,14 +92,18 @@ export class RedisServer {
   }
 
   /**
-   * Sends a signal. For one that ends the process, waits until it is gone; SIGSTOP and SIGCONT
-   * return at once.
+   * Sends a signal. Waits until the process is gone, or stands still for SIGSTOP; SIGCONT returns at
+   * once.
    */
   async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
     const child = this.#child;
     if (child === undefined || !this.running) throw new Error("not running");
     child.kill(signal);
-    if (signal === "SIGSTOP" || signal === "SIGCONT") return;
+    if (signal === "SIGCONT") return;
+    if (signal === "SIGSTOP") {
+      await until(() => isStopped(this.pid), { what: `${this.#port} standing still` });
+      return;
+    }
     await within(exited(child), 15_000, `redis-server ${this.#port} ending after ${signal}`);
   }
 
@@ -255,6 +259,11 @@ export function parseInfo(text: string): Map<string, string> {
     if (colon > 0 && !line.startsWith("#")) fields.set(line.slice(0, colon), line.slice(colon + 1));
   }
   return fields;
+}
+
+/** On a busy machine a signal takes its time. */
+function isStopped(pid: number): boolean {
+  return execFileSync("ps", ["-o", "state=", "-p", `${pid}`], { encoding: "utf8" }).startsWith("T");
 }
 
 const versions = new Map<string, number>();
