@@ -175,7 +175,8 @@ export class FailoverDriver {
 
   private take(event: Event): void {
     if (this.isClosed) return;
-    this.noticeStall();
+    // It must come before any look at its new master: what it says of the loss belongs to that.
+    if (event.kind !== "switched") this.noticeStall();
     this.queue.push(event);
     if (this.isStepping) return;
     this.isStepping = true;

@@ -108,6 +108,7 @@ export function onSwitchoverCommandEnded(draft: Draft, id: number, result: Comma
     // An unknown end is found out by looking; of a pause nothing can be seen, so it must have been answered.
     if (job.phase === "pausing" && result.kind === "unknown") return rollBack(draft, ended, result.error);
     if (job.phase === "pausing") change(draft, ended, { phase: "comparing" });
+    if (job.phase === "promoting" && result.kind === "done") stayPaused(draft, job);
     return watchSwitchover(draft);
   }
   // A server that does not know FAILOVER, or does not let us: the other way needs no such right.
@@ -118,6 +119,13 @@ export function onSwitchoverCommandEnded(draft: Draft, id: number, result: Comma
   }
   if (job.phase === "aborting") return;
   rollBack(draft, ended, result.error);
+}
+
+/** What others write to the former master until it follows would be lost. */
+function stayPaused(draft: Draft, job: SwitchoverJob): void {
+  // Sentinel takes its time before it promotes.
+  const leftMs = job.via === "sentinel" ? Math.max(0, Math.round(job.deadlineMs - draft.nowMs)) : 0;
+  draft.run(job.from, { kind: "pause-writes", forMs: Math.min(leftMs + SETTLE_MS, PAUSE_MOST_MS) });
 }
 
 export function onSwitched(draft: Draft, lostBytes: number | null): void {
@@ -205,8 +213,6 @@ function compare(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
     awaited.length > 0 &&
     awaited.every(({ report }) => report.appliedOffset >= from.masterReplOffset);
   if (!isEqual) return nudge(draft, job);
-  // What others write to it until it follows would be lost: it stays paused for that.
-  draft.run(job.from, { kind: "pause-writes", forMs: PAUSE_MOST_MS });
   if (job.via === "sentinel") {
     const command = draft.nextId();
     draft.emit({ kind: "ask-sentinel", id: command });

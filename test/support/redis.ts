@@ -85,8 +85,8 @@ export class RedisServer {
   }
 
   /**
-   * Sends a signal. For one that ends the process, waits until it is gone; SIGSTOP and SIGCONT
-   * return at once.
+   * Sends a signal. Waits until the process is gone, or stands still for SIGSTOP; SIGCONT returns at
+   * once.
    */
   kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
     return this.#process.kill(signal);

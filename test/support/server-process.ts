@@ -1,10 +1,11 @@
 /** A server in a process and a temporary folder of its own, with its log. */
 import type { ChildProcess } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { exited, spawnOwned } from "./children.ts";
-import { within } from "./wait.ts";
+import { until, within } from "./wait.ts";
 
 export class ServerProcess {
   readonly #what: () => string;
@@ -61,12 +62,16 @@ export class ServerProcess {
     });
   }
 
-  /** For a signal that ends the process, waits until it is gone; SIGSTOP and SIGCONT return at once. */
+  /** Waits until the process is gone, or stands still for SIGSTOP; SIGCONT returns at once. */
   async kill(signal: NodeJS.Signals): Promise<void> {
     const child = this.#child;
     if (child === undefined || !this.running) throw new Error("not running");
     child.kill(signal);
-    if (signal === "SIGSTOP" || signal === "SIGCONT") return;
+    if (signal === "SIGCONT") return;
+    if (signal === "SIGSTOP") {
+      await until(() => isStopped(this.pid), { what: `${this.#what()} standing still` });
+      return;
+    }
     await within(exited(child), 15_000, `${this.#what()} ending after ${signal}`);
   }
 
@@ -76,4 +81,10 @@ export class ServerProcess {
     if (this.#dir !== "") await rm(this.#dir, { recursive: true, force: true, maxRetries: 3 });
     this.#dir = "";
   }
+}
+
+/** On a busy machine a signal takes its time. Where the system does not tell, it is taken for done. */
+function isStopped(pid: number): boolean {
+  const file = `/proc/${pid}/stat`;
+  return !existsSync(file) || /\) T /.test(readFileSync(file, "utf8"));
 }

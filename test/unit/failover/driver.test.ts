@@ -30,3 +30,40 @@ describe("a replica may be stopped", () => {
     driver.destroy();
   });
 });
+
+describe("a proxy that stood still when its planned switch was made", () => {
+  it("says all the same what was lost", async () => {
+    const idle = (): void => {};
+    let nowMs = 5_000;
+    let isDone = false;
+    let drained = idle;
+    const after = () => [
+      replicaAt("a", nowMs - 5, { of: "b", replid: "H2" }),
+      masterAt("b", nowMs - 5, { replid: "H2", replid2: "H1" }),
+    ];
+    const before = () => [masterAt("a", nowMs - 5), replicaAt("b", nowMs - 5)];
+    const driver = new FailoverDriver(NEVER, {
+      clock: { nowMs: () => nowMs, wallMs: () => 0 },
+      setTimer: () => idle,
+      group: () => (isDone ? sight(after(), { of: "b", replid: "H2", epoch: 2 }) : sight(before())),
+      ...{ hold: idle, release: idle, renounce: idle, look: idle, confirm: idle, askSentinel: idle },
+      ...{ tell: idle, onObstacles: idle },
+      run: (_node, command, done) =>
+        command.kind === "failover" && queueMicrotask(() => done({ kind: "done" })),
+      whenDrained: (done) => {
+        drained = done;
+        return idle;
+      },
+    });
+    driver.looked();
+    const answer = driver.switchover({ to: at("b"), timeoutMs: 60_000 });
+    drained();
+    await Promise.resolve();
+    nowMs += 61_000;
+    isDone = true;
+    driver.switched(0);
+    driver.looked();
+    expect(await answer).toMatchObject({ kind: "done", report: { lostBytes: 0 } });
+    driver.destroy();
+  });
+});
