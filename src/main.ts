@@ -21,7 +21,7 @@ import type { NamedFiles } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
 import { tolerableMs } from "./failover/candidate.ts";
 import { FailoverControl } from "./failover/control.ts";
-import { Keeper } from "./failover/keeper.ts";
+import { Keeper } from "./failover/memory/keeper.ts";
 import type { CommandResult } from "./failover/model.ts";
 import { FailoverNews } from "./failover/news.ts";
 import { createHttpServer, type HttpServer } from "./http/server.ts";

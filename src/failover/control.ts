@@ -11,8 +11,6 @@ import { changesOf, type ProblemChange, problemLine } from "../topology/problems
 import { firstAddress } from "../topology/rules/aliases.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { FailoverDriver, type RestartableAnswer } from "./driver.ts";
-import { markerId } from "./lease.ts";
-import { Listener } from "./listener.ts";
 import type {
   CommandResult,
   Obstacle,
@@ -23,8 +21,10 @@ import type {
 } from "./model.ts";
 import { createNodeCommander, type NodeCommander } from "./nodes.ts";
 import type { Planned } from "./plan.ts";
-import { PromoterLine } from "./promoter-line.ts";
-import { Promoters } from "./promoters.ts";
+import { markerId } from "./right/lease.ts";
+import { Listener } from "./right/listener.ts";
+import { PromoterLine } from "./right/promoter-line.ts";
+import { Promoters } from "./right/promoters.ts";
 import type { Settings } from "./state.ts";
 import { addressFor } from "./whereabouts.ts";
 

@@ -3,7 +3,7 @@
  * them, and makes no planned switch, which they would take for an outage.
  */
 import { afterEach, describe, expect, it } from "vitest";
-import { HEARD_MS, LISTEN_MS } from "../../src/failover/foreign-sentinels.ts";
+import { HEARD_MS, LISTEN_MS } from "../../src/failover/right/foreign-sentinels.ts";
 import { RawClient } from "../support/client.ts";
 import type { ConfigObject } from "../support/proxy.ts";
 import type { RedisGroup, RedisServer } from "../support/redis.ts";

@@ -2,10 +2,10 @@
 import { randomBytes } from "node:crypto";
 import { afterEach, describe, expect, it } from "vitest";
 import { systemClock, systemTimer } from "../../src/clock.ts";
-import { MARKER_PREFIX, markerId } from "../../src/failover/lease.ts";
 import type { Standing } from "../../src/failover/model.ts";
-import { PromoterLine } from "../../src/failover/promoter-line.ts";
-import { Promoters, type PromotersOptions } from "../../src/failover/promoters.ts";
+import { MARKER_PREFIX, markerId } from "../../src/failover/right/lease.ts";
+import { PromoterLine } from "../../src/failover/right/promoter-line.ts";
+import { Promoters, type PromotersOptions } from "../../src/failover/right/promoters.ts";
 import { parseNodeId } from "../../src/topology/address.ts";
 import type { Login } from "../../src/topology/dial.ts";
 import type { NodeId } from "../../src/topology/epoch.ts";

@@ -6,7 +6,7 @@
  */
 import { describe, expect, it, vi } from "vitest";
 import type { chooseCandidate } from "../../../src/failover/candidate.ts";
-import type { confirmed, Lease, Look, standingOf, withLook } from "../../../src/failover/lease.ts";
+import type { confirmed, Lease, Look, standingOf, withLook } from "../../../src/failover/right/lease.ts";
 import type { GroupSight } from "../../../src/topology/watcher.ts";
 import { type Faulty, SOUND } from "./sim/faulty.ts";
 import { CRASH_GRACE_MS, DOWN_AFTER_MS, type Outcome, play } from "./sim/world.ts";
@@ -65,7 +65,7 @@ function bold(lease: Lease): Lease {
   return broken.faulty?.marksBesideOthers && hasLooked ? { ...lease, marks: true } : lease;
 }
 
-vi.mock("../../../src/failover/lease.ts", async (original) => {
+vi.mock("../../../src/failover/right/lease.ts", async (original) => {
   const real = await original<LeaseRules>();
   const rules: LeaseRules = {
     confirmed: (lease, nowMs) => (broken.faulty?.withdrawsEarly ? lease : real.confirmed(lease, nowMs)),

@@ -1,5 +1,5 @@
 /** What markers are put up and looked for with, over the model's network: see promoter-line.ts. */
-import type { Line } from "../../../../src/failover/promoters.ts";
+import type { Line } from "../../../../src/failover/right/promoters.ts";
 import { Connection, type Network } from "./network.ts";
 import type { ModelNode } from "./node.ts";
 import type { Party } from "./timeline.ts";

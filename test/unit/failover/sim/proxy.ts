@@ -1,10 +1,10 @@
 /** A proxy of a world: the real watcher and the real failover driver over model nodes and a model router. */
 
 import { FailoverDriver } from "../../../../src/failover/driver.ts";
-import { markerId } from "../../../../src/failover/lease.ts";
-import { beliefOf, type GroupMemory, memoryOf } from "../../../../src/failover/memory.ts";
+import { beliefOf, type GroupMemory, memoryOf } from "../../../../src/failover/memory/memory.ts";
 import type { NodeCommand, PromoteMode, Standing, SwitchoverAnswer } from "../../../../src/failover/model.ts";
-import { Promoters } from "../../../../src/failover/promoters.ts";
+import { markerId } from "../../../../src/failover/right/lease.ts";
+import { Promoters } from "../../../../src/failover/right/promoters.ts";
 import type { Settings } from "../../../../src/failover/state.ts";
 import type { Epoch, NodeId } from "../../../../src/topology/epoch.ts";
 import { type SwitchFacts, Watcher } from "../../../../src/topology/watcher.ts";

@@ -3,8 +3,9 @@
  * the situations in which lease.ts does not guarantee it. Each of these is recognised by what really stood on
  * the nodes, and counted; anything else is a fault.
  */
-import { KEEP_MS, MARKER_PREFIX } from "../../../../src/failover/lease.ts";
+
 import type { NodeCommand, Standing } from "../../../../src/failover/model.ts";
+import { KEEP_MS, MARKER_PREFIX } from "../../../../src/failover/right/lease.ts";
 import type { Connection } from "./network.ts";
 import type { ModelNode, Unmarking } from "./node.ts";
 import type { ModelProxy } from "./proxy.ts";

@@ -1,5 +1,5 @@
 /** One seed: a group of nodes, proxies, clients, somebody who operates them, and what goes wrong. */
-import type { GroupMemory } from "../../../../src/failover/memory.ts";
+import type { GroupMemory } from "../../../../src/failover/memory/memory.ts";
 import type { PromoteMode } from "../../../../src/failover/model.ts";
 import { at } from "../../topology/nodes.ts";
 import { Checks } from "./checks.ts";

@@ -9,9 +9,9 @@ import {
   memoryOf,
   readMemory,
   writeMemory,
-} from "../../../src/failover/memory.ts";
-import { FIRST_BELIEF, MAX_INSTANCES, MAX_REFUSED_CLAIMS } from "../../../src/topology/rules/model.ts";
-import { at, hex, master, replica, Story, wellGroup } from "../topology/nodes.ts";
+} from "../../../../src/failover/memory/memory.ts";
+import { FIRST_BELIEF, MAX_INSTANCES, MAX_REFUSED_CLAIMS } from "../../../../src/topology/rules/model.ts";
+import { at, hex, master, replica, Story, wellGroup } from "../../topology/nodes.ts";
 
 const SEEDS = [at("a"), at("b"), at("c")];
 const WALL_MS = 1_700_000_000_000;

@@ -12,8 +12,8 @@ import {
   SILENCE,
   withEar,
   withHello,
-} from "../../../src/failover/foreign-sentinels.ts";
-import { at } from "../topology/nodes.ts";
+} from "../../../../src/failover/right/foreign-sentinels.ts";
+import { at } from "../../topology/nodes.ts";
 
 const RUN_ID = "e0ebf9a5c4ad7a2d6a5d5f2b6d7cfa0f6cd7a333";
 const WORDS = ["10.0.0.9", "26379", RUN_ID, "3", "mymaster", "10.0.0.1", "6379", "3"] as const;

@@ -13,7 +13,7 @@
  * channel can keep the proxy from promoting; an ACL keeps others from it.
  */
 
-import type { NodeId } from "../topology/epoch.ts";
+import type { NodeId } from "../../topology/epoch.ts";
 
 export const HELLO_CHANNEL = "__sentinel__:hello";
 /** A Sentinel not heard for so long is gone, ms: five of its periods, which no setting of it changes. */

@@ -16,9 +16,9 @@ import {
   standingOf,
   withLook,
   withNodes,
-} from "../../../src/failover/lease.ts";
-import type { NodeId } from "../../../src/topology/epoch.ts";
-import { at } from "../topology/nodes.ts";
+} from "../../../../src/failover/right/lease.ts";
+import type { NodeId } from "../../../../src/topology/epoch.ts";
+import { at } from "../../topology/nodes.ts";
 
 const ABC = [at("a"), at("b"), at("c")];
 const SELF = markerId(2_000, "beef");

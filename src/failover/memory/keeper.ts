@@ -9,10 +9,11 @@
  *   close()           write what is new and wait for the disk; destroy() does not
  */
 
-import type { Clock } from "../clock.ts";
-import type { NodeId } from "../topology/epoch.ts";
-import { problemLine } from "../topology/problems.ts";
-import type { Belief, NodeView } from "../topology/rules/model.ts";
+import type { Clock } from "../../clock.ts";
+import type { NodeId } from "../../topology/epoch.ts";
+import { problemLine } from "../../topology/problems.ts";
+import type { Belief, NodeView } from "../../topology/rules/model.ts";
+import type { NewsLog } from "../news.ts";
 import {
   beliefOf,
   type GroupMemory,
@@ -23,7 +24,6 @@ import {
   readMemory,
   writeMemory,
 } from "./memory.ts";
-import type { NewsLog } from "./news.ts";
 import { readStateFile, StateFile, type WriteText } from "./state-file.ts";
 
 /** What is known now. */

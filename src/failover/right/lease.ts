@@ -34,8 +34,8 @@
  * Whoever may subscribe to such a channel can keep all proxies from promoting; an ACL keeps others from it.
  */
 
-import type { NodeId } from "../topology/epoch.ts";
-import type { Standing } from "./model.ts";
+import type { NodeId } from "../../topology/epoch.ts";
+import type { Standing } from "../model.ts";
 
 /** Another proxy's marker, or our own. */
 export interface Marker {

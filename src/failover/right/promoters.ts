@@ -1,15 +1,16 @@
 /**
- * Keeps our markers on the nodes and looks for those of others, and for Sentinels that nobody told us of: what
- * lease.ts and foreign-sentinels.ts decide is done here. It tells where the proxy stands, and before a
+ * Keeps our markers on the nodes and looks for those of others, and for Sentinels that nobody told us of:
+ * what lease.ts and foreign-sentinels.ts decide is done here. It tells where the proxy stands, and before a
  * promotion it looks anew.
  *
  * Two lines to each node: one is the marker (subscribed, also to what Sentinels say; it cannot ask anything),
  * one asks. Whatever fails on a node makes it one on which nothing is known, until it answers again.
  */
 
-import type { Clock, SetTimer } from "../clock.ts";
-import { messageOf } from "../errors.ts";
-import type { NodeId } from "../topology/epoch.ts";
+import type { Clock, SetTimer } from "../../clock.ts";
+import { messageOf } from "../../errors.ts";
+import type { NodeId } from "../../topology/epoch.ts";
+import type { Standing } from "../model.ts";
 import {
   type Ear,
   type Earshot,
@@ -37,7 +38,6 @@ import {
   withLook,
   withNodes,
 } from "./lease.ts";
-import type { Standing } from "./model.ts";
 
 /** A connection to a node, used by one marker or for one question after another. */
 export interface Line {

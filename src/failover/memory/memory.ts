@@ -4,8 +4,8 @@
  * could vouch for the wrong master.
  */
 
-import { parseNodeId } from "../topology/address.ts";
-import type { History, NodeId } from "../topology/epoch.ts";
+import { parseNodeId } from "../../topology/address.ts";
+import type { History, NodeId } from "../../topology/epoch.ts";
 import {
   type Belief,
   FIRST_BELIEF,
@@ -13,7 +13,7 @@ import {
   MAX_REFUSED_CLAIMS,
   type MasterBelief,
   type NodeView,
-} from "../topology/rules/model.ts";
+} from "../../topology/rules/model.ts";
 
 /** The master as it was last verified; what only means something to a running process is left out. */
 export type RememberedMaster = Omit<MasterBelief, "samples">;

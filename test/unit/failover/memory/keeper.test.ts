@@ -2,11 +2,11 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { Keeper, type KeeperOptions, type Known } from "../../../src/failover/keeper.ts";
-import type { NodeId } from "../../../src/topology/epoch.ts";
-import { type Belief, FIRST_BELIEF } from "../../../src/topology/rules/model.ts";
-import { at, hex } from "../topology/nodes.ts";
-import { masterAt, sight } from "./sight.ts";
+import { Keeper, type KeeperOptions, type Known } from "../../../../src/failover/memory/keeper.ts";
+import type { NodeId } from "../../../../src/topology/epoch.ts";
+import { type Belief, FIRST_BELIEF } from "../../../../src/topology/rules/model.ts";
+import { at, hex } from "../../topology/nodes.ts";
+import { masterAt, sight } from "../sight.ts";
 
 const SEEDS: readonly NodeId[] = [at("a"), at("b")];
 

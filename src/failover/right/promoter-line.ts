@@ -1,7 +1,7 @@
 /** The lines of promoters.ts: a connection of ioredis each. */
 
-import { Connection, type Login } from "../topology/dial.ts";
-import type { NodeId } from "../topology/epoch.ts";
+import { Connection, type Login } from "../../topology/dial.ts";
+import type { NodeId } from "../../topology/epoch.ts";
 import type { Line } from "./promoters.ts";
 
 /** In CLIENT LIST of the nodes. */

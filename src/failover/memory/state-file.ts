@@ -6,7 +6,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { messageOf } from "../errors.ts";
+import { messageOf } from "../../errors.ts";
 
 /** What stood in the file at the start. */
 export type StoredText =

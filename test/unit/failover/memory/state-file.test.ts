@@ -2,7 +2,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile 
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readStateFile, replaceFile, StateFile } from "../../../src/failover/state-file.ts";
+import { readStateFile, replaceFile, StateFile } from "../../../../src/failover/memory/state-file.ts";
 
 let dir: string;
 let file: string;

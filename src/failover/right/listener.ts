@@ -4,8 +4,8 @@
  */
 
 import type { Redis } from "ioredis";
-import { Connection, type Login } from "../topology/dial.ts";
-import type { NodeId } from "../topology/epoch.ts";
+import { Connection, type Login } from "../../topology/dial.ts";
+import type { NodeId } from "../../topology/epoch.ts";
 import {
   HELLO_CHANNEL,
   type Hello,
