@@ -5,7 +5,7 @@
 import type { Address } from "../config/address.ts";
 import type { NodeId } from "./epoch.ts";
 import type { AttachedReplica, FailoverState, Role } from "./report.ts";
-import { findAliases } from "./rules/aliases.ts";
+import type { Aliases } from "./rules/aliases.ts";
 import type { Belief, Contact, FitVerdict, NodeView } from "./rules/model.ts";
 import type { SentinelState } from "./rules/sentinel.ts";
 
@@ -73,11 +73,12 @@ export interface WatchedNode {
   readonly lastProblem: NodeStatus["lastProblem"];
 }
 
-export function describeNodes(belief: Belief, nodes: readonly WatchedNode[], nowMs: number): NodeStatus[] {
-  const aliases = findAliases(
-    nodes.map(({ view }) => view),
-    belief.epoch.master,
-  );
+export function describeNodes(
+  belief: Belief,
+  nodes: readonly WatchedNode[],
+  aliases: Aliases,
+  nowMs: number,
+): NodeStatus[] {
   return nodes.map(({ view, lastProblem }) => {
     const fitness = belief.fitness.get(view.id);
     return {

@@ -270,7 +270,7 @@ export class Watcher {
   group(): GroupSight {
     const { epoch, master, instances } = this.#belief;
     const views = this.#views();
-    const aliases = findAliases(views, epoch.master);
+    const aliases = this.#aliases();
     const nodes = views.filter(({ id }) => !aliases.has(id));
     return { epoch, master, instances, nodes, aliases, awakeSinceMs: this.#pace.stalledUntilMs };
   }
@@ -289,7 +289,7 @@ export class Watcher {
   }
 
   nodes(): NodeStatus[] {
-    return describeNodes(this.#belief, [...this.#entries.values()], this.#clock.nowMs());
+    return describeNodes(this.#belief, [...this.#entries.values()], this.#aliases(), this.#clock.nowMs());
   }
 
   evidence(evidence: Evidence): void {
@@ -392,6 +392,10 @@ export class Watcher {
     this.#pace.soon();
   }
 
+  #aliases(): Aliases {
+    return findAliases(this.#views(), this.#belief.epoch.master, this.#sentinels.runIds);
+  }
+
   #lookSoon(entry: Entry): void {
     entry.full = true;
     entry.again = entry.inFlight;
@@ -401,7 +405,7 @@ export class Watcher {
     if (this.#state !== "running") return;
     const nowMs = this.#clock.nowMs();
     this.#pace.began(nowMs);
-    const aliases = findAliases(this.#views(), this.#belief.epoch.master);
+    const aliases = this.#aliases();
     for (const entry of this.#entries.values()) {
       if (this.#isDue(entry, aliases.has(entry.view.id), nowMs)) this.#probe(entry, nowMs);
     }
@@ -604,8 +608,7 @@ export class Watcher {
 
   #tellProblems(decided: readonly Problem[]): void {
     const before = this.#problems;
-    const views = this.#views();
-    const ofNodes = nodeProblems(views, findAliases(views, this.#belief.epoch.master));
+    const ofNodes = nodeProblems(this.#views(), this.#aliases());
     this.#problems = distinct([...decided, ...ofNodes, ...this.#ownProblems(), ...this.#sentinels.problems]);
     for (const [problem, change] of changesOf(before, this.#problems)) {
       if (this.#state !== "closed") this.#callbacks.onProblem(problem, change);

@@ -16,41 +16,34 @@ interface HasAliases {
   readonly aliases: Aliases;
 }
 
+/** Addresses and the run ids of who was met there, by the word of Sentinels. */
+export type MetThere = ReadonlyMap<NodeId, string>;
+
 /**
  * One running instance has one run id, so two addresses with the same one are the same node. The address
  * known first (that of the epoch's master before all) keeps standing for it, also while only the other one
  * answers: changing over would look like a switch.
+ *
+ * Sentinels may know the nodes by addresses that lead nowhere from here (behind a translation of addresses,
+ * in a network of containers): whom they have met there counts where nobody has ever answered us.
  */
-export function findAliases(views: readonly NodeView[], master: NodeId | null): Aliases {
+export function findAliases(views: readonly NodeView[], master: NodeId | null, met: MetThere): Aliases {
   const firstByRunId = new Map<string, NodeId>();
   const aliases = new Map<NodeId, NodeId>();
   const order = [...views.filter(({ id }) => id === master), ...views.filter(({ id }) => id !== master)];
-  for (const view of order) {
-    if (view.report === null) continue;
-    const first = firstByRunId.get(view.report.runId);
-    if (first === undefined) firstByRunId.set(view.report.runId, view.id);
-    else aliases.set(view.id, first);
+  const heard = new Set<NodeId>();
+  for (const { id, report } of order) {
+    if (report === null) continue;
+    heard.add(id);
+    const first = firstByRunId.get(report.runId);
+    if (first === undefined) firstByRunId.set(report.runId, id);
+    else aliases.set(id, first);
+  }
+  for (const [address, runId] of met) {
+    const first = firstByRunId.get(runId);
+    if (first !== undefined && !heard.has(address)) aliases.set(address, first);
   }
   return aliases;
-}
-
-/**
- * Sentinels may know the nodes by addresses that lead nowhere from here (behind a translation of addresses,
- * in a network of containers): whom they have met there is known by its run id. Where somebody has answered
- * us, that one's own word counts.
- */
-export function withNamed(
-  aliases: Aliases,
-  views: readonly NodeView[],
-  runIds: ReadonlyMap<NodeId, string>,
-): Aliases {
-  const all = new Map(aliases);
-  for (const [address, runId] of runIds) {
-    if (views.some(({ id, report }) => id === address && report !== null)) continue;
-    const met = views.find(({ report }) => report?.runId === runId);
-    if (met !== undefined) all.set(address, firstAddress({ aliases }, met.id));
-  }
-  return all;
 }
 
 /** The address that stands for the node at `id`: another one when `id` is an alias. */

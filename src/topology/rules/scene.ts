@@ -4,7 +4,7 @@
 
 import type { NodeId } from "../epoch.ts";
 import type { NodeReport } from "../report.ts";
-import { type Aliases, findAliases, firstAddress, withNamed } from "./aliases.ts";
+import { type Aliases, findAliases, firstAddress } from "./aliases.ts";
 import type { Belief, NodeView, Suspicion } from "./model.ts";
 import type { SentinelWord } from "./sentinel.ts";
 
@@ -26,7 +26,7 @@ export interface Scene {
 }
 
 export function describeScene(belief: Belief, views: readonly NodeView[], sentinels: SentinelWord): Scene {
-  const aliases = withNamed(findAliases(views, belief.epoch.master), views, sentinels.runIds);
+  const aliases = findAliases(views, belief.epoch.master, sentinels.runIds);
   const live = views.filter(isLive).filter((view) => !aliases.has(view.id));
   return { all: views, aliases, live, suspicions: openSuspicions(belief.suspicions, views), sentinels };
 }

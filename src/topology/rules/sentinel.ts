@@ -4,6 +4,7 @@
  */
 
 import type { NodeId } from "../epoch.ts";
+import type { MetThere } from "./aliases.ts";
 import type { Problem } from "./model.ts";
 
 /** How the last question to a Sentinel ended. */
@@ -55,7 +56,7 @@ export interface SentinelWord {
   /** Sentinels whose word counts, to what each names. */
   readonly named: ReadonlyMap<NodeId, NodeId>;
   /** Addresses that they name, to the running instance met there, as far as they are at one. */
-  readonly runIds: ReadonlyMap<NodeId, string>;
+  readonly runIds: MetThere;
   /** Sentinels that have a say: the configured ones, and those that most of these know. */
   readonly known: number;
   /** How many of them name `agreed`. */

@@ -43,7 +43,7 @@ export function sight(views: readonly NodeView[], options: SightOptions = {}): G
     },
     instances: new Set(),
     nodes: views,
-    aliases: findAliases(views, at(of)),
+    aliases: findAliases(views, at(of), new Map()),
     awakeSinceMs: options.awakeSinceMs ?? Number.NEGATIVE_INFINITY,
   };
 }

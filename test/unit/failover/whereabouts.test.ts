@@ -148,7 +148,7 @@ describe("a node is told to follow the master under", () => {
     ],
   ];
   it.each(rows)("%s", (_, views, node, of, expected) => {
-    const group = { ...sight([]), aliases: findAliases(views, id(of)) };
+    const group = { ...sight([]), aliases: findAliases(views, id(of), new Map()) };
     const nodes = views.filter((seen) => !group.aliases.has(seen.id));
     expect(addressFor({ ...group, nodes }, id(node), id(of))).toEqual(
       expected === null ? null : pair(expected),

@@ -248,13 +248,13 @@ describe("other Sentinels", () => {
         call[1] === "sentinels" ? value(others) : telling(name)(call),
       );
     }
-    await scene.time.pass(3_000);
+    await scene.time.passWithPromises(3_000);
     expect(scene.watch.view().map(({ id }) => id)).toContain(at("x"));
     expect(scene.word?.problems.map(({ kind }) => kind)).toContain("sentinel-unreachable");
     scene.tells("s");
-    await scene.time.pass(5_000);
+    await scene.time.passWithPromises(5_000);
     expect(scene.word).toMatchObject({ known: 3, agreeing: 3, problems: [] });
-    await scene.time.pass(70_000);
+    await scene.time.passWithPromises(70_000);
     expect(scene.watch.view().map(({ id }) => id)).toEqual([at("s"), at("t"), at("u")]);
   });
 });
@@ -341,7 +341,7 @@ describe("what they say", () => {
     const scene = await calm();
     expect(scene.word?.runIds).toEqual(new Map([[at("a"), hex("a")]]));
     for (const name of ["s", "t", "u"]) scene.tells(name, { master: "b", described: "a" });
-    await scene.time.pass(2_000);
+    await scene.time.passWithPromises(2_000);
     expect(scene.word).toMatchObject({ agreed: at("b"), runIds: new Map() });
   });
 
@@ -399,7 +399,7 @@ describe("a failover on request", () => {
     const scene = await calm();
     change(scene);
     const answer = scene.watch.failover();
-    await scene.time.pass(100);
+    await scene.time.passWithPromises(100);
     expect(await answer).toEqual({ ok: true });
     const asked = scene.asked.filter(({ questions }) => questions.includes("failover"));
     expect(asked.map(({ node }) => node)).toEqual([at("t")]);
