@@ -14,8 +14,8 @@ const DUTY_MS = 35_000;
 const LOG_LINES = 400;
 
 interface Past {
-  /** By epoch number. */
-  readonly masters: Map<number, NodeId>;
+  /** By epoch number, with the ms of its acceptance. */
+  readonly masters: Map<number, { readonly id: NodeId; readonly sinceMs: number }>;
   /** When the last switch that was rolled back was asked for, and when that was said. */
   askedMs: number;
   rolledBackMs: number;
@@ -103,8 +103,8 @@ export class Checks implements Witness {
     if (number < before.number) this.violation(`${proxy.name}: the epoch went back`);
     if (master !== null) {
       const known = masters.get(number);
-      if (known !== undefined && known !== master) this.violation(`epoch ${number} has two masters`);
-      masters.set(number, master);
+      if (known === undefined) masters.set(number, { id: master, sinceMs: this.#time.nowMs });
+      else if (known.id !== master) this.violation(`epoch ${number} has two masters`);
     }
     if (keptUntilMs !== null && before.master !== null) this.#judgeLoss(proxy, epoch, keptUntilMs);
   }
@@ -222,12 +222,16 @@ export class Checks implements Witness {
         const { to, lostBytes } = answer.report;
         this.note(`${proxy.name}: switchover done: ${to}, lost ${lostBytes ?? "unknown"}`);
         if (lostBytes !== 0) return this.count("done with a loss");
+        const fromMs = proxy.lastAskedMs;
+        const accepted = [...this.#pastOf(proxy).masters.values()].find(
+          ({ id, sinceMs }) => id === to && sinceMs >= fromMs,
+        );
+        // What is lost once it is the master is another loss: while it settles it may crash.
+        const untilMs = accepted?.sinceMs ?? Number.POSITIVE_INFINITY;
+        const isOfSwitch = (ms: number): boolean => ms >= fromMs && ms <= untilMs;
         const lost = this.writes.filter(
           (one) =>
-            one.proxy === proxy.name &&
-            one.ackedIn !== "" &&
-            one.isGivenUp &&
-            one.givenUpAtMs >= proxy.lastAskedMs,
+            one.proxy === proxy.name && one.ackedIn !== "" && one.isGivenUp && isOfSwitch(one.givenUpAtMs),
         );
         if (lost.length > 0) this.violation(`a planned switch that lost nothing lost ${lost.length} writes`);
         return;
