@@ -251,11 +251,17 @@ export class Checks implements Witness {
 
   // Reads
 
-  /** A read that was routed to a replica shows what its client wrote before. */
-  readAt(node: ModelNode, write: Write): void {
-    this.count("reads from a replica");
-    if (node.has(write.id) || write.isGivenUp) return;
-    this.violation(`${node.name} was read and does not have write ${write.id}`);
+  /**
+   * A read that was routed to a replica shows what its client wrote before.
+   * @returns to be called when its answer is here.
+   */
+  readAt(node: ModelNode, write: Write): () => void {
+    const isThere = node.has(write.id);
+    return () => {
+      this.count("reads from a replica");
+      if (isThere || write.isGivenUp) return;
+      this.violation(`${node.name} was read and does not have write ${write.id}`);
+    };
   }
 
   // The end
