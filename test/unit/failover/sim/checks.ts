@@ -4,7 +4,7 @@ import type { Epoch, NodeId } from "../../../../src/topology/epoch.ts";
 import type { SwitchFacts } from "../../../../src/topology/watcher.ts";
 import type { ModelNode } from "./node.ts";
 import { nodeNamed } from "./prober.ts";
-import type { ModelProxy, Witness } from "./proxy.ts";
+import type { Asked, ModelProxy, Witness } from "./proxy.ts";
 import { Rivals } from "./rivals.ts";
 import type { Write } from "./router.ts";
 import type { Timeline } from "./timeline.ts";
@@ -215,14 +215,14 @@ export class Checks implements Witness {
 
   // Planned switches
 
-  answered(proxy: ModelProxy, answer: SwitchoverAnswer): void {
+  answered(proxy: ModelProxy, asked: Asked, answer: SwitchoverAnswer): void {
     this.count(`answer ${answer.kind}`);
     switch (answer.kind) {
       case "done": {
         const { to, lostBytes } = answer.report;
         this.note(`${proxy.name}: switchover done: ${to}, lost ${lostBytes ?? "unknown"}`);
         if (lostBytes !== 0) return this.count("done with a loss");
-        const fromMs = proxy.lastAskedMs;
+        const fromMs = asked.atMs;
         const accepted = [...this.#pastOf(proxy).masters.values()].find(
           ({ id, sinceMs }) => id === to && sinceMs >= fromMs,
         );
@@ -238,9 +238,8 @@ export class Checks implements Witness {
       }
       case "rolled-back":
         this.note(`${proxy.name}: switchover rolled back: ${answer.reason}`);
-        Object.assign(this.#pastOf(proxy), { askedMs: proxy.lastAskedMs, rolledBackMs: this.#time.nowMs });
-        if (proxy.epoch.master !== proxy.askedFrom)
-          this.violation("rolled back, and the master is another one");
+        Object.assign(this.#pastOf(proxy), { askedMs: asked.atMs, rolledBackMs: this.#time.nowMs });
+        if (proxy.epoch.master !== asked.from) this.violation("rolled back, and the master is another one");
         return;
       case "open":
       case "refused":

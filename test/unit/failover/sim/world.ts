@@ -203,11 +203,12 @@ export class World {
     const [proxy] = proxies;
     if (proxy === undefined) return;
     for (let i = 0; i < times; i++) {
-      time.at(time.between(1_500, HEALED_AT_MS), () => {
+      const ask = (): void => {
         const to = time.chance(0.5) ? null : time.pick(this.members).id;
         this.checks.note(`an operator asks ${proxy.name} for a switchover to ${to ?? "anybody"}`);
         proxy.switchover(to, time.pick([20, 100, 1_000, 1_000]));
-      });
+      };
+      time.at(time.between(1_500, HEALED_AT_MS), ask, proxy);
     }
   }
 
