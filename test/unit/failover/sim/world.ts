@@ -304,8 +304,8 @@ export class World {
   }
 
   /**
-   * Of the history that the one who may promote believes in nothing is left but what another master has written
-   * on, one that came and went between two of its looks: it never verified that one, and promotes nothing of it.
+   * Of the history that the one who may promote believes in, nothing is left but what another master has
+   * written on, one that came and went between two looks: it never met that one, and promotes nothing of it.
    */
   #hasMissedMaster(): boolean {
     return this.proxies.some(({ isSole, epoch }) => {
