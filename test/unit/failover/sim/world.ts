@@ -4,7 +4,7 @@ import type { PromoteMode } from "../../../../src/failover/model.ts";
 import { at } from "../../topology/nodes.ts";
 import { Checks } from "./checks.ts";
 import { Client } from "./client.ts";
-import { delay, disturb, HEALED_AT_MS, scheduleFaults } from "./faults.ts";
+import { delay, disturb, disturbSwitch, HEALED_AT_MS, scheduleFaults } from "./faults.ts";
 import { type Faulty, SOUND } from "./faulty.ts";
 import { Network } from "./network.ts";
 import { type Group, ModelNode } from "./node.ts";
@@ -207,6 +207,7 @@ export class World {
         const to = time.chance(0.5) ? null : time.pick(this.members).id;
         this.checks.note(`an operator asks ${proxy.name} for a switchover to ${to ?? "anybody"}`);
         proxy.switchover(to, time.pick([20, 100, 1_000, 1_000]));
+        disturbSwitch(this);
       };
       time.at(time.between(1_500, HEALED_AT_MS), ask, proxy);
     }
