@@ -5,6 +5,9 @@
  * A master is replaced only by a replica of its own history. That is the guard against flapping, and it needs
  * no cool-down: right after a promotion nothing carries the new history yet, so nothing can be promoted in
  * its place; as soon as a replica has followed it, another failure is answered at once.
+ *
+ * Nor is one promoted that continues our history by that of a master that we never met (it came and went
+ * between two looks): whether that one lives on, and for whom, is not known.
  */
 
 import type { NodeId } from "../topology/epoch.ts";

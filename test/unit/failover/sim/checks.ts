@@ -4,7 +4,7 @@ import type { Epoch, NodeId } from "../../../../src/topology/epoch.ts";
 import type { SwitchFacts } from "../../../../src/topology/watcher.ts";
 import type { ModelNode } from "./node.ts";
 import { nodeNamed } from "./prober.ts";
-import type { ModelProxy, Witness } from "./proxy.ts";
+import type { Asked, ModelProxy, Witness } from "./proxy.ts";
 import { Rivals } from "./rivals.ts";
 import type { Write } from "./router.ts";
 import type { Timeline } from "./timeline.ts";
@@ -14,8 +14,8 @@ const DUTY_MS = 35_000;
 const LOG_LINES = 400;
 
 interface Past {
-  /** By epoch number. */
-  readonly masters: Map<number, NodeId>;
+  /** By epoch number, with the ms of its acceptance. */
+  readonly masters: Map<number, { readonly id: NodeId; readonly sinceMs: number }>;
   /** When the last switch that was rolled back was asked for, and when that was said. */
   askedMs: number;
   rolledBackMs: number;
@@ -103,8 +103,8 @@ export class Checks implements Witness {
     if (number < before.number) this.violation(`${proxy.name}: the epoch went back`);
     if (master !== null) {
       const known = masters.get(number);
-      if (known !== undefined && known !== master) this.violation(`epoch ${number} has two masters`);
-      masters.set(number, master);
+      if (known === undefined) masters.set(number, { id: master, sinceMs: this.#time.nowMs });
+      else if (known.id !== master) this.violation(`epoch ${number} has two masters`);
     }
     if (keptUntilMs !== null && before.master !== null) this.#judgeLoss(proxy, epoch, keptUntilMs);
   }
@@ -215,28 +215,31 @@ export class Checks implements Witness {
 
   // Planned switches
 
-  answered(proxy: ModelProxy, answer: SwitchoverAnswer): void {
+  answered(proxy: ModelProxy, asked: Asked, answer: SwitchoverAnswer): void {
     this.count(`answer ${answer.kind}`);
     switch (answer.kind) {
       case "done": {
         const { to, lostBytes } = answer.report;
         this.note(`${proxy.name}: switchover done: ${to}, lost ${lostBytes ?? "unknown"}`);
         if (lostBytes !== 0) return this.count("done with a loss");
+        const fromMs = asked.atMs;
+        const accepted = [...this.#pastOf(proxy).masters.values()].find(
+          ({ id, sinceMs }) => id === to && sinceMs >= fromMs,
+        );
+        // What is lost once it is the master is another loss: while it settles it may crash.
+        const untilMs = accepted?.sinceMs ?? Number.POSITIVE_INFINITY;
+        const isOfSwitch = (ms: number): boolean => ms >= fromMs && ms <= untilMs;
         const lost = this.writes.filter(
           (one) =>
-            one.proxy === proxy.name &&
-            one.ackedIn !== "" &&
-            one.isGivenUp &&
-            one.givenUpAtMs >= proxy.lastAskedMs,
+            one.proxy === proxy.name && one.ackedIn !== "" && one.isGivenUp && isOfSwitch(one.givenUpAtMs),
         );
         if (lost.length > 0) this.violation(`a planned switch that lost nothing lost ${lost.length} writes`);
         return;
       }
       case "rolled-back":
         this.note(`${proxy.name}: switchover rolled back: ${answer.reason}`);
-        Object.assign(this.#pastOf(proxy), { askedMs: proxy.lastAskedMs, rolledBackMs: this.#time.nowMs });
-        if (proxy.epoch.master !== proxy.askedFrom)
-          this.violation("rolled back, and the master is another one");
+        Object.assign(this.#pastOf(proxy), { askedMs: asked.atMs, rolledBackMs: this.#time.nowMs });
+        if (proxy.epoch.master !== asked.from) this.violation("rolled back, and the master is another one");
         return;
       case "open":
       case "refused":
@@ -247,11 +250,17 @@ export class Checks implements Witness {
 
   // Reads
 
-  /** A read that was routed to a replica shows what its client wrote before. */
-  readAt(node: ModelNode, write: Write): void {
-    this.count("reads from a replica");
-    if (node.has(write.id) || write.isGivenUp) return;
-    this.violation(`${node.name} was read and does not have write ${write.id}`);
+  /**
+   * A read that was routed to a replica shows what its client wrote before.
+   * @returns to be called when its answer is here.
+   */
+  readAt(node: ModelNode, write: Write): () => void {
+    const isThere = node.has(write.id);
+    return () => {
+      this.count("reads from a replica");
+      if (isThere || write.isGivenUp) return;
+      this.violation(`${node.name} was read and does not have write ${write.id}`);
+    };
   }
 
   // The end

@@ -1,5 +1,4 @@
 /** A client: writes one thing after another, and reads what it wrote. */
-import { nodeNamed } from "./prober.ts";
 import type { ModelProxy } from "./proxy.ts";
 import type { Write } from "./router.ts";
 import type { World } from "./world.ts";
@@ -49,7 +48,7 @@ export class Client {
 
   /** From a replica, if one provably has what was written last, if need be a little later. */
   #read(isAgain = false): void {
-    const { checks, network, nodes, time } = this.#world;
+    const { checks, time } = this.#world;
     const last = this.#last;
     const { epoch, options } = this.#proxy;
     const sinceMs = options.faulty.readsUnproven ? Number.NEGATIVE_INFINITY : (last?.ackedAtMs ?? 0);
@@ -59,13 +58,11 @@ export class Client {
       time.after(time.between(1, 10), () => this.#read(true), this.#proxy);
       return;
     }
-    const node = readable === undefined ? undefined : nodeNamed(nodes, readable.id);
-    if (last !== null && node !== undefined && last.ackedIn !== "" && node.isWell) {
-      const { life } = node;
-      network.time.after(network.delayMs(), () => {
+    if (last !== null && readable !== undefined && last.ackedIn !== "") {
+      this.#proxy.router.read(readable.id, (node) => {
         // A node that lost the history since it was looked at is not ours to know of.
-        const isSame = node.life === life && node.replid === epoch.history?.replid;
-        if (node.isWell && isSame) checks.readAt(node, last);
+        const isJudged = !node.isLoading && node.replid === epoch.history?.replid;
+        return isJudged ? checks.readAt(node, last) : () => undefined;
       });
     }
     this.#think();

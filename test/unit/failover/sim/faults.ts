@@ -44,6 +44,19 @@ export function delay(world: World, proxy: ModelProxy, node: ModelNode): void {
   else time.after(time.between(0, 2), () => cut(world, proxy.name, node.name, forMs));
 }
 
+/** Just when a planned switch begins somebody else hands over, too, or a node is lost. */
+export function disturbSwitch(world: World): void {
+  const { time, plot, members } = world;
+  if (plot !== "mixed" || !time.chance(0.15)) return;
+  const isRival = time.chance(0.5);
+  const node = time.pick(members);
+  time.after(time.between(0, 4), () => {
+    world.checks.note(`just now: ${isRival ? "failover by others" : "crash"}`);
+    if (isRival) failoverByOthers(world);
+    else crash(world, node);
+  });
+}
+
 /** Something goes wrong with a node just when it was asked for something, or soon after it was promoted. */
 export function disturb(world: World, proxy: ModelProxy, node: ModelNode, isMaster: boolean): void {
   const { time, checks } = world;

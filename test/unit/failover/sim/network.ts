@@ -13,6 +13,8 @@ export class Network {
   readonly #cut = new Map<string, { readonly sinceMs: number; readonly waiting: (() => void)[] }>();
   /** Parties whose machine has died, and when: nothing comes from there any more, not even an end. */
   readonly #dead = new Map<string, number>();
+  /** By path: when the last connection that ended there is known to have. */
+  readonly #endedAtMs = new Map<string, number>();
 
   constructor(time: Timeline) {
     this.time = time;
@@ -38,6 +40,14 @@ export class Network {
       atMs = Math.max(atMs, this.time.nowMs + this.delayMs());
       this.time.at(atMs, run);
     }
+  }
+
+  ends(a: string, b: string, atMs: number): void {
+    this.#endedAtMs.set(pathOf(a, b), Math.max(this.endedAtMs(a, b), atMs));
+  }
+
+  endedAtMs(a: string, b: string): number {
+    return this.#endedAtMs.get(pathOf(a, b)) ?? Number.NEGATIVE_INFINITY;
   }
 
   machineDies(name: string): void {
@@ -104,6 +114,8 @@ export class Connection {
       if (!this.node.isRunning) return this.#reset();
       this.life = this.node.life;
       this.node.connections.add(this);
+      // What the process before it had to say has arrived by then.
+      this.#backMs = Math.max(this.#backMs, this.network.endedAtMs(this.from.name, this.node.name));
       this.#back(() => {
         this.isOpen = true;
         done();
@@ -167,6 +179,7 @@ export class Connection {
       this.node.connections.delete(this);
       this.#onLost();
     });
+    this.network.ends(this.from.name, this.node.name, this.#backMs);
   }
 
   #there(run: () => void): void {

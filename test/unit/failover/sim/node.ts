@@ -100,6 +100,11 @@ export class ModelNode {
     return this.master === null;
   }
 
+  /** Another one for each link that it has had to a master, and for each that it has lost. */
+  get linkNumber(): number {
+    return this.#linkNumber;
+  }
+
   start(): void {
     const { time } = this.group;
     const every = (ms: number, run: () => void): void => {

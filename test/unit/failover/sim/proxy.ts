@@ -20,6 +20,12 @@ import type { Party, Timeline } from "./timeline.ts";
 export const INTERVAL_MS = 100;
 const PROOF_INTERVAL_MS = 20;
 
+/** A planned switch: when it was asked for, and who was the master then. */
+export interface Asked {
+  readonly atMs: number;
+  readonly from: NodeId | null;
+}
+
 /** What is told to those who check. */
 export interface Witness {
   note(text: string): void;
@@ -32,7 +38,7 @@ export interface Witness {
   command(proxy: ModelProxy, node: NodeId, command: NodeCommand): void;
   /** A node carries out what it was asked for at `issuedAtMs`. */
   performed(proxy: ModelProxy, node: ModelNode, command: NodeCommand, issuedAtMs: number): void;
-  answered(proxy: ModelProxy, answer: SwitchoverAnswer): void;
+  answered(proxy: ModelProxy, asked: Asked, answer: SwitchoverAnswer): void;
   /** What stood on a node at `servedAtMs` is known now. */
   lookedFor(proxy: ModelProxy, node: ModelNode, channels: readonly string[], servedAtMs: number): void;
   /** It asks anew whether it may promote; and what came of that. */
@@ -67,8 +73,6 @@ export class ModelProxy implements Party {
   /** Planned switches that wait for their answer, and the monotonic ms of the last one that was asked for. */
   asked = 0;
   lastAskedMs = Number.NEGATIVE_INFINITY;
-  /** Who was the master then. */
-  askedFrom: NodeId | null = null;
   readonly watcher: Watcher;
   readonly driver: FailoverDriver;
   /** Null when it does not promote by itself. */
@@ -294,13 +298,11 @@ export class ModelProxy implements Party {
 
   switchover(to: NodeId | null, timeoutMs: number): void {
     // While another one is under way this one is refused.
-    if (this.asked++ === 0) {
-      this.lastAskedMs = this.#time.nowMs;
-      this.askedFrom = this.epoch.master;
-    }
+    const asked: Asked = { atMs: this.#time.nowMs, from: this.epoch.master };
+    if (this.asked++ === 0) this.lastAskedMs = asked.atMs;
     void this.driver.switchover({ to, timeoutMs }).then((answer) => {
       this.asked--;
-      this.options.witness.answered(this, answer);
+      this.options.witness.answered(this, asked, answer);
     });
   }
 }

@@ -1,6 +1,7 @@
 /**
  * A data plane as simple as it can be: writes go to the epoch's master over one connection an epoch, or are
- * held; what was lost with its connection is uncertain.
+ * held; what was lost with its connection is uncertain. Reads go to each node over one connection that lasts
+ * as long as its process.
  */
 import type { Epoch, Evidence, NodeId } from "../../../../src/topology/epoch.ts";
 import { FIRST_EPOCH } from "../../../../src/topology/epoch.ts";
@@ -39,6 +40,17 @@ interface Line {
   isOver: boolean;
 }
 
+/** A connection that is read over, and what is on its way there. */
+interface Reader {
+  readonly connection: Connection;
+  readonly reads: Set<Read>;
+}
+
+interface Read {
+  /** The node answers. @returns what is to be done when the answer is here. */
+  readonly serve: (node: ModelNode) => () => void;
+}
+
 const RETIRE_MS = 1_000;
 const REDIAL_MS = 20;
 
@@ -52,6 +64,7 @@ export class ModelRouter {
   readonly #nodes: ReadonlyMap<string, ModelNode>;
   readonly #events: RouterEvents;
   readonly #faulty: Faulty;
+  readonly #readers = new Map<NodeId, Reader>();
   #line: Line | null = null;
   #redialAtMs = 0;
 
@@ -82,7 +95,46 @@ export class ModelRouter {
       // What is on the way there may still be answered.
       this.#network.time.after(RETIRE_MS, () => this.#end(line), this.#party);
     }
+    // Nothing is heard from where nothing is to be read any more.
+    for (const [id, { reads }] of this.#readers) {
+      if (epoch.readable.every((one) => one.id !== id)) reads.clear();
+    }
     this.#flush();
+  }
+
+  /** Another process than the one that the connection was opened to never answers. */
+  read(id: NodeId, serve: Read["serve"]): void {
+    const reader = this.#readers.get(id) ?? this.#dialReader(id);
+    const read: Read = { serve };
+    reader?.reads.add(read);
+    if (reader?.connection.isOpen) this.#ask(reader, read);
+  }
+
+  #dialReader(id: NodeId): Reader | null {
+    const node = nodeNamed(this.#nodes, id);
+    if (node === undefined) return null;
+    const reader: Reader = {
+      reads: new Set(),
+      connection: new Connection(this.#network, this.#party, node, () => {
+        this.#readers.delete(id);
+        const kind = reader.connection.isOpen ? "connection-lost" : "connect-failed";
+        this.#events.evidence({ kind, node: id, epoch: this.epoch.number });
+      }),
+    };
+    this.#readers.set(id, reader);
+    reader.connection.open(() => {
+      for (const read of reader.reads) this.#ask(reader, read);
+    });
+    return reader;
+  }
+
+  #ask({ connection, reads }: Reader, read: Read): void {
+    connection.send<() => void>(
+      (node, answer) => answer(read.serve(node)),
+      (done) => {
+        if (reads.delete(read)) done();
+      },
+    );
   }
 
   write(write: Write): void {

@@ -4,7 +4,7 @@ import type { PromoteMode } from "../../../../src/failover/model.ts";
 import { at } from "../../topology/nodes.ts";
 import { Checks } from "./checks.ts";
 import { Client } from "./client.ts";
-import { delay, disturb, HEALED_AT_MS, scheduleFaults } from "./faults.ts";
+import { delay, disturb, disturbSwitch, HEALED_AT_MS, scheduleFaults } from "./faults.ts";
 import { type Faulty, SOUND } from "./faulty.ts";
 import { Network } from "./network.ts";
 import { type Group, ModelNode } from "./node.ts";
@@ -203,23 +203,28 @@ export class World {
     const [proxy] = proxies;
     if (proxy === undefined) return;
     for (let i = 0; i < times; i++) {
-      time.at(time.between(1_500, HEALED_AT_MS), () => {
+      const ask = (): void => {
         const to = time.chance(0.5) ? null : time.pick(this.members).id;
         this.checks.note(`an operator asks ${proxy.name} for a switchover to ${to ?? "anybody"}`);
         proxy.switchover(to, time.pick([20, 100, 1_000, 1_000]));
-      });
+        disturbSwitch(this);
+      };
+      time.at(time.between(1_500, HEALED_AT_MS), ask, proxy);
     }
   }
 
-  /** Whenever a replica is fit for a while, somebody can be read. */
+  /** Whenever a replica is fit for a while, somebody can be read, or half a second later. */
   #sampleReaders(): void {
     const { time } = this;
     const fitSince = new Map<string, number>();
+    const unread = new Set<ModelProxy>();
     const look = (): void => {
       for (const proxy of this.proxies) {
         const isLongFit = this.members.map((node) => this.#isLongFit(proxy, node, fitSince)).includes(true);
-        if (isLongFit && proxy.epoch.readable.length === 0)
-          this.checks.violation("a fit replica is not read");
+        if (!isLongFit || proxy.epoch.readable.length > 0) unread.delete(proxy);
+        // The proxy's connection to it may just be lost, which says nothing of the node.
+        else if (unread.has(proxy)) this.checks.violation("a fit replica is not read");
+        else unread.add(proxy);
       }
       time.after(500, look);
     };
@@ -227,7 +232,9 @@ export class World {
   }
 
   #isLongFit(proxy: ModelProxy, node: ModelNode, since: Map<string, number>): boolean {
-    const key = `${proxy.name} ${node.name} ${node.life} ${node.replid}`;
+    // Much may happen between two looks: another switch, and another role or link of the node.
+    const { number, history } = proxy.epoch;
+    const key = `${proxy.name} ${number} ${history?.replid} ${node.name} ${node.life} ${node.linkNumber}`;
     const { master } = proxy.epoch;
     const believed = master === null ? undefined : nodeNamed(this.nodes, master);
     const isFit =
@@ -283,7 +290,7 @@ export class World {
   isForPeople(): boolean {
     // A stranger among the configured nodes never follows anybody: no unanimity.
     if (this.isMeddledWith || this.nodes.size > this.members.length) return true;
-    if (this.#hasUnknownMaster()) return true;
+    if (this.#hasUnknownMaster() || this.#hasMissedMaster()) return true;
     return this.proxies.some(({ epoch }) => {
       if (epoch.holdCause === "no-common-truth" || epoch.holdCause === "history-refused") return true;
       const replid = epoch.history?.replid;
@@ -295,6 +302,18 @@ export class World {
   #hasUnknownMaster(): boolean {
     const sole = this.proxies.filter(({ isSole }) => isSole);
     return sole.some(({ driver }) => this.members.some((one) => one.isMaster && !driver.members.has(one.id)));
+  }
+
+  /**
+   * Of the history that the one who may promote believes in, nothing is left but what another master has
+   * written on, one that came and went between two looks: it never met that one, and promotes nothing of it.
+   */
+  #hasMissedMaster(): boolean {
+    return this.proxies.some(({ isSole, epoch }) => {
+      const replid = epoch.history?.replid;
+      const isGone = this.members.every((node) => node.replid !== replid);
+      return isSole && isGone && !this.members.some((one) => one.isMaster && one.replid2 === replid);
+    });
   }
 
   /** Puts right what was broken; the operator does the rest where the proxy may not. */
