@@ -1,8 +1,8 @@
 /**
  * PURE. Who is to be made to follow the master: replicas left with the former one, and former masters that
- * came back. Done by the proxy that promotes (`failover.promote: self`), as long as no other proxy has the
- * right to; otherwise only after a planned switch of its own. Whoever lacks that right may not know of the
- * master that the other one has made: it would take it for a former one, and what it was given would be lost.
+ * came back. Done by the proxy that promotes (`failover.promote: self`), as long as it has the right to;
+ * otherwise only after a planned switch of its own. Whoever is refused that right may not know of the master
+ * that the one who has it has made: it would take that for a former one, and what it was given would be lost.
  *
  * Only members of the group are touched, at addresses that were seen to hold our history. A replica that
  * somebody has given another master outside of the group is left to them, and so is a master that nothing but
@@ -14,7 +14,7 @@ import { followedBy } from "../topology/rules/aliases.ts";
 import type { NodeView } from "../topology/rules/model.ts";
 import { isLive, type LiveView, liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
-import { type CommandResult, isSoleProxy, type Obstacle } from "./model.ts";
+import type { CommandResult, Obstacle } from "./model.ts";
 import { type Care, type Draft, isSwitching, type State } from "./state.ts";
 
 /** Between two attempts at one node, ms; doubled after each failure up to the second value. */
@@ -111,7 +111,7 @@ export function takeCare(draft: Draft): void {
   forgetRenounced(draft, group);
   const { renounced } = draft.state;
   const isOnDuty = (id: NodeId) => draft.state.duty?.nodes.has(id) === true || renounced.has(id);
-  const hasRight = draft.settings.mode === "self" && isSoleProxy(draft.state.standing);
+  const hasRight = draft.settings.mode === "self" && draft.state.standing.kind === "sole";
   const mayTouch = (id: NodeId) => hasRight || isOnDuty(id);
   const wanted = strays(group, draft.state).filter(mayTouch);
   forget(draft, new Set(wanted));

@@ -81,14 +81,7 @@ export type SwitchoverAnswer =
 /** What the machine knows about its right to promote: see lease.ts and foreign-sentinels.ts. */
 export type Standing =
   /** Nobody else promotes in this group, as far as a sufficient part of its nodes can tell. */
-  | { readonly kind: "sole" }
-  /** `beside`: of the proxies it is the only one, but there is a Sentinel, or may be. */
-  | { readonly kind: "refused"; readonly reason: string; readonly beside?: "sentinel" };
-
-/** Whether it sees to it that nodes follow the master: as long as no other proxy does. */
-export function isSoleProxy(standing: Standing): boolean {
-  return standing.kind === "sole" || standing.beside === "sentinel";
-}
+  { readonly kind: "sole" } | { readonly kind: "refused"; readonly reason: string };
 
 export type Event =
   /** The watcher looked at the group. */

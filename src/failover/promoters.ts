@@ -220,7 +220,7 @@ export class Promoters {
     // Other proxies first: they listen for Sentinels as we do.
     if (standing.kind === "refused") return standing;
     const reason = objectionOf(this.#earshot, this.#parts.clock.nowMs());
-    return reason === null ? standing : { kind: "refused", reason, beside: "sentinel" };
+    return reason === null ? standing : { kind: "refused", reason };
   }
 
   #tell(): void {

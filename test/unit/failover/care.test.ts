@@ -157,16 +157,11 @@ describe("after a switch", () => {
     expect(switched(NEVER).see(2_000, [RETURNED(1_999), B(1_999)], AFTER).runs).toEqual([]);
   });
 
-  it("nobody is told anything by a proxy beside another that promotes, until it may itself", () => {
+  it("nobody is told anything by a proxy that may not promote, until it may", () => {
     const play = switched(SELF, { kind: "refused", reason: "proxy 2 does" });
     expect(play.runs).toEqual([]);
     expect(play.see(2_000, [RETURNED(1_999), B(1_999)], AFTER).runs).toEqual([]);
     expect(play.do(2_010, { kind: "standing", standing: SOLE }).runs).toEqual(["a: follow b"]);
-  });
-
-  it("beside a Sentinel, which may promote, the only proxy goes on to see to all of them", () => {
-    const standing: Standing = { kind: "refused", reason: "a Sentinel promotes", beside: "sentinel" };
-    expect(switched(SELF, standing).runs).toEqual(["c: follow b"]);
   });
 
   it("a node that refuses is tried again, at longer and longer intervals, and it is said", () => {
