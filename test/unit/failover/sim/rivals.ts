@@ -135,8 +135,8 @@ export class Rivals {
   }
 
   /**
-   * A proxy without the right did not reach the master that the one with it has made, and takes it for a former
-   * one: each of them may make the other's master follow its own, and then there is none.
+   * A proxy without the right did not reach the master that the one with it has made, and takes it for a
+   * former one: each of them may make the other's master follow its own, and then there is none.
    */
   #judgeFollow(proxy: ModelProxy, node: ModelNode): void {
     const promotions = [...this.#promotions.values()].flat();
