@@ -119,6 +119,7 @@ export class Rivals {
 
   /** A node is about to carry out a promotion that was asked for at `issuedAtMs`. */
   performed(proxy: ModelProxy, node: ModelNode, command: NodeCommand, issuedAtMs: number): void {
+    if (command.kind === "follow") this.#judgeFollow(proxy, node);
     const right = this.#rights.find((one) => one.proxy === proxy && one.atMs === issuedAtMs);
     // A planned switch needs no right.
     if (command.kind !== "promote" || right === undefined) return;
@@ -132,6 +133,19 @@ export class Rivals {
       // One that was told to follow again is none any more.
       if (isOther && other.node.isMaster) this.#judgeBoth(other, promotion, node.replid);
     }
+  }
+
+  /**
+   * A proxy without the right did not reach the master that the one with it has made, and takes it for a
+   * former one: each of them may make the other's master follow its own, and then there is none.
+   */
+  #judgeFollow(proxy: ModelProxy, node: ModelNode): void {
+    const promotions = [...this.#promotions.values()].flat();
+    const isMade = promotions.some((one) => one.node === node && one.right.proxy !== proxy);
+    if (!node.isMaster || !isMade || proxy.isSole) return;
+    this.#judge.note(`${proxy.name} may not promote, and undoes the promotion of ${node.name}`);
+    this.#judge.count("promotion undone by another proxy");
+    this.onGap();
   }
 
   #judgeBoth(one: Promotion, two: Promotion, history: string): void {
