@@ -1,7 +1,8 @@
 /**
  * PURE. Who is to be made to follow the master: replicas left with the former one, and former masters that
- * came back. Done by the proxy that promotes (`failover.promote: self`), always; otherwise only after a
- * planned switch of its own.
+ * came back. Done by the proxy that promotes (`failover.promote: self`), as long as it has the right to;
+ * otherwise only after a planned switch of its own. Whoever is refused that right may not know of the master
+ * that the one who has it has made: it would take that for a former one, and what it was given would be lost.
  *
  * Only members of the group are touched, at addresses that were seen to hold our history. A replica that
  * somebody has given another master outside of the group is left to them, and so is a master that nothing but
@@ -110,7 +111,8 @@ export function takeCare(draft: Draft): void {
   forgetRenounced(draft, group);
   const { renounced } = draft.state;
   const isOnDuty = (id: NodeId) => draft.state.duty?.nodes.has(id) === true || renounced.has(id);
-  const mayTouch = (id: NodeId) => draft.settings.mode === "self" || isOnDuty(id);
+  const hasRight = draft.settings.mode === "self" && draft.state.standing.kind === "sole";
+  const mayTouch = (id: NodeId) => hasRight || isOnDuty(id);
   const wanted = strays(group, draft.state).filter(mayTouch);
   forget(draft, new Set(wanted));
   for (const node of wanted) attend(draft, group, node);
@@ -119,8 +121,6 @@ export function takeCare(draft: Draft): void {
 /** An order to become the master is given up. It may be carried out late: then it is taken back. */
 export function renounce(draft: Draft, node: NodeId): void {
   draft.emit({ kind: "renounce", node });
-  // Who promotes by itself looks after all of them anyway.
-  if (draft.settings.mode === "self") return;
   draft.set({ renounced: new Map(draft.state.renounced).set(node, draft.nowMs) });
 }
 

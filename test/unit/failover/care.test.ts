@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { strays } from "../../../src/failover/care.ts";
+import type { Standing } from "../../../src/failover/model.ts";
 import type { NodeId } from "../../../src/topology/epoch.ts";
 import type { NodeView } from "../../../src/topology/rules/model.ts";
 import { at, unanswered } from "../topology/nodes.ts";
@@ -107,9 +108,11 @@ describe("who is made to follow the master", () => {
   });
 });
 
+const SOLE: Standing = { kind: "sole" };
+
 /** a is replaced by b (of the history H2, which continues H1). */
-function switched(settings = SELF): Play {
-  const play = new Play(settings);
+function switched(settings = SELF, standing: Standing = SOLE): Play {
+  const play = new Play(settings).do(0, { kind: "standing", standing });
   play.see(1_000, [masterAt("a", 999), replicaAt("b", 999), replicaAt("c", 999)]);
   const after = [
     replicaAt("a", 1_099, { of: "b", replid: "H2" }),
@@ -152,6 +155,13 @@ describe("after a switch", () => {
 
   it("a former master that came back is not touched by a proxy that does not promote", () => {
     expect(switched(NEVER).see(2_000, [RETURNED(1_999), B(1_999)], AFTER).runs).toEqual([]);
+  });
+
+  it("nobody is told anything by a proxy that may not promote, until it may", () => {
+    const play = switched(SELF, { kind: "refused", reason: "proxy 2 does" });
+    expect(play.runs).toEqual([]);
+    expect(play.see(2_000, [RETURNED(1_999), B(1_999)], AFTER).runs).toEqual([]);
+    expect(play.do(2_010, { kind: "standing", standing: SOLE }).runs).toEqual(["a: follow b"]);
   });
 
   it("a node that refuses is tried again, at longer and longer intervals, and it is said", () => {
@@ -198,7 +208,10 @@ describe("after a switch", () => {
   it("an address known from before a restart of the proxy is a member", () => {
     const play = new Play(SELF, [at("a")]);
     const look = (one: Play) =>
-      one.see(1_000, [RETURNED(999), B(999)], AFTER).see(1_020, [RETURNED(1_010), B(1_010)], AFTER);
+      one
+        .do(0, { kind: "standing", standing: SOLE })
+        .see(1_000, [RETURNED(999), B(999)], AFTER)
+        .see(1_020, [RETURNED(1_010), B(1_010)], AFTER);
     // Not at the first look: it may have been made the successor of what was found.
     expect(look(play).allRuns).toEqual(["a: follow b"]);
     expect(look(new Play(SELF)).allRuns).toEqual([]);
