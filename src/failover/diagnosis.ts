@@ -38,8 +38,8 @@ export interface Outage {
   readonly failed: ReadonlyMap<NodeId, number>;
   /** What became of asking replicas whether they reach it: see hearsay.ts. At most one for each replica. */
   readonly questions: ReadonlyMap<NodeId, Question>;
-  /** Monotonic ms until which a refusal by the leases stands, if they tell no news; -Infinity = none. */
-  readonly refusedUntilMs: number;
+  /** The last look at the leases refused: why, and until when that stands, monotonic ms; null = none did. */
+  readonly refusal: { readonly reason: string; readonly untilMs: number } | null;
   /** Monotonic ms at which a replica was seen to have reached it when asked; -Infinity = none. */
   readonly reachedAtMs: number;
 }
@@ -155,7 +155,7 @@ export function followOutage(group: GroupSight, before: Outage | null, nowMs: nu
     return {
       ...{ master: master.id, noticedAtMs: nowMs, wellUntilMs, crashedSinceMs: null, failed: new Map() },
       ...{ questions: new Map(), reachedAtMs: Number.NEGATIVE_INFINITY },
-      refusedUntilMs: Number.NEGATIVE_INFINITY,
+      refusal: null,
       aloneAtMs: Number.NEGATIVE_INFINITY,
     };
   }

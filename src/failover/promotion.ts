@@ -62,6 +62,8 @@ export function onStanding(draft: Draft, standing: Standing): void {
   const sinceMs = draft.state.refusedSinceMs;
   const refusedSinceMs = standing.kind === "refused" ? (sinceMs ?? draft.nowMs) : null;
   draft.set({ standing, refusedSinceMs });
+  const { outage } = draft.state;
+  if (standing.kind === "sole" && outage !== null) draft.set({ outage: { ...outage, refusal: null } });
 }
 
 function considerPromotion(draft: Draft, outage: Outage): void {
@@ -90,12 +92,12 @@ function considerPromotion(draft: Draft, outage: Outage): void {
     }
     case "take": {
       // One that is tried again is no news yet: what stands in the way is said until it is promoted.
-      if (standing.kind === "refused") report(draft, anotherPromoter(standing.reason));
+      const { refusal } = outage;
+      const why = standing.kind === "refused" ? standing.reason : refusal?.reason;
+      if (why !== undefined) report(draft, anotherPromoter(why));
       else if (!outage.failed.has(choice.node)) report(draft, null);
       if (job.kind === "confirming") return;
-      if (standing.kind === "refused" && draft.nowMs < outage.refusedUntilMs) {
-        return draft.wake(outage.refusedUntilMs);
-      }
+      if (refusal !== null && draft.nowMs < refusal.untilMs) return draft.wake(refusal.untilMs);
       // The master that was switched to is gone already.
       endSettling(draft);
       draft.set({ job: { kind: "confirming", candidate: choice.node, sinceMs: draft.nowMs } });
@@ -124,10 +126,11 @@ export function onConfirmed(draft: Draft, standing: Standing): void {
   const { job, outage, group } = draft.state;
   if (job.kind !== "confirming") return;
   draft.set({ job: { kind: "none" } });
-  onStanding(draft, standing);
+  // It is the answer to this question: what is known in general may be newer, and is told apart from it.
   if (outage === null || group === null) return;
   if (standing.kind === "refused") {
-    draft.set({ outage: { ...outage, refusedUntilMs: draft.nowMs + REFUSAL_MS } });
+    const refusal = { reason: standing.reason, untilMs: draft.nowMs + REFUSAL_MS };
+    draft.set({ outage: { ...outage, refusal } });
     return report(draft, anotherPromoter(standing.reason));
   }
   if (draft.nowMs < goneAtMs(group, outage, draft.settings)) return;

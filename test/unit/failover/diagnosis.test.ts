@@ -23,7 +23,7 @@ const OUTAGE: Outage = {
   aloneAtMs: Number.NEGATIVE_INFINITY,
   failed: new Map(),
   questions: new Map(),
-  refusedUntilMs: Number.NEGATIVE_INFINITY,
+  refusal: null,
   reachedAtMs: Number.NEGATIVE_INFINITY,
 };
 const PATIENCE = { downAfterMs: 3_000, crashGraceMs: 250 };

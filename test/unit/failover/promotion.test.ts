@@ -107,6 +107,15 @@ describe("a master that crashed", () => {
     expect(play.confirmed(1_291).runs).toEqual(["b: promote"]);
   });
 
+  it("is replaced when a look was refused by what is not so any more, and nobody else told anything", () => {
+    const play = crash().do(1_200, { kind: "standing", standing: { kind: "sole" } });
+    play.see(1_280, crashed(1_275), HELD);
+    play.do(1_285, { kind: "confirmed", standing: { kind: "refused", reason: "a late answer" } });
+    expect([play.state.standing.kind, play.obstacles]).toEqual(["sole", ["another-promoter"]]);
+    expect(play.tick(1_385).phase).toBe("confirming");
+    expect(play.confirmed(1_386).runs).toEqual(["b: promote"]);
+  });
+
   it("is replaced by nobody here while another proxy promotes, which is said in calm times, too", () => {
     const refused = { kind: "refused", reason: "the proxy at first:6379 promotes" } as const;
     const play = new Play(SELF).see(0, [masterAt("a", 0), replicaAt("b", 0), replicaAt("c", 0)]);

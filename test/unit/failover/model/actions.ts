@@ -72,7 +72,7 @@ export function deadlines(model: Model, world: World): readonly number[] {
   if (outage !== null) {
     times.push(
       goneAtMs(model.sight(world), outage, model.settings),
-      outage.refusedUntilMs,
+      outage.refusal?.untilMs ?? Number.NEGATIVE_INFINITY,
       ...outage.failed.values(),
     );
   }
@@ -333,6 +333,9 @@ function ask(model: Model, world: World, add: Add, fault: Add): void {
     const standing = { kind: "refused", reason: "another proxy" } as const;
     fault("not alone", model.take(free, { kind: "confirmed", standing }));
     fault("the leases change", model.take(world, { kind: "standing", standing }));
+  }
+  if (model.setup.mode === "self" && world.machine.standing.kind === "refused") {
+    add("the leases allow it", model.take(world, { kind: "standing", standing: { kind: "sole" } }));
   }
   askSentinel(model, world, add, fault);
 }

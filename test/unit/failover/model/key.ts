@@ -102,7 +102,7 @@ function machineOf(model: Model, world: World): unknown {
     outage && [
       ...[outage.master, outage.crashedSinceMs !== null],
       isOver(goneAtMs(model.sight(world), outage, model.settings)),
-      isOver(outage.refusedUntilMs),
+      isOver(outage.refusal?.untilMs ?? Number.NEGATIVE_INFINITY),
       [...outage.failed].sort().map(([node, untilMs]) => [node, isOver(untilMs)]),
       [...outage.questions].sort().map(([node, { command, isDone, isLeft, endedAtMs }]) => {
         const report = world.views.find(({ id }) => id === node)?.report;

@@ -155,7 +155,9 @@ export class Model {
     };
     for (let round = 0; round < 2; round++)
       for (const index of nodes.keys()) world = this.probe(world, index);
-    return world;
+    // Where it may never promote, nobody tells it that it may.
+    const isAlone = this.setup.mode === "self";
+    return isAlone ? this.take(world, { kind: "standing", standing: { kind: "sole" } }) : world;
   }
 
   moved(world: World): World {

@@ -145,7 +145,6 @@ export class Rivals {
     if (!node.isMaster || !isMade || proxy.isSole) return;
     this.#judge.note(`${proxy.name} may not promote, and undoes the promotion of ${node.name}`);
     this.#judge.count("promotion undone by another proxy");
-    this.onGap();
   }
 
   #judgeBoth(one: Promotion, two: Promotion, history: string): void {
