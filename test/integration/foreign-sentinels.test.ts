@@ -140,8 +140,8 @@ describe("a proxy with failover.promote: self", () => {
     await watching.untilMaster(now);
     expect([promotions(), promoted()], "Sentinel's alone").toEqual([0, [now]]);
     await old.restart();
-    await stage.untilReadable(2);
-    // Both see to the old master and the other replica: neither undoes what the other one does.
+    // Sentinel sees to the old master and the other replica, some 10 s after they are back (sentinel.c).
+    await stage.untilReadable(2, 60_000);
     await sleep(HEARD_MS);
     expect((await stage.epoch()).master).toBe(now.address);
     await watching.untilMaster(now);

@@ -182,9 +182,9 @@ export class Stage {
 
   // Waiting
 
-  async untilReadable(count: number): Promise<void> {
+  async untilReadable(count: number, deadlineMs?: number): Promise<void> {
     const what = `${count} nodes fit to be read`;
-    await this.#untilStatus(what, (status) => status.readable_nodes === count);
+    await this.#untilStatus(what, (status) => status.readable_nodes === count, deadlineMs);
   }
 
   async untilHeld(sessions = 1): Promise<void> {
@@ -206,14 +206,14 @@ export class Stage {
     await this.#untilStatus(`another master than ${old.address}`, isReplaced);
   }
 
-  async #untilStatus(what: string, test: (status: Fields) => boolean): Promise<void> {
+  async #untilStatus(what: string, test: (status: Fields) => boolean, deadlineMs = 10_000): Promise<void> {
     let last: Fields = {};
     const look = async () => {
       last = await this.status();
       return test(last);
     };
     try {
-      await until(look, { what, everyMs: 5 });
+      await until(look, { what, everyMs: 5, deadlineMs });
     } catch (error) {
       const nodes = JSON.stringify(await this.nodes(), null, 1);
       throw new Error(`${(error as Error).message}\n${JSON.stringify(last)}\n${nodes}`, { cause: error });
