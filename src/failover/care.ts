@@ -15,7 +15,7 @@ import type { NodeView } from "../topology/rules/model.ts";
 import { isLive, type LiveView, liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import type { CommandResult, Obstacle } from "./model.ts";
-import { type Care, type Draft, isSwitching, type State } from "./state.ts";
+import { type Care, type Draft, isSwitching, type Renounced, type State } from "./state.ts";
 
 /** Between two attempts at one node, ms; doubled after each failure up to the second value. */
 const PAUSE_MS = 1_000;
@@ -121,17 +121,20 @@ export function takeCare(draft: Draft): void {
 /** An order to become the master is given up. It may be carried out late: then it is taken back. */
 export function renounce(draft: Draft, node: NodeId): void {
   draft.emit({ kind: "renounce", node });
-  draft.set({ renounced: new Map(draft.state.renounced).set(node, draft.nowMs) });
+  const report = draft.state.group?.nodes.find(({ id }) => id === node)?.report;
+  if (!report) return;
+  const one = { runId: report.runId, sinceMs: draft.nowMs };
+  draft.set({ renounced: new Map(draft.state.renounced).set(node, one) });
 }
 
-/** Those that have been heard of since and are what they should be. */
+/** Those heard of since that are what they should be, or other processes: an order ends with its own. */
 function forgetRenounced(draft: Draft, group: GroupSight): void {
   const { renounced } = draft.state;
   if (renounced.size === 0) return;
   const { master } = group.epoch;
-  const isSettled = ([node, sinceMs]: readonly [NodeId, number]): boolean => {
-    if (node === master) return true;
-    const report = group.nodes.filter(isLive).find(({ id }) => id === node)?.report;
+  const isSettled = ([node, { runId, sinceMs }]: readonly [NodeId, Renounced]): boolean => {
+    const report = liveAt(group.nodes, node)?.report;
+    if (node === master || (report !== undefined && report.runId !== runId)) return true;
     return report?.role === "replica" && report.sentAtMs > sinceMs && followedBy(group, report) === master;
   };
   const left = [...renounced].filter((one) => !isSettled(one));

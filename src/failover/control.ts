@@ -63,6 +63,8 @@ export class FailoverControl {
   /** Null when this proxy does not promote by itself. */
   private readonly promoters: Promoters | null;
   private readonly listener: Listener;
+  /** For the sake of a switch that is about to begin. */
+  private isListening = false;
   private obstacles: readonly Obstacle[] = [];
 
   constructor(options: FailoverControlOptions) {
@@ -125,7 +127,7 @@ export class FailoverControl {
   }
 
   async switchover(request: SwitchoverRequest): Promise<SwitchoverAnswer> {
-    const reason = await this.objection(this.driver.plan(request));
+    const reason = await this.soleObjection(this.driver.plan(request));
     if (reason === null) return this.driver.switchover(request);
     this.options.tell("switchover-refused", request.to, reason);
     const answer = { kind: "refused", reason } as const;
@@ -140,9 +142,9 @@ export class FailoverControl {
   }
 
   async restartable(node: NodeId, timeoutMs: number): Promise<RestartableAnswer> {
-    const { aliases, epoch } = this.options.watcher.group();
-    const isMaster = (aliases.get(node) ?? node) === epoch.master;
-    const reason = isMaster ? await this.objection(this.driver.plan({ to: null, timeoutMs })) : null;
+    const group = this.options.watcher.group();
+    const isMaster = firstAddress(group, node) === group.epoch.master;
+    const reason = isMaster ? await this.soleObjection(this.driver.plan({ to: null, timeoutMs })) : null;
     return reason === null ? this.driver.restartable(node, timeoutMs) : { kind: "no", reason };
   }
 
@@ -155,6 +157,17 @@ export class FailoverControl {
     if (planned.kind === "refused" || planned.plan.via === "sentinel") return null;
     const { from, to } = planned.plan;
     return this.listener.objection(to === null ? [from] : [from, to]);
+  }
+
+  /** The same before a switch that is to be made; of two at one time the second one is not. */
+  private async soleObjection(planned: Planned): Promise<string | null> {
+    if (this.isListening) return "another switch is under way";
+    this.isListening = true;
+    try {
+      return await this.objection(planned);
+    } finally {
+      this.isListening = false;
+    }
   }
 
   /** This proxy may replace a master that is gone, by what was last seen of other proxies. */

@@ -184,11 +184,11 @@ function watchPromotion(draft: Draft, job: Promoting): void {
     return giveUp(draft, job, "it is a replica still");
   }
   // Its process is gone, and nobody else has seen what it may have become: the next one need not wait.
-  if (view?.contact === "unreachable") return renounce(draft, job, "it is gone");
+  if (view?.contact === "unreachable") return giveUpOrder(draft, job, "it is gone");
   if (draft.nowMs < job.endedAtMs + ACCEPT_MS) return draft.wake(job.endedAtMs + ACCEPT_MS);
   // Time alone proves nothing, least of all when our own process stood still: it may be the master already.
   if (view === undefined || view.contact !== "answering" || newer) {
-    return renounce(draft, job, "it was not accepted as the master");
+    return giveUpOrder(draft, job, "it was not accepted as the master");
   }
   draft.look(job.candidate);
   draft.wake(draft.nowMs + SOON_MS);
@@ -204,7 +204,7 @@ function tellEnd(draft: Draft, job: Promoting, master: NodeId | null): void {
 }
 
 /** Whether the order was carried out, or will be yet, is not known. */
-function renounce(draft: Draft, job: Promoting, why: string): void {
+function giveUpOrder(draft: Draft, job: Promoting, why: string): void {
   draft.emit({ kind: "renounce", node: job.candidate });
   giveUp(draft, job, why);
 }

@@ -89,6 +89,14 @@ export interface Duty {
   readonly untilMs: number;
 }
 
+/** Who was told to become the master, until that was given up. */
+export interface Renounced {
+  /** The process that was told: an order ends with it. */
+  readonly runId: string;
+  /** Monotonic ms. */
+  readonly sinceMs: number;
+}
+
 export interface State {
   readonly group: GroupSight | null;
   /** The master has another history than at the look before: other claims were not judged by it yet. */
@@ -102,8 +110,7 @@ export interface State {
   readonly job: Job;
   readonly care: ReadonlyMap<NodeId, Care>;
   readonly duty: Duty | null;
-  /** Who was told to become the master, until that was given up at this monotonic time, ms. */
-  readonly renounced: ReadonlyMap<NodeId, number>;
+  readonly renounced: ReadonlyMap<NodeId, Renounced>;
   /** Replicas that were asked for their word. */
   readonly asking: ReadonlyMap<NodeId, Asking>;
   /** Addresses that were seen as members of the group. */

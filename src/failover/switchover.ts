@@ -108,7 +108,7 @@ export function onSwitchoverCommandEnded(draft: Draft, id: number, result: Comma
     // An unknown end is found out by looking; of a pause nothing can be seen, so it must have been answered.
     if (job.phase === "pausing" && result.kind === "unknown") return rollBack(draft, ended, result.error);
     if (job.phase === "pausing") change(draft, ended, { phase: "comparing" });
-    if (job.phase === "promoting" && result.kind === "done") stayPaused(draft, job);
+    if (job.phase === "promoting" && job.isHolding && result.kind === "done") stayPaused(draft, job);
     return watchSwitchover(draft);
   }
   // A server that does not know FAILOVER, or does not let us: the other way needs no such right.
@@ -254,7 +254,7 @@ function settle(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
 }
 
 function isReplica(group: GroupSight, node: NodeId): boolean {
-  return group.nodes.filter(isLive).some(({ id, report }) => id === node && report.role === "replica");
+  return liveAt(group.nodes, node)?.report.role === "replica";
 }
 
 /** The switch is made: it is answered whether all others follow or not. Nothing happens in other phases. */

@@ -60,9 +60,9 @@ export function readHello(text: string): Hello | null {
   if (text.length > MAX_HELLO) return null;
   const [host = "", port = "", runId = "", , group = "", ...rest] = text.split(",");
   if (rest.length < HELLO_FIELDS - 5) return null;
-  const isWhole = isHost(host) && isPort(port) && /^[0-9a-f]{40}$/.test(runId) && isName(group);
+  const isWhole = isHost(host) && isPort(port) && /^[0-9a-f]{40}$/.test(runId) && group !== "";
   if (!isWhole) return null;
-  return { sentinel: host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`, group };
+  return { sentinel: host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`, group: shown(group) };
 }
 
 /** An address or, where Sentinel announces them, a name. */
@@ -74,9 +74,9 @@ function isPort(text: string): boolean {
   return /^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535;
 }
 
-/** As sentinel.c has it for names (sentinelCheckCreateInstanceErrors and before it the configuration). */
-function isName(text: string): boolean {
-  return text.length <= MAX_NAME && /^[\w.-]+$/.test(text);
+/** Sentinel takes any name; this one is to be read in a line. */
+function shown(name: string): string {
+  return name.slice(0, MAX_NAME).replaceAll(/[^\w./:@-]/g, "?");
 }
 
 /** Reads an answer of PUBSUB NUMSUB: how many subscribe to the channel; null = it is no such answer. */

@@ -24,6 +24,8 @@ export interface ListenerOptions extends Login {
 }
 
 const CONNECTION_NAME = "holdfast-listener";
+/** How much later than a replica's the master's answer may be, ms: it may be busy with a script. */
+const MASTER_FIRST_MS = 250;
 
 export class Listener {
   readonly #options: ListenerOptions;
@@ -34,9 +36,9 @@ export class Listener {
   }
 
   /**
-   * Why a Sentinel that watches one of these nodes forbids to change roles; null = none does, or it could not
-   * be asked. The first that answers counts, for a node may be busy, and Sentinels subscribe on all. Known
-   * within a few ms where nobody subscribes to what they say, else within LISTEN_MS. Never rejects.
+   * Why a Sentinel that watches one of these nodes, the master first, forbids to change roles; null = none
+   * does, or it could not be asked. Known within a few ms where nobody subscribes to what they say, else
+   * within LISTEN_MS. Never rejects.
    */
   async objection(nodes: readonly NodeId[]): Promise<string | null> {
     const dialled = nodes.map((node) => new Connection(node));
@@ -49,7 +51,7 @@ export class Listener {
       const asked = dialled.map(async (connection) => {
         return (await this.#maySpeak(connection)) ? connection.redis : null;
       });
-      const suspect = await Promise.any(asked);
+      const suspect = await firstToTell(asked);
       if (suspect === null) return null;
       const heard = firstHello(suspect);
       await suspect.subscribe(HELLO_CHANNEL);
@@ -77,6 +79,19 @@ export class Listener {
   close(): void {
     for (const connection of this.#connections) connection.hangUp();
   }
+}
+
+/**
+ * A node on which somebody subscribes, whichever is the first to tell; null = nobody does, by the master's
+ * word. A Sentinel may not know a replica yet, so that of the others counts only where the master is silent.
+ */
+async function firstToTell(asked: readonly Promise<Redis | null>[]): Promise<Redis | null> {
+  const [master, ...others] = asked;
+  if (master === undefined) return null;
+  const word = (): Promise<null> => new Promise((resolve) => setTimeout(resolve, MASTER_FIRST_MS, null));
+  const orMaster = async (other: Promise<Redis | null>): Promise<Redis | null> =>
+    (await other) ?? (await Promise.race([master.catch(() => null), word()]));
+  return Promise.any([master, ...others.map(orMaster)]);
 }
 
 /** Null when there is none within LISTEN_MS, or the connection ends. */

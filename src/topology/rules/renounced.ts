@@ -22,10 +22,18 @@ export function renounce(belief: Belief, views: readonly NodeView[], node: NodeI
   return { ...belief, renounced };
 }
 
-/** Its claim would throw away what the master has taken since the order was given up. */
-export function isRenounced(belief: Belief, master: MasterBelief, { runId }: NodeReport): boolean {
+/**
+ * Its claim would throw away what the master has taken since the order was given up.
+ * @param isWell the master is: then it may have been written since it was asked last.
+ */
+export function isRenounced(
+  belief: Belief,
+  master: MasterBelief,
+  isWell: boolean,
+  { runId }: NodeReport,
+): boolean {
   const offset = belief.renounced.get(runId);
-  return offset !== undefined && master.lastSeenOffset > offset;
+  return offset !== undefined && (isWell || master.lastSeenOffset > offset);
 }
 
 /** Without those that have followed the master since: nothing is left of the order. */

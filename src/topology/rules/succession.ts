@@ -87,7 +87,7 @@ export function judgeSuccession(belief: Belief, master: MasterBelief, scene: Sce
       return judgeUnanimity(master, scene) ?? named ?? contradiction(nodes);
     }
   }
-  if (state.cause === null) return stay(null, master, scene);
+  if (state.cause === null) return stay(belief, master, scene, null);
   const renamed = judgeRename(master, state);
   if (renamed !== null) return renamed;
   const restarted = judgeRestart(master, scene, state);
@@ -103,7 +103,7 @@ export function judgeSuccession(belief: Belief, master: MasterBelief, scene: Sce
     }
   }
   const named = state.gone ? judgeNamed(belief, master, scene, null) : null;
-  return judgeUnanimity(master, scene) ?? named ?? stay(state.cause, master, scene);
+  return judgeUnanimity(master, scene) ?? named ?? stay(belief, master, scene, state.cause);
 }
 
 /** Why the master may not be written by what traffic said of it. */
@@ -177,7 +177,7 @@ function successors(belief: Belief, master: MasterBelief, scene: Scene, state: M
     const { report } = view;
     if (report === null || report.role !== "master" || report.loading) continue;
     if (scene.aliases.has(view.id) || report.replid === master.replid) continue;
-    if (isRenounced(belief, master, report)) continue;
+    if (isRenounced(belief, master, state.cause === null, report)) continue;
     const line = lineageOf(report, master.replid, edges);
     if (line === null) continue;
     const fresh = isLive(view) && isClaimant(scene, view);
@@ -327,7 +327,7 @@ export function bytesLost(report: NodeReport, master: MasterBelief, line: Lineag
   return null;
 }
 
-function stay(cause: HoldCause | null, master: MasterBelief, scene: Scene): Verdict {
+function stay(belief: Belief, master: MasterBelief, scene: Scene, cause: HoldCause | null): Verdict {
   const problems: Problem[] = [];
   const refused: string[] = [];
   for (const view of scene.live) {
@@ -336,11 +336,16 @@ function stay(cause: HoldCause | null, master: MasterBelief, scene: Scene): Verd
       if (cause === "history-refused") problems.push(refusedHistory(view, master));
       continue;
     }
-    problems.push({ kind: "claimant-refused", node: view.id, detail: refusal(view.report, master, cause) });
+    const words = belief.renounced.has(view.report.runId) ? RENOUNCED : refusal(view.report, master, cause);
+    problems.push({ kind: "claimant-refused", node: view.id, detail: words });
     if (cause === null) refused.push(claimKey(view.report));
   }
   return { kind: "stay", cause, problems, refused };
 }
+
+const RENOUNCED =
+  "became the master by an order that was given up, and lacks what the master took since; " +
+  "to take it all the same: PROXY ADOPT";
 
 function refusal(report: NodeReport, master: MasterBelief, cause: HoldCause | null): string {
   const line = lineageOf(report, master.replid, []);

@@ -202,6 +202,12 @@ describe("an order to become the master that was given up", () => {
     expect(play.see(900_000, late(899_999)).runs).toEqual(["b: follow a"]);
   });
 
+  it("is over when another process is heard of there", () => {
+    const other = { ...B(899_999), report: { ...B(899_999).report!, runId: "f".repeat(40) } };
+    const [a, , c] = late(899_999);
+    expect(given().see(900_000, [a!, other, c!]).runs).toEqual([]);
+  });
+
   it("is over when the node is heard of again as the replica it was", () => {
     const play = given().see(2_100, well(2_099));
     expect(play.see(900_000, late(899_999)).runs).toEqual([]);

@@ -101,7 +101,13 @@ describe("a promotion", () => {
       expect(story.epoch).toMatchObject({ master: at("a"), holdCause: "connection-lost" });
     });
 
-    it("is accepted when the master was not: nothing is lost", () => {
+    it("is refused while the master is well: what it took since it was asked last is not known", () => {
+      const story = givenUp();
+      const { change } = story.round(master("a"), promoted("b", "H2"), replica("c"));
+      expect([change, story.epoch.master, story.problems]).toEqual([null, at("a"), ["claimant-refused b"]]);
+    });
+
+    it("is accepted when the master is gone and was not: nothing is lost", () => {
       const story = givenUp();
       story.round(story.failing("a", "unreachable"), promoted("b", "H2"));
       expect(story.epoch).toMatchObject({ master: at("b"), holdCause: null });

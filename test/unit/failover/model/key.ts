@@ -122,7 +122,7 @@ function machineOf(model: Model, world: World): unknown {
       return [node, command === null ? null : `#${command}.`, isOver(nextAtMs), Math.min(failures, 3)];
     }),
     [...asking].sort().map(([node, { command, nextAtMs }]) => [node, command === null, isOver(nextAtMs)]),
-    [...machine.renounced].sort().map(([node, sinceMs]) => {
+    [...machine.renounced].sort().map(([node, { sinceMs }]) => {
       const report = world.views.find(({ id }) => id === node)?.report;
       return [node, report !== undefined && report !== null && report.sentAtMs > sinceMs];
     }),

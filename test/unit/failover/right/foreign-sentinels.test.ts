@@ -46,8 +46,9 @@ describe("a message on the channel of the Sentinels", () => {
     ["with a port that is none", message({ 1: "1e3" }), null],
     ["with a short run id", message({ 2: RUN_ID.slice(1) }), null],
     ["without a name", message({ 4: "" }), null],
-    ["with a name that would break a line", message({ 4: "my\nmaster" }), null],
-    ["with an endless name", message({ 4: "m".repeat(101) }), null],
+    ["with a name that would break a line", message({ 4: "my\nmaster" }), { ...NINE, group: "my?master" }],
+    ["with an endless name", message({ 4: "m".repeat(101) }), { ...NINE, group: "m".repeat(100) }],
+    ["with a path for a name", message({ 4: "prod/cache" }), { ...NINE, group: "prod/cache" }],
     ["that is endless", `${message()},${"x".repeat(2_000)}`, null],
     ["that is empty", "", null],
   ])("%s", (_, text, hello) => {
@@ -70,7 +71,7 @@ describe("a message on the channel of the Sentinels", () => {
         if (hello === null) return;
         read++;
         expect(hello.sentinel).toMatch(/^[\w.:%[\]-]{1,300}$/);
-        expect(hello.group).toMatch(/^[\w.-]{1,100}$/);
+        expect(hello.group).toMatch(/^[\w./:@?-]{1,100}$/);
       }),
       { numRuns: 500 },
     );
