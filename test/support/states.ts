@@ -385,7 +385,9 @@ export class StateClient {
     }
     const wasWatching = this.#watching && this.#company.switches;
     this.#watching = false;
-    if (this.#below(4) === 0) {
+    // Of an EXEC that gets no reply nobody knows whether a switch broke its WATCH, or left it UNCERTAIN.
+    const isUnheard = this.#company.switches && this.#mode !== "on";
+    if (isUnheard || this.#below(4) === 0) {
       this.#db = before.db;
       this.#user = before.user;
       this.#protocol = before.protocol;
