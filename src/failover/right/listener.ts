@@ -25,7 +25,7 @@ export interface ListenerOptions extends Login {
 
 const CONNECTION_NAME = "holdfast-listener";
 /** How much later than a replica's the master's answer may be, ms: it may be busy with a script. */
-const MASTER_FIRST_MS = 250;
+const MASTER_FIRST_MS = 100;
 
 export class Listener {
   readonly #options: ListenerOptions;
