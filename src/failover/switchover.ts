@@ -146,11 +146,10 @@ export function watchSwitchover(draft: Draft): void {
   const notWell = holdCause === null ? null : `the master is not well any more: ${holdCause}`;
   // Its port refuses connections: writes need not wait for the end of the time.
   const heirGone = job.to !== null && isLost(group, job.to) ? `${job.to} is gone` : null;
+  const why = notWell ?? heirGone;
   switch (job.phase) {
-    case "draining": {
-      const why = notWell ?? heirGone;
+    case "draining":
       return why === null ? undefined : rollBack(draft, job, why);
-    }
     case "handing-over":
       if (job.command !== null) return;
       if (isBackAsBefore(group, job)) return rollBack(draft, job, "the servers gave FAILOVER up");
@@ -166,10 +165,8 @@ export function watchSwitchover(draft: Draft): void {
       return giveUpPromotion(draft, job, heirGone);
     case "pausing":
       return;
-    case "comparing": {
-      const why = notWell ?? heirGone;
+    case "comparing":
       return why === null ? compare(draft, job, group) : rollBack(draft, job, why);
-    }
   }
 }
 

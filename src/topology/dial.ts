@@ -22,7 +22,7 @@ export interface Tls {
   readonly key?: string | undefined;
 }
 
-export interface DialOptions {
+interface DialOptions {
   /** Null = plain TCP, the default. */
   readonly tls?: Tls | null;
   /** A connection without traffic is checked so often, in ms; default 30000. */
@@ -90,7 +90,7 @@ export class Connection {
 }
 
 /** Not connected yet. The caller listens to "error", for an error nobody listens to is printed. */
-export function dial(node: NodeId, { tls = null, keepAliveMs = 30_000 }: DialOptions = {}): Redis {
+function dial(node: NodeId, { tls = null, keepAliveMs = 30_000 }: DialOptions = {}): Redis {
   return new Redis({
     ...addressOf(node),
     ...(tls === null ? {} : { tls: { ...tls } }),
@@ -112,7 +112,7 @@ export function dial(node: NodeId, { tls = null, keepAliveMs = 30_000 }: DialOpt
 }
 
 /** Ends a connection whatever its state. */
-export function hangUp(redis: Redis): void {
+function hangUp(redis: Redis): void {
   if (redis.status !== "end") redis.disconnect();
   // disconnect() alone waits for the peer to end its side, which a hung node never does.
   redis.stream?.destroy();

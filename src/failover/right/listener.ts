@@ -71,9 +71,11 @@ export class Listener {
   async #maySpeak(connection: Connection): Promise<boolean> {
     await connection.enter(this.#options, CONNECTION_NAME);
     const { redis } = connection;
-    const proxies = readMarkers(await redis.call("pubsub", ["CHANNELS", `${MARKER_PREFIX}*`]), "");
-    const subscribers = readSubscribers(await redis.call("pubsub", ["NUMSUB", HELLO_CHANNEL]));
-    return (subscribers ?? 0) > (proxies?.others.length ?? 0);
+    const [channels, counts] = await Promise.all([
+      redis.call("pubsub", ["CHANNELS", `${MARKER_PREFIX}*`]),
+      redis.call("pubsub", ["NUMSUB", HELLO_CHANNEL]),
+    ]);
+    return (readSubscribers(counts) ?? 0) > (readMarkers(channels, "")?.others.length ?? 0);
   }
 
   close(): void {

@@ -243,6 +243,13 @@ interface PostSettings {
   readonly timeoutMs: number;
 }
 
+/** What came of asking a node. */
+interface Answer {
+  readonly look: Look;
+  /** Who listens there; null = nothing is known. */
+  readonly ear: Ear | null;
+}
+
 interface Bench {
   /** Whether our marker is to stand. */
   marks(): boolean;
@@ -267,8 +274,6 @@ class Post {
   #marker: Line | null = null;
   /** Monotonic ms: since when it stands. */
   #markedAtMs = 0;
-  /** Who listens here, by the last answer. */
-  #ear: Ear | null = null;
   /** The look under way. */
   #looking: Promise<void> | null = null;
   /** The next one, which begins after it. */
@@ -315,11 +320,11 @@ class Post {
   async #runLook(): Promise<void> {
     if (this.#closed) return;
     this.#cancelTimer();
-    const look = await this.#runInTime();
+    const { look, ear } = await this.#runInTime();
     this.#looking = null;
     if (this.#closed) return;
     this.#failures = look.kind === "seen" ? 0 : this.#failures + 1;
-    this.#bench.onLook(look, look.kind === "seen" ? this.#ear : null);
+    this.#bench.onLook(look, ear);
     if (this.#looking === null) this.#lookIn(this.#delayMs());
   }
 
@@ -329,7 +334,7 @@ class Post {
     return pauseMs * (0.9 + 0.2 * this.#parts.random());
   }
 
-  async #runInTime(): Promise<Look> {
+  async #runInTime(): Promise<Answer> {
     const used = new Set<Line>();
     const { timeoutMs } = this.#settings;
     const giveUp = (): void => {
@@ -350,8 +355,9 @@ class Post {
       return await this.#ask(used);
     } catch (error) {
       giveUp();
-      if (error instanceof Forbidden) return { kind: "forbidden", error: messageOf(error) };
-      return { kind: "unseen", why: isLate ? `no answer within ${timeoutMs} ms` : messageOf(error) };
+      const why = messageOf(error);
+      if (error instanceof Forbidden) return { look: { kind: "forbidden", error: why }, ear: null };
+      return { look: { kind: "unseen", why: isLate ? `no answer within ${timeoutMs} ms` : why }, ear: null };
     } finally {
       isOver = true;
       cancelTimer();
@@ -366,7 +372,7 @@ class Post {
   }
 
   /** @param used gets every line that is used for it. */
-  async #ask(used: Set<Line>): Promise<Look> {
+  async #ask(used: Set<Line>): Promise<Answer> {
     const { self } = this.#settings;
     const asking = this.#asking ?? (await this.#open(used));
     used.add(asking);
@@ -386,11 +392,11 @@ class Post {
     if (subscribers === null) throw new Error("PUBSUB NUMSUB answered no count");
     const { own, others } = markers;
     const listensSinceMs = own && marker !== null ? this.#markedAtMs : null;
-    this.#ear = { listensSinceMs, others: Math.max(0, subscribers - (own ? 1 : 0)) };
+    const ear = { listensSinceMs, others: Math.max(0, subscribers - (own ? 1 : 0)) };
     const marked = own && marker !== null && this.#marker === marker && this.#bench.marks();
     // It was closed by the node and we were not told: it is made anew by the next look.
     if (!own && marker !== null) this.#drop(marker);
-    return { kind: "seen", marked, others };
+    return { look: { kind: "seen", marked, others }, ear };
   }
 
   /** It is the marker from now on, unless that is not wanted any more. */
