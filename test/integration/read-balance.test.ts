@@ -92,23 +92,27 @@ describe("reads.weights", () => {
 describe("a replica that joins", () => {
   it("takes over its share of the sessions that are there, and no other session moves (6)", async () => {
     await setUp(() => ({}));
-    const clients = await stage.clients(60);
-    const [, ...before] = await spread(clients);
-    expect(before.toSorted((one, other) => one - other)[0]).toBeGreaterThan(120);
+    // A third of so many, drawn by lot, is within these bounds but once in 100 000 runs.
+    const clients = await stage.clients(240);
+    const [, ...before] = await spread(clients, 1);
+    expect(Math.min(...before)).toBeGreaterThan(80);
     const newcomer: RedisServer = await startRedis();
     cleanups.push(() => newcomer.close());
     await newcomer.replicaOf(stage.master);
     await stage.untilReadable(3);
     // A session moves as soon as the newcomer has proven what it has seen.
-    let [, ...after] = await spread(clients);
-    await until(async () => {
-      [, ...after] = await spread(clients);
-      return after.reduce((sum, reads) => sum + reads, 0) < 240;
-    });
+    let after: number[] = [];
+    let moved = 0;
+    const count = async (): Promise<boolean> => {
+      await resetCalls(newcomer);
+      [, ...after] = await spread(clients, 1);
+      moved = await calls(newcomer, "get");
+      return moved > 48;
+    };
+    await until(count, { what: "the newcomer having a fifth of them" });
+    expect(moved).toBeLessThan(120);
     expect(after[0]).toBeLessThanOrEqual(before[0]!);
     expect(after[1]).toBeLessThanOrEqual(before[1]!);
-    expect(after.reduce((sum, reads) => sum + reads, 0)).toBeGreaterThan(150);
-    expect(await calls(newcomer, "get")).toBeGreaterThan(50);
   });
 });
 
