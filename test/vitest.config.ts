@@ -1,8 +1,30 @@
 import { fileURLToPath } from "node:url";
-import { defineConfig } from "vitest/config";
+import { defineConfig, type TestProjectInlineConfiguration } from "vitest/config";
 
 /** A file for a summary that programs can read, beside the text for people. */
 const report = process.env.TEST_REPORT;
+
+/** Every test runs several servers and measures times: more files at once would measure each other. */
+const ofServers = {
+  pool: "forks",
+  maxWorkers: 1,
+  fileParallelism: false,
+  testTimeout: 60_000,
+  hookTimeout: 60_000,
+} as const;
+
+/** Another server than the installed one, from test/other-server.sh; what failover is made of runs with it too. */
+const otherServer = process.env.TEST_OTHER_SERVER;
+const withOtherServer: TestProjectInlineConfiguration = {
+  extends: true,
+  test: {
+    ...ofServers,
+    name: "other server",
+    include: ["test/chaos/matrix.test.ts", "test/integration/switchover.test.ts"],
+    env: { TEST_REDIS_SERVER: otherServer ?? "" },
+    sequence: { groupOrder: 3 },
+  },
+};
 
 export default defineConfig({
   root: fileURLToPath(new URL("..", import.meta.url)),
@@ -17,14 +39,9 @@ export default defineConfig({
       {
         extends: true,
         test: {
+          ...ofServers,
           name: "integration",
           include: ["test/integration/**/*.test.ts", "test/chaos/**/*.test.ts"],
-          // Every test runs several servers and measures times: more files at once would measure each other.
-          pool: "forks",
-          maxWorkers: 1,
-          fileParallelism: false,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
           // After the unit tests, not beside them.
           sequence: { groupOrder: 1 },
         },
@@ -32,16 +49,13 @@ export default defineConfig({
       {
         extends: true,
         test: {
+          ...ofServers,
           name: "libraries",
           include: ["test/libraries/**/*.test.ts"],
-          pool: "forks",
-          maxWorkers: 1,
-          fileParallelism: false,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
           sequence: { groupOrder: 2 },
         },
       },
+      ...(otherServer ? [withOtherServer] : []),
     ],
   },
 });
