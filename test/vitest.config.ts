@@ -13,7 +13,7 @@ const ofServers = {
   hookTimeout: 60_000,
 } as const;
 
-/** Another server than the installed one, from test/other-server.sh; what failover is made of runs with it too. */
+/** Another server than the installed one, from test/other-server.sh: what failover is made of runs with it, too. */
 const otherServer = process.env.TEST_OTHER_SERVER;
 const withOtherServer: TestProjectInlineConfiguration = {
   extends: true,
