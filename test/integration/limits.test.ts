@@ -71,7 +71,7 @@ describe("small limits", () => {
       maxClients: 5,
       maxRequestBytes: "64kb",
       maxRequestArgs: 20,
-      idleTimeout: "1s",
+      idleTimeout: "2s",
       outputBufferBytes: "1mb",
       maxUnsentBytes: "64kb",
     },
@@ -154,12 +154,12 @@ describe("small limits", () => {
     expect(await idle.command("PING")).toBe("PONG");
     const popped = waiting.command("BLPOP", "idle-queue", "0");
     expect(await subscriber.command("SUBSCRIBE", "idle-channel")).toEqual(["subscribe", "idle-channel", 1]);
-    const end = performance.now() + 3_000;
+    const end = performance.now() + 4_500;
     while (performance.now() < end) {
       expect(await busy.command("PING")).toBe("PONG");
       await sleep(100);
     }
-    await idle.untilDisconnected(2_000);
+    await idle.untilDisconnected(3_000);
     expect(await busy.command("RPUSH", "idle-queue", "job")).toBe(1);
     expect(await popped).toEqual(["idle-queue", "job"]);
     expect(await busy.command("PUBLISH", "idle-channel", "x")).toBe(1);
