@@ -5,7 +5,7 @@ import { freePort } from "../support/ports.ts";
 import { type ProxyProcess, startProxy } from "../support/proxy.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
 import { encodeCommand, type Reply, ReplyError } from "../support/resp.ts";
-import { errorText, report as figure, Stage, type StageOptions } from "../support/stage.ts";
+import { errorText, report as figure, median, Stage, type StageOptions } from "../support/stage.ts";
 import { sleep, until, within } from "../support/wait.ts";
 
 let stage: Stage;
@@ -64,26 +64,30 @@ describe("without a master", () => {
     expect(await writer.command("SET", "n", "1")).toBe("OK");
     await stage.untilFresh(writer, "n");
     await killMaster();
-    const sentAtMs = performance.now();
-    const reply = writer.command("INCR", "n");
-    await stage.untilHeld();
-    expect(await reader.command("GET", "n")).toBe("1");
-    const text = errorText(await reply);
-    const tookMs = performance.now() - sentAtMs;
-    expect(text).toMatch(/^MASTERDOWN .*not run.*hold\.maxTime/);
-    expect(tookMs).toBeGreaterThanOrEqual(maxMs - 1);
-    expect(tookMs).toBeLessThan(maxMs + 300);
+    const tookMs: number[] = [];
+    for (let time = 0; time < 3; time++) {
+      const sentAtMs = performance.now();
+      const reply = writer.command("INCR", "n");
+      await stage.untilHeld();
+      expect(await reader.command("GET", "n")).toBe("1");
+      const text = errorText(await reply);
+      tookMs.push(performance.now() - sentAtMs);
+      expect(text).toMatch(/^MASTERDOWN .*not run.*hold\.maxTime/);
+    }
+    expect(Math.min(...tookMs)).toBeGreaterThanOrEqual(maxMs - 1);
+    // Of three, for a machine may stand still.
+    expect(median(tookMs)).toBeLessThan(maxMs + 300);
     expect(await reader.command("GET", "n")).toBe("1");
     expect(await writer.command("GET", "n")).toBe("1");
     const accounts = await stage.expectBalancedAccounts();
-    expect(accounts).toMatchObject({ held: 1, expired: 1 });
+    expect(accounts).toMatchObject({ held: 3, expired: 3 });
     await stage.replica(0).promote();
     expect(await writer.command("INCR", "n"), "what expired was not run").toBe(2);
-    figure(`hold.maxTime ${maxMs} ms: answered after ${tookMs.toFixed(0)} ms`);
+    figure(`hold.maxTime ${maxMs} ms: answered after ${tookMs.map((ms) => ms.toFixed(0)).join(", ")} ms`);
   });
 
   it("each request has a deadline of its own: a later one of the same client lives longer (43)", async () => {
-    const maxMs = 800;
+    const maxMs = 1_600;
     await setUp({ config: { hold: { maxTime: `${maxMs}ms` } } });
     const client = await stage.client();
     expect(await client.command("SET", "n", "1")).toBe("OK");
@@ -96,11 +100,10 @@ describe("without a master", () => {
     send();
     await sleep(maxMs / 2);
     send();
+    const [first, firstMs] = await replies[0]!;
     await sleep(maxMs / 4);
     send();
-    await sleep(maxMs / 2);
-    // The first is answered, the second about to be, the third lives on until the promotion.
-    const [first, firstMs] = await replies[0]!;
+    // The second is about to be answered; the third has time enough left to live until the promotion.
     const [second, secondMs] = await replies[1]!;
     await stage.replica(0).promote();
     const [third, thirdMs] = await replies[2]!;
@@ -379,7 +382,7 @@ describe("connecting during an outage", () => {
   });
 
   it("is served by the replicas also when the master hangs while it is asked (2)", async () => {
-    await setUp({ config: { probe: { timeout: "300ms" } } });
+    await setUp();
     expect(await stage.master.cli("SET", "k", "v")).toBe("OK");
     for (const replica of stage.group.replicas) await replica.untilCaughtUp(stage.master);
     await stage.master.kill("SIGSTOP");
