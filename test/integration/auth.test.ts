@@ -346,14 +346,16 @@ describe("a server with a password", () => {
     expect((await answers).map(word)).toEqual([...guesses.map(() => "WRONGPASS"), "NOAUTH"]);
     // Three are free, then 100, 200 and 400 ms.
     expect(performance.now() - fromMs).toBeGreaterThan(690);
-    expect(pings).toBeGreaterThan(100);
+    // Were the other one stopped too, it would get one answer between two guesses.
+    expect(pings).toBeGreaterThan(20);
     expect(await proxy.metric("holdfast_auth_failures_total")).toBe(failuresBefore + guesses.length);
     expect(await guesser.command("AUTH", "alice", ALICE)).toBe("OK");
     const rightMs = performance.now();
     expect(rightMs - fromMs).toBeGreaterThan(1_480);
     expect(word(await guesser.command("AUTH", "alice", WRONG))).toBe("WRONGPASS");
     expect(await guesser.command("AUTH", "alice", ALICE)).toBe("OK");
-    expect(performance.now() - rightMs).toBeLessThan(500);
+    // The next pause would have been of 1600 ms.
+    expect(performance.now() - rightMs).toBeLessThan(1_500);
     expect(guesser.disconnected).toBe(false);
   });
 

@@ -80,23 +80,23 @@ it("CLIENT PAUSE ALL stops everything but PROXY and ends by itself; a shorter on
   stage = await Stage.open({ replicas: 0 });
   const [boss, one] = (await stage.clients(2)) as [RawClient, RawClient];
   const startedMs = performance.now();
-  expect(await boss.command("CLIENT", "PAUSE", "1200")).toBe("OK");
+  expect(await boss.command("CLIENT", "PAUSE", "2500")).toBe("OK");
   boss.send("CLIENT UNPAUSE\r\n");
   one.send("PING\r\nRESET\r\nSET k v\r\n");
   await untilPaused(2);
   expect((await stage.status()).clients_paused).toBe("all");
   expect(errorText(await (await stage.client()).command("NOSUCH"))).toContain("unknown command");
   expect([await one.reply(), await one.reply(), await one.reply()]).toEqual(["PONG", "RESET", "OK"]);
-  expect(performance.now() - startedMs).toBeGreaterThan(1_150);
+  expect(performance.now() - startedMs).toBeGreaterThan(2_450);
   expect(await boss.reply()).toBe("OK");
   // The stricter level stays, and so does the later end.
+  const againMs = performance.now();
   await boss.pipeline([
     ["CLIENT", "PAUSE", "1000", "WRITE"],
     ["CLIENT", "PAUSE", "1", "ALL"],
   ]);
-  const againMs = performance.now();
   expect(await one.command("PING")).toBe("PONG");
-  expect(performance.now() - againMs).toBeGreaterThan(500);
+  expect(performance.now() - againMs).toBeGreaterThan(950);
 });
 
 it("who leaves while paused is dropped with what it sent; who sends much is not read any further (36, 44)", async () => {
@@ -243,13 +243,13 @@ it("the server's rights hold for what concerns others, as they are at that momen
   }
   // Without MULTI nobody can tell whether she may unpause; the server's own pause is never lifted.
   await rights("+client|unpause", "-multi");
+  const startedMs = performance.now();
   await stage.master.cli("CLIENT", "PAUSE", "1500", "WRITE");
   expect(errorText(await eve.command("CLIENT", "UNPAUSE"))).toContain("NOPERM");
   await rights("+multi");
   expect(await eve.command("CLIENT", "UNPAUSE")).toBe("OK");
-  const startedMs = performance.now();
   expect(await other.command("SET", "k", "v")).toBe("OK");
-  expect(performance.now() - startedMs).toBeGreaterThan(200);
+  expect(performance.now() - startedMs).toBeGreaterThan(1_450);
   expect(other.disconnected).toBe(false);
 });
 

@@ -105,10 +105,10 @@ describe("a proxy with failover.promote: self", () => {
     await untilPromoter(1, LOOKS_MS);
     const watching = await withSentinels();
     await untilSaid(named(watching));
-    expect(await stage.problems()).toContain(
+    const advice =
       '(and 2 more) watches this group as "mymaster" and promotes too: use failover.promote: sentinel, ' +
-        "or remove the group there (SENTINEL REMOVE mymaster)",
-    );
+      "or remove the group there (SENTINEL REMOVE mymaster)";
+    await until(async () => (await stage.problems()).includes(advice), { what: "all three being heard" });
     expect(await stage.number("promoter")).toBe(0);
     expect(await stage.proxy.metric("holdfast_promoter")).toBe(0);
     expect((await stage.proxy.http("/readyz")).status).toBe(200);

@@ -1,11 +1,12 @@
 /** Sessions that wait for a master: how long, how many, in which order they go on, and what they are told. */
 import { afterEach, describe, expect, it } from "vitest";
 import { RawClient } from "../support/client.ts";
+import { type ChaosLink, startLink } from "../support/link.ts";
 import { freePort } from "../support/ports.ts";
 import { type ProxyProcess, startProxy } from "../support/proxy.ts";
-import { type RedisServer, startRedis } from "../support/redis.ts";
+import { type RedisGroup, type RedisServer, startRedis } from "../support/redis.ts";
 import { encodeCommand, type Reply, ReplyError } from "../support/resp.ts";
-import { errorText, report as figure, Stage, type StageOptions } from "../support/stage.ts";
+import { errorText, report as figure, median, Stage, type StageOptions } from "../support/stage.ts";
 import { sleep, until, within } from "../support/wait.ts";
 
 let stage: Stage;
@@ -14,7 +15,12 @@ async function setUp(options: StageOptions = {}): Promise<void> {
   stage = await Stage.open(options);
 }
 
-afterEach(() => stage?.close());
+const links: ChaosLink[] = [];
+
+afterEach(async () => {
+  await stage?.close();
+  for (const link of links.splice(0)) await link.close();
+});
 
 /** Ends the master and waits until the proxy knows. */
 async function killMaster(): Promise<void> {
@@ -64,26 +70,30 @@ describe("without a master", () => {
     expect(await writer.command("SET", "n", "1")).toBe("OK");
     await stage.untilFresh(writer, "n");
     await killMaster();
-    const sentAtMs = performance.now();
-    const reply = writer.command("INCR", "n");
-    await stage.untilHeld();
-    expect(await reader.command("GET", "n")).toBe("1");
-    const text = errorText(await reply);
-    const tookMs = performance.now() - sentAtMs;
-    expect(text).toMatch(/^MASTERDOWN .*not run.*hold\.maxTime/);
-    expect(tookMs).toBeGreaterThanOrEqual(maxMs - 1);
-    expect(tookMs).toBeLessThan(maxMs + 300);
+    const tookMs: number[] = [];
+    for (let time = 0; time < 3; time++) {
+      const sentAtMs = performance.now();
+      const reply = writer.command("INCR", "n");
+      await stage.untilHeld();
+      expect(await reader.command("GET", "n")).toBe("1");
+      const text = errorText(await reply);
+      tookMs.push(performance.now() - sentAtMs);
+      expect(text).toMatch(/^MASTERDOWN .*not run.*hold\.maxTime/);
+    }
+    expect(Math.min(...tookMs)).toBeGreaterThanOrEqual(maxMs - 1);
+    // Of three, for a machine may stand still.
+    expect(median(tookMs)).toBeLessThan(maxMs + 300);
     expect(await reader.command("GET", "n")).toBe("1");
     expect(await writer.command("GET", "n")).toBe("1");
     const accounts = await stage.expectBalancedAccounts();
-    expect(accounts).toMatchObject({ held: 1, expired: 1 });
+    expect(accounts).toMatchObject({ held: 3, expired: 3 });
     await stage.replica(0).promote();
     expect(await writer.command("INCR", "n"), "what expired was not run").toBe(2);
-    figure(`hold.maxTime ${maxMs} ms: answered after ${tookMs.toFixed(0)} ms`);
+    figure(`hold.maxTime ${maxMs} ms: answered after ${tookMs.map((ms) => ms.toFixed(0)).join(", ")} ms`);
   });
 
   it("each request has a deadline of its own: a later one of the same client lives longer (43)", async () => {
-    const maxMs = 800;
+    const maxMs = 1_600;
     await setUp({ config: { hold: { maxTime: `${maxMs}ms` } } });
     const client = await stage.client();
     expect(await client.command("SET", "n", "1")).toBe("OK");
@@ -96,11 +106,10 @@ describe("without a master", () => {
     send();
     await sleep(maxMs / 2);
     send();
+    const [first, firstMs] = await replies[0]!;
     await sleep(maxMs / 4);
     send();
-    await sleep(maxMs / 2);
-    // The first is answered, the second about to be, the third lives on until the promotion.
-    const [first, firstMs] = await replies[0]!;
+    // The second is about to be answered; the third has time enough left to live until the promotion.
     const [second, secondMs] = await replies[1]!;
     await stage.replica(0).promote();
     const [third, thirdMs] = await replies[2]!;
@@ -280,7 +289,7 @@ describe("when a master is there again", () => {
     const firsts = all.map((mine) => mine[0]!);
     expect(firsts.filter((first) => first > lateAt).length, "overtaken by the newcomer").toBe(0);
     expect(reads).toBeGreaterThan(0);
-    expect(longestMs).toBeLessThan(1_000);
+    expect(longestMs).toBeLessThan(2_000);
     figure(`release of 500 × ${depth}: slowest of ${reads} reads meanwhile ${longestMs.toFixed(0)} ms`);
     const accounts = await stage.expectBalancedAccounts();
     // The newcomer waits its turn, and so may the reader whose replica became the master.
@@ -288,11 +297,12 @@ describe("when a master is there again", () => {
   });
 
   it("another switch during the release: more delay, no lost order, exact accounts (46)", async () => {
-    // So that the release takes many turns.
-    await setUp({ config: { limits: { maxPipeline: 8 } } });
+    // So that the release takes many turns, each of them by way of this process: it is not over before the
+    // first candidate is killed, however late this process sees that it has begun.
+    await setUp({ config: { limits: { maxPipeline: 8 } }, before: firstBehindLink });
     const [r1, r2] = stage.group.replicas as [RedisServer, RedisServer];
     const clients = await stage.clients(100);
-    const depth = 400;
+    const depth = 600;
     await stage.master.cli("SET", "n", "0");
     for (const replica of [r1, r2]) await replica.untilCaughtUp(stage.master);
     // So that the second candidate gets what the first one writes.
@@ -304,7 +314,8 @@ describe("when a master is there again", () => {
     );
     await stage.untilHeld(100);
     await r1.promote();
-    await until(async () => Number(await r1.cli("GET", "n")) > 0, {
+    // The second candidate has to follow the new history of the first, else it cannot continue it.
+    await until(async () => Number(await r2.cli("GET", "n")) > 0, {
       what: "the release having begun",
       everyMs: 1,
     });
@@ -336,6 +347,16 @@ describe("when a master is there again", () => {
     figure(`second switch during release: ${uncertain} of ${flat.length} UNCERTAIN, ${accounts.held} holds`);
     expect(atKill).toBeDefined();
   });
+
+  async function firstBehindLink(group: RedisGroup): Promise<readonly string[]> {
+    const first = group.replica(0);
+    const link = await startLink(first.ownPort, { delayMs: 10 });
+    links.push(link);
+    await first.standBehind(link.port);
+    await first.restart(["--replicaof", `127.0.0.1 ${group.master.port}`]);
+    await first.untilLinkUp();
+    return group.all.map(({ address }) => address);
+  }
 
   /** Increments that may be missing because the killed master had not sent them: at most its lost bytes. */
   function lostAtMost(failovers: readonly Record<string, unknown>[]): number {
@@ -379,7 +400,7 @@ describe("connecting during an outage", () => {
   });
 
   it("is served by the replicas also when the master hangs while it is asked (2)", async () => {
-    await setUp({ config: { probe: { timeout: "300ms" } } });
+    await setUp();
     expect(await stage.master.cli("SET", "k", "v")).toBe("OK");
     for (const replica of stage.group.replicas) await replica.untilCaughtUp(stage.master);
     await stage.master.kill("SIGSTOP");
