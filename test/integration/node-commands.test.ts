@@ -9,6 +9,7 @@ import { exited, spawnOwned } from "../support/children.ts";
 import { FakeNode, resp, SILENT } from "../support/fake-node.ts";
 import { freePort } from "../support/ports.ts";
 import { type RedisOptions, type RedisServer, startGroup, startRedis } from "../support/redis.ts";
+import { report as figure, median } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
 
 const TIMEOUT_MS = 1_000;
@@ -126,20 +127,28 @@ describe("roles", () => {
 describe("FAILOVER", () => {
   it("ends at once when the replica is asked to acknowledge what was written before (37)", async () => {
     const { master, replicas } = await groupOf(2);
-    const [r1] = replicas as [RedisServer];
     const one = commander();
-    for (let i = 0; i < 100; i++) await master.cli("SET", `key${i}`, "value");
-    await r1.untilCaughtUp(master);
-    const startMs = performance.now();
-    const failover = { kind: "failover", to: idOf(r1), timeoutMs: 5_000 } as const;
-    expect(await run(one, idOf(master), failover)).toEqual({ kind: "done" });
-    expect(await run(one, idOf(r1), { kind: "acknowledge" })).toEqual({ kind: "done" });
-    await until(async () => (await roleOf(r1)) === "master", { what: "the replica promoted", everyMs: 1 });
-    const tookMs = performance.now() - startMs;
-    process.stderr.write(`    FAILOVER with an acknowledgement took ${tookMs.toFixed(1)} ms\n`);
-    expect(tookMs).toBeLessThan(100);
-    await until(async () => (await roleOf(master)) === "slave");
-    expect(await r1.cli("GET", "key99")).toBe("value");
+    const tookMs: number[] = [];
+    // Unasked a replica acknowledges once a second: three of five would hardly ever be as quick.
+    let [from, to] = [master, replicas[0] as RedisServer];
+    for (let round = 0; round < 5; round++) {
+      for (let i = 0; i < 100; i++) await from.cli("SET", `key${i}`, `value ${round}`);
+      await to.untilCaughtUp(from);
+      const startMs = performance.now();
+      const failover = { kind: "failover", to: idOf(to), timeoutMs: 5_000 } as const;
+      expect(await run(one, idOf(from), failover)).toEqual({ kind: "done" });
+      expect(await run(one, idOf(to), { kind: "acknowledge" })).toEqual({ kind: "done" });
+      await until(async () => (await roleOf(to)) === "master", { what: "the replica promoted", everyMs: 1 });
+      tookMs.push(performance.now() - startMs);
+      await until(async () => (await roleOf(from)) === "slave");
+      expect(await to.cli("GET", "key99")).toBe(`value ${round}`);
+      await from.untilLinkUp();
+      const online = new RegExp(`port=${from.port},state=online`);
+      await until(async () => [...(await to.info()).values()].some((line) => online.test(line)));
+      [from, to] = [to, from];
+    }
+    figure(`FAILOVER with an acknowledgement took ${tookMs.map((ms) => ms.toFixed(1)).join(", ")} ms`);
+    expect(median(tookMs)).toBeLessThan(100);
   });
 
   it("finds the replica under the address that the master lists it by", async () => {
@@ -211,11 +220,16 @@ describe("a link that is made anew", () => {
     const fullSyncs = async () => (await master.info("stats")).get("sync_full");
     const before = await fullSyncs();
     expect(await run(commander(), idOf(r1), { kind: "relink" })).toEqual({ kind: "done" });
-    const startMs = performance.now();
-    await until(async () => (await linkOf()) === "up", { what: "the link", everyMs: 1 });
-    const tookMs = performance.now() - startMs;
-    process.stderr.write(`    a link made anew was up within ${tookMs.toFixed(1)} ms\n`);
-    expect(tookMs).toBeLessThan(200);
+    const tookMs: number[] = [];
+    // By itself a replica makes its link once a second.
+    for (let round = 0; round < 5; round++) {
+      if (round > 0) expect(await run(commander(), idOf(r1), { kind: "relink" })).toEqual({ kind: "done" });
+      const startMs = performance.now();
+      await until(async () => (await linkOf()) === "up", { what: "the link", everyMs: 1 });
+      tookMs.push(performance.now() - startMs);
+    }
+    figure(`a link made anew was up within ${tookMs.map((ms) => ms.toFixed(1)).join(", ")} ms`);
+    expect(median(tookMs)).toBeLessThan(200);
     expect(await fullSyncs()).toBe(before);
     await master.kill("SIGSTOP");
     try {
@@ -284,7 +298,7 @@ describe("a command that fails", () => {
       kind: "unreachable",
       error: "no connection within 300 ms",
     });
-    expect(performance.now() - startMs).toBeLessThan(1_000);
+    expect(performance.now() - startMs).toBeLessThan(2_000);
     await r1.kill("SIGCONT");
     // What it wakes up to is a greeting and a closed connection.
     await until(async () => (await r1.info()).get("role") === "slave");
@@ -292,9 +306,9 @@ describe("a command that fails", () => {
 
   it("may have been carried out by a node that got it and does not answer, or that hangs up", async () => {
     const mute = await fake(({ name }) => (name === "REPLICAOF" ? SILENT : resp.ok));
-    expect(await run(commander({ timeoutMs: 200 }), mute, { kind: "promote" })).toEqual({
+    expect(await run(commander(), mute, { kind: "promote" })).toEqual({
       kind: "unknown",
-      error: "no answer within 200 ms",
+      error: `no answer within ${TIMEOUT_MS} ms`,
     });
     const dying = await fake(({ name, connection }) => {
       if (name === "REPLICAOF") connection.socket.destroy();

@@ -10,6 +10,12 @@ import { sleep, until, within } from "../support/wait.ts";
 
 const UNCERTAIN = /^UNCERTAIN .*may or may not have run/;
 
+/** "At once" on a machine that may stand still for a while; a hold would last for 20 s. */
+const AT_ONCE_MS = 3_000;
+
+/** A busy machine makes a node late for a while: here it is read as much as ever. */
+const EVEN = { slowAfter: 0 };
+
 let stage: Stage;
 const links: { close(): Promise<void> }[] = [];
 
@@ -61,7 +67,7 @@ describe("a write in flight when its connection dies", () => {
     const read = await inFlight(stage.master, a, "GET", "n");
     await stage.master.kill("SIGKILL");
     for (const { reply } of [first, second]) {
-      expect(errorText(await within(reply, 1_000, "UNCERTAIN at once"))).toMatch(UNCERTAIN);
+      expect(errorText(await within(reply, AT_ONCE_MS, "UNCERTAIN at once"))).toMatch(UNCERTAIN);
     }
     await stage.untilCause("connection-lost");
     const held = b.command("INCR", "n");
@@ -88,15 +94,15 @@ describe("a write in flight when its connection dies", () => {
     });
     const [a, b] = (await stage.clients(2)) as [RawClient, RawClient];
     expect(await a.command("SET", "n", "0")).toBe("OK");
-    link.delay(200);
+    link.stall("down");
     const reply = a.command("INCR", "n");
     await until(async () => (await stage.master.cli("GET", "n")) === "1", {
       what: "INCR being run",
       everyMs: 1,
     });
     link.reset();
-    link.delay(0);
-    expect(errorText(await within(reply, 1_000, "UNCERTAIN at once"))).toMatch(UNCERTAIN);
+    link.resume();
+    expect(errorText(await within(reply, AT_ONCE_MS, "UNCERTAIN at once"))).toMatch(UNCERTAIN);
     // The same master is verified again, without a switch.
     expect(await b.command("INCR", "n")).toBe(2);
     expect(await a.command("GET", "n")).toBe("2");
@@ -116,7 +122,7 @@ describe("a write in flight when its connection dies", () => {
     await pending(reply);
     await stage.replica(0).promote();
     await stage.untilMaster(stage.replica(0));
-    expect(errorText(await within(reply, 1_000, "UNCERTAIN at once"))).toMatch(UNCERTAIN);
+    expect(errorText(await within(reply, AT_ONCE_MS, "UNCERTAIN at once"))).toMatch(UNCERTAIN);
     await stage.master.kill("SIGCONT");
     await until(async () => (await stage.master.cli("GET", "n")) === "8", {
       what: "the old master running it",
@@ -211,7 +217,7 @@ describe("a write whose bytes never left", () => {
 
 describe("a read in flight", () => {
   it("is answered from elsewhere when its replica is killed (3, 4)", async () => {
-    await setUp();
+    await setUp({ config: { reads: EVEN } });
     expect(await stage.master.cli("SET", "k", "value")).toBe("OK");
     for (const replica of stage.group.replicas) await replica.untilCaughtUp(stage.master);
     const clients = await stage.clients(16);
@@ -235,7 +241,7 @@ describe("a read in flight", () => {
   });
 
   it("is answered from elsewhere when the master that served it is killed (4, 6)", async () => {
-    await setUp({ config: { reads: { from: "any" } } });
+    await setUp({ config: { reads: { ...EVEN, from: "any" } } });
     expect(await stage.master.cli("SET", "k", "value")).toBe("OK");
     for (const replica of stage.group.replicas) await replica.untilCaughtUp(stage.master);
     await stage.untilReadable(2);
@@ -246,13 +252,15 @@ describe("a read in flight", () => {
     const replies = clients.map((client) => client.command("GET", "k"));
     await until(async () => (await stage.sentTo(stage.master)) >= before + 2, { what: "reads in flight" });
     await stage.master.kill("SIGKILL");
-    for (const reply of replies) expect(await within(reply, 1_000, "reads without a master")).toBe("value");
+    for (const reply of replies)
+      expect(await within(reply, AT_ONCE_MS, "reads without a master")).toBe("value");
     expect(Number((await counters()).resent_reads)).toBeGreaterThanOrEqual(2);
   });
 
   it("whose reply came in part is answered whole, from elsewhere (5)", async () => {
     const relays: CuttingRelay[] = [];
     await setUp({
+      config: { reads: EVEN },
       before: async (group) => {
         for (const replica of group.replicas) relays.push(await new CuttingRelay(replica.port).start());
         links.push(...relays);
@@ -265,7 +273,8 @@ describe("a read in flight", () => {
     for (const replica of stage.group.replicas) await replica.untilCaughtUp(stage.master);
     for (const cutAfter of [10, 70_000, 3_000_000]) {
       await stage.untilReadable(2);
-      const clients = await stage.clients(4);
+      // Of four, none would read there once in 10 000 runs.
+      const clients = await stage.clients(8);
       const [relay] = relays as [CuttingRelay];
       const cuts = relay.cuts;
       relay.cutAfter = cutAfter;
@@ -293,11 +302,18 @@ describe("requests that the node refused without running them", () => {
   /** Demotes the master without losing what it acknowledged, before the proxy can know. */
   async function demoteUnseen(): Promise<void> {
     await stage.replica(0).untilCaughtUp(stage.master);
+    await untilProbed();
     await stage.master.replicaOf(stage.replica(0));
   }
 
   /** With probes this slow, and no reads that wait for a replica, only the traffic can tell the proxy. */
   const BLIND = { probe: { interval: "5s", timeout: "5s" }, reads: { from: "master" } };
+
+  /** A probe of the master has just come by: the next one comes nearly five seconds later. */
+  async function untilProbed(): Promise<void> {
+    const seenMsAgo = async () => Number((await stage.node(stage.master)).seen_ms_ago);
+    await until(async () => (await seenMsAgo()) < 1_000, { what: "a probe of the master" });
+  }
 
   it("a pipeline behind a demotion is re-run in order: no reply is wrong, doubled or missing (9, 15)", async () => {
     await setUp({ config: BLIND });

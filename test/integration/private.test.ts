@@ -93,7 +93,7 @@ describe("a private connection that a client has no more use for", () => {
   });
 
   it("21: ends after upstream.privateIdle, and is forgotten when the server ends it", async () => {
-    stage = await Stage.open({ replicas: 0, config: { upstream: { privateIdle: "300ms" } } });
+    stage = await Stage.open({ replicas: 0, config: { upstream: { privateIdle: "1500ms" } } });
     const client = (await stage.clients(1))[0]!;
     expect(await client.command("BLPOP", "q", "0.01")).toBeNull();
     await untilIdle(1);
@@ -154,7 +154,10 @@ describe("clients that wait for one key are served in the order in which they ca
     stage = await Stage.open({ replicas: 0 });
     const late = await stage.clients(CLIENTS / 2);
     // Connections that are open already are of no use to those who come first: they speak another protocol.
-    await Promise.all(late.map((client) => client.command("BLPOP", "none", "0.2")));
+    const warm = late.map((client) => client.command("BLPOP", "warm", "0"));
+    await untilBlocked(late.length);
+    for (const _ of late) await stage.master.cli("RPUSH", "warm", "x");
+    await Promise.all(warm);
     await untilIdle(late.length);
     const early: RawClient[] = [];
     while (early.length + late.length < CLIENTS) early.push(await stage.client({ protocol: 3 }));

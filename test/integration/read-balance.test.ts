@@ -15,11 +15,14 @@ afterEach(async () => {
   await stage?.close();
 });
 
-/** A group of which the settings of reads are made when its nodes are known. */
+/**
+ * A group of which the settings of reads are made when its nodes are known. A busy machine makes one of them late
+ * for a while: that takes nothing from its share here.
+ */
 async function setUp(reads: (group: RedisGroup) => ConfigObject, replicas = 2): Promise<void> {
   stage = await Stage.open({
     replicas,
-    before: (group) => ({ nodes: group.addresses, config: { reads: reads(group) } }),
+    before: (group) => ({ nodes: group.addresses, config: { reads: { slowAfter: 0, ...reads(group) } } }),
   });
 }
 
@@ -64,7 +67,8 @@ describe("reads.prefer", () => {
 describe("reads.weights", () => {
   it("say what a replica gets beside the other (6)", async () => {
     await setUp(({ replicas }) => ({ weights: [`${replicas[0]!.address}=3`] }));
-    const [master, heavy, light] = await spread(await stage.clients(40));
+    // Of so many, drawn by lot, three to one is outside of these bounds less than once in 100 000 runs.
+    const [master, heavy, light] = await spread(await stage.clients(120));
     expect(master).toBe(0);
     expect(heavy).toBeGreaterThan(2.2 * light!);
     expect(heavy).toBeLessThan(4 * light!);
@@ -121,12 +125,13 @@ describe("a replica that answers late", () => {
     "gets an eighth, and its share again when it is well: %s (6)",
     async (how) => {
       const link = await setUpLinked({ consistency: how });
-      const clients = await stage.clients(40);
+      // It keeps one in ten of them, drawn by lot: of fewer it would now and then keep none.
+      const clients = await stage.clients(120);
       const share = async (): Promise<number> => {
         const [, late, other] = await spread(clients, 10);
         return late! / (late! + other!);
       };
-      expect(await share()).toBeGreaterThan(0.3);
+      await until(async () => (await share()) > 0.3, { what: "it having its share" });
       link.delay(40);
       const shares: number[] = [];
       await until(async () => shares.push(await share()) > 0 && shares.at(-1)! < 0.25, {
@@ -139,7 +144,8 @@ describe("a replica that answers late", () => {
         what: "it getting its share again",
         deadlineMs: 20_000,
       });
-      expect(await stage.proxy.metric("holdfast_node_slow")).toBe(0);
+      const slow = () => stage.proxy.metric("holdfast_node_slow");
+      await until(async () => (await slow()) === 0, { what: "no node being slow" });
     },
   );
 });

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { RawClient } from "../support/client.ts";
 import { type ChaosLink, layLink } from "../support/link.ts";
+import type { ConfigObject } from "../support/proxy.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
 import type { Reply } from "../support/resp.ts";
 import {
@@ -18,6 +19,9 @@ import { startWorkload, type Workload } from "../support/workload.ts";
 
 let stage: Stage;
 const cleanups: (() => Promise<unknown>)[] = [];
+
+/** Where shares are counted: a node that a busy machine makes late for a while keeps its own. */
+const EVEN: ConfigObject = { slowAfter: 0 };
 
 async function setUp(options: StageOptions = {}): Promise<void> {
   stage = await Stage.open(options);
@@ -90,7 +94,7 @@ async function untilFit(server: RedisServer, fit: 0 | 1, reason?: string): Promi
 
 describe("where reads go", () => {
   it("sessions are spread over both replicas, each stays on its own, the master gets none (6)", async () => {
-    await setUp();
+    await setUp({ config: { reads: EVEN } });
     const clients = await stage.clients(6);
     const counts = await spread(clients);
     expect(counts.get(stage.master)).toBe(0);
@@ -120,7 +124,7 @@ describe("where reads go", () => {
   });
 
   it("reads.from any: master and replicas share them (6)", async () => {
-    await setUp({ config: { reads: { from: "any" } } });
+    await setUp({ config: { reads: { ...EVEN, from: "any" } } });
     const counts = await spread(await stage.clients(18), 5);
     for (const server of stage.group.all)
       expect(counts.get(server), server.address).toBeGreaterThanOrEqual(10);
@@ -128,7 +132,8 @@ describe("where reads go", () => {
 
   it("a replica that joins is found through the master and read without being configured (6)", async () => {
     await setUp({ replicas: 1 });
-    const load = await startReaders();
+    // Each of them moves or stays by lot: that none moves happens once in 2 ** 24 runs.
+    const load = await startReaders(24);
     const newcomer = await startRedis();
     cleanups.push(() => newcomer.close());
     await newcomer.replicaOf(stage.master);
@@ -259,7 +264,8 @@ describe("what a read sees", () => {
   it("replicas left chained to the old master: reads go on, and never back in time (49)", async () => {
     await setUp();
     const [r1, r2] = stage.group.replicas as [RedisServer, RedisServer];
-    const readers = await stage.clients(4);
+    // Whether one of them reads from the chained replica is drawn by lot twice.
+    const readers = await stage.clients(32);
     const writer = await stage.client();
     expect(await writer.command("INCR", "n")).toBe(1);
     let going = true;
@@ -337,8 +343,8 @@ describe("a replica that is not what it was", () => {
     const client = await stage.client();
     for (let i = 0; i < 200; i++) expect(await client.command("SET", `k${i}`, "value")).toBe("OK");
     const load = await startReaders();
-    // A snapshot that takes a while, and a replica that has to have one because the history has another name.
-    await stage.master.cli("CONFIG", "SET", "rdb-key-save-delay", 3_000);
+    // A snapshot that takes two seconds, and a replica that has to have one because the history has another name.
+    await stage.master.cli("CONFIG", "SET", "rdb-key-save-delay", 10_000);
     const port = String(stage.master.port);
     const direct = await RawClient.connect({ port: stage.replica(0).port });
     await direct.pipeline([
@@ -368,7 +374,7 @@ describe("a replica that is not what it was", () => {
     for (let i = 0; i < 300; i++) await client.command("SET", `k${i}`, "x".repeat(2_000));
     const [, second] = stage.group.replicas as [RedisServer, RedisServer];
     await second.untilCaughtUp(stage.master);
-    const readers = await stage.clients(4);
+    const readers = await stage.clients(8);
     let going = true;
     const wrong: Reply[] = [];
     let reads = 0;
@@ -410,7 +416,8 @@ describe("a replica that is not what it was", () => {
     const clients = await stage.clients(6);
     for (const client of clients) expect(await client.command("GET", "k")).toBe("v");
     const sent = await stage.sentTo(stage.replica(0));
-    await stage.replica(0).kill("SIGSTOP");
+    // Asked in the same moment: whatever comes between would be time in which it is found out.
+    process.kill(stage.replica(0).pid, "SIGSTOP");
     const startedAtMs = performance.now();
     const tookMs: number[] = [];
     const replies = clients.map(async (client, i) => {
@@ -429,7 +436,8 @@ describe("a replica that is not what it was", () => {
     );
     const slowestMs = Math.max(...tookMs);
     expect(slowestMs).toBeGreaterThan(50);
-    expect(slowestMs).toBeLessThan(timeoutMs + 700);
+    // An interval until it is probed, and the machine may stand still for a while: the hold ends after 20 s.
+    expect(slowestMs).toBeLessThan(timeoutMs + 1_500);
     await untilFit(stage.replica(0), 0);
     await stage.replica(0).kill("SIGCONT");
     await untilFit(stage.replica(0), 1);

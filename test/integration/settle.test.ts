@@ -108,7 +108,7 @@ it("the window ends: who has waited for it gets the server's own answer (10)", a
   const client = await setUp({ failover: { settleTime: "300ms" } });
   await stage.replica(0).promote();
   await stage.untilMaster(stage.replica(0));
-  expect(errorText(await within(client.command("SET", "k", "1"), 1_000, "the end"))).toBe(NOREPLICAS);
+  expect(errorText(await within(client.command("SET", "k", "1"), 5_000, "the end"))).toBe(NOREPLICAS);
   expect(errorText((await client.pipeline([["MULTI"], ["SET", "k", "1"], ["EXEC"]]))[2])).toBe(PREVIOUS);
 });
 

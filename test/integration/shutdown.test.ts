@@ -193,8 +193,8 @@ it("what the pause does not stop may have run: behind a write that waits it is U
   await untilTaken(before);
   const wasHeld = Number((await stage.status()).held_now) > 0;
   await stage.untilCause("shutting-down");
-  // The next report, at the latest, was asked for after all that the connection has brought.
-  await sleep(300);
+  // It was asked for after all that the connection has brought.
+  await stage.untilReport(stage.master);
   await stage.master.kill("SIGKILL");
   await stage.replica(0).promote();
   const [incremented, configured] = await replies;

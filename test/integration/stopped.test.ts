@@ -62,14 +62,14 @@ describe("a write that the master was sent and did not answer before it ended (5
     const { reply, connection } = await sent();
     plane.publishStop(node.address, beforeMs);
     connection.socket.end();
-    expect(errorText(await within(reply, 1_000, "its answer"))).toMatch(UNCERTAIN);
+    expect(errorText(await within(reply, 5_000, "its answer"))).toMatch(UNCERTAIN);
   });
 
   it("is UNCERTAIN when the connection broke: what was sent before need not have arrived", async () => {
     const { reply, connection } = await sent();
     plane.publishStop(node.address, performance.now());
     connection.socket.resetAndDestroy();
-    expect(errorText(await within(reply, 1_000, "its answer"))).toMatch(UNCERTAIN);
+    expect(errorText(await within(reply, 5_000, "its answer"))).toMatch(UNCERTAIN);
   });
 
   it("is UNCERTAIN when the master was seen writing again in between", async () => {
@@ -77,22 +77,28 @@ describe("a write that the master was sent and did not answer before it ended (5
     plane.publishStop(node.address, performance.now());
     plane.publish(node.address);
     connection.socket.end();
-    expect(errorText(await within(reply, 1_000, "its answer"))).toMatch(UNCERTAIN);
+    expect(errorText(await within(reply, 5_000, "its answer"))).toMatch(UNCERTAIN);
   });
 });
 
 it("a write to a master that was silent, then unreachable, is UNCERTAIN at the switch: nobody waits for it (12, 40)", async () => {
   const next = await startFakeNode();
+  // Who waits for it waits for longer than the answer may take here.
+  const own = await new DataPlane({ upstream: { retireTimeout: "1m" } }).start();
   try {
+    own.publish(node.address);
+    const client = await own.client();
     next.info.set("master_replid", "b".repeat(40));
     expect(await client.command("SET", "k", "v")).toBe("OK");
     node.handler = ({ name }) => (name === "INCR" ? SILENT : undefined);
     const reply = client.command("INCR", "n");
     await until(() => node.received("INCR").length > 0, { what: "INCR being sent" });
-    for (const cause of ["silent", "connection-lost"] as const) plane.publish(node.address, cause);
-    plane.publish(next.address, null, 2, "b".repeat(40));
-    expect(errorText(await within(reply, 500, "its answer"))).toMatch(UNCERTAIN);
+    for (const cause of ["silent", "connection-lost"] as const) own.publish(node.address, cause);
+    own.publish(next.address, null, 2, "b".repeat(40));
+    expect(errorText(await within(reply, 5_000, "its answer"))).toMatch(UNCERTAIN);
+    expect(own.faults).toEqual([]);
   } finally {
+    own.close();
     await next.close();
   }
 });
@@ -120,7 +126,7 @@ it.each([
       await until(() => own.evidence.length > 0, { what: "the end being seen" });
       next.info.set("master_replid", "b".repeat(40));
       own.publish(next.address, null, 2, "b".repeat(40));
-      expect(errorText(await within(reply, 1_000, "its answer"))).toMatch(UNCERTAIN);
+      expect(errorText(await within(reply, 5_000, "its answer"))).toMatch(UNCERTAIN);
       expect(errorText(await writer.command("INCR", "n")), "what was not lost gets the error").toBe(error);
       expect(own.counters).toMatchObject({ uncertain: 1, resentUnknown: 1 });
       expect(own.faults).toEqual([]);

@@ -12,7 +12,7 @@ import { type RedisServer, startGroup, startRedis } from "../support/redis.ts";
 import { sleep, until } from "../support/wait.ts";
 
 const INTERVAL_MS = 100;
-const TIMEOUT_MS = 500;
+const TIMEOUT_MS = 1_000;
 
 interface Watched {
   readonly watcher: Watcher;
@@ -79,6 +79,19 @@ async function untilWritable(watched: Watched, master: NodeId, readers: number):
     },
     { what: `${master} as master with ${readers} readers` },
   );
+}
+
+/** How long the slowest of our own questions to a server takes while something is so, ms: the machine's part. */
+async function slowestWhile(server: RedisServer, isSo: () => boolean): Promise<number> {
+  const endMs = performance.now() + 10_000;
+  let slowestMs = 0;
+  while (isSo()) {
+    const askedAtMs = performance.now();
+    await server.cli("PING");
+    slowestMs = Math.max(slowestMs, performance.now() - askedAtMs);
+    if (performance.now() > endMs) throw new Error("it stays so");
+  }
+  return slowestMs;
 }
 
 describe("finding the group", () => {
@@ -150,10 +163,10 @@ describe("following a promotion", () => {
 
     await group.replica(0).promote();
     const promotedAtMs = performance.now();
-    await until(() => watched.switches.length === 2, { everyMs: 1 });
+    const noiseMs = await slowestWhile(group.replica(0), () => watched.switches.length < 2);
     const seen = watched.epochs.find(({ epoch }) => epoch.number === 2)!;
     // 25 ms on a free machine; the unit test of the watcher proves that number with a clock of its own.
-    expect(seen.atMs - promotedAtMs).toBeLessThan(75);
+    expect(seen.atMs - promotedAtMs).toBeLessThan(75 + noiseMs);
     expect(watched.switches[1]).toMatchObject({
       epochNumber: 2,
       from: idOf(group.master),
@@ -172,8 +185,8 @@ describe("following a promotion", () => {
     await untilWritable(watched, idOf(group.master), 2);
     await group.replica(0).promote();
     const promotedAtMs = performance.now();
-    await until(() => watched.watcher.current().number === 2, { everyMs: 1 });
-    expect(performance.now() - promotedAtMs).toBeLessThan(2 * INTERVAL_MS);
+    const noiseMs = await slowestWhile(group.replica(0), () => watched.watcher.current().number !== 2);
+    expect(performance.now() - promotedAtMs).toBeLessThan(2 * INTERVAL_MS + 2 * noiseMs);
     await group.master.cli("SET", "stray", "1");
     await until(() => watched.problems.includes(`raised claimant-refused ${idOf(group.master)}`));
     expect(watched.watcher.current().readable).toEqual([]);
@@ -297,8 +310,8 @@ describe("evidence", () => {
     const startedAtMs = performance.now();
     watched.watcher.evidence({ kind: "connection-lost", node: master, epoch: 1 });
     expect(watched.watcher.current().holdCause).toBe("connection-lost");
-    await until(() => watched.watcher.current().holdCause === null, { everyMs: 1 });
-    expect(performance.now() - startedAtMs).toBeLessThan(INTERVAL_MS);
+    const noiseMs = await slowestWhile(group.master, () => watched.watcher.current().holdCause !== null);
+    expect(performance.now() - startedAtMs).toBeLessThan(INTERVAL_MS + 2 * noiseMs);
 
     const replica = idOf(group.replica(0));
     watched.watcher.evidence({ kind: "connection-lost", node: replica, epoch: 1 });
@@ -336,7 +349,7 @@ describe("a probe", () => {
   }
 
   function ask(node: NodeId): Promise<ProbeOutcome> {
-    const create = createProbeFactory({ timeoutMs: 200, clock: systemClock });
+    const create = createProbeFactory({ timeoutMs: 1_500, clock: systemClock });
     const probe = create(node, { onFacts: () => {}, onClosed: () => {} });
     cleanups.push(async () => probe.close());
     return new Promise((resolve) => probe.probe(true, resolve));

@@ -122,7 +122,7 @@ const SCENES: readonly [name: string, protocols: string, scene: string][] = [
     TRACKER,
     `
     a CLIENT TRACKING ON
-    w SET k 1 PX 60
+    w SET k 1 PX 1000
     a GET k
     await a 1
     a GET l
@@ -353,6 +353,10 @@ it("28: a push is never a reply, on a shared connection and on one of its own", 
 
 // Through switches
 
+/** What a former master answers last, it answers so late, ms; and its connection waits for longer. */
+const LATE_MS = 2_000;
+const PATIENT = { retireTimeout: "20s" };
+
 type Switch = "promotion" | "demotion first" | "FAILOVER" | "crash" | "CLIENT KILL";
 const SWITCHES: readonly Switch[] = ["promotion", "demotion first", "FAILOVER", "crash", "CLIENT KILL"];
 
@@ -575,7 +579,7 @@ it("28: options that changed are restored as they were last", async () => {
 it.each(["the first", "another prefix"])(
   "28: a CLIENT TRACKING that the former master answers after the switch holds on the new one: %s",
   async (which) => {
-    stage = await Stage.open({ replicas: 1 });
+    stage = await Stage.open({ replicas: 1, config: { upstream: PATIENT } });
     const client = await stage.client({ protocol: 3 });
     const writer = await stage.client();
     const isFirst = which === "the first";
@@ -584,7 +588,7 @@ it.each(["the first", "another prefix"])(
     else await client.command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "a");
     await stage.replica(0).untilCaughtUp(stage.master);
     const sent = await stage.sentTo(stage.master);
-    await stage.master.cli("CLIENT", "PAUSE", "900", "ALL");
+    await stage.master.cli("CLIENT", "PAUSE", LATE_MS, "ALL");
     const answer = client.command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "b");
     await until(async () => (await stage.sentTo(stage.master)) > sent, { what: "it being on the way" });
     await stage.replica(0).promote();
@@ -601,7 +605,7 @@ it.each(["the first", "another prefix"])(
 );
 
 it("28: what the former master answers last is followed by two words to forget everything", async () => {
-  stage = await Stage.open({ replicas: 1 });
+  stage = await Stage.open({ replicas: 1, config: { upstream: PATIENT } });
   const player = new Player(stage.proxy.port);
   await player.say([["HELLO", "3"]]);
   await player.say([
@@ -611,7 +615,7 @@ it("28: what the former master answers last is followed by two words to forget e
   await stage.replica(0).untilCaughtUp(stage.master);
   const sent = await stage.sentTo(stage.master);
   player.frames.length = 0;
-  await stage.master.cli("CLIENT", "PAUSE", "900", "ALL");
+  await stage.master.cli("CLIENT", "PAUSE", LATE_MS, "ALL");
   const late = player.say([["GET", "k"]]);
   await until(async () => (await stage.sentTo(stage.master)) > sent, { what: "the read on its way" });
   await stage.replica(0).promote();
@@ -654,14 +658,14 @@ it("28: a redirect on its way when the master crashes is made to the new one", a
 });
 
 it("28: clients that track again as soon as there is room for their connections", async () => {
-  stage = await Stage.open({ replicas: 1, config: { upstream: { maxPrivate: 2 } } });
+  stage = await Stage.open({ replicas: 1, config: { upstream: { ...PATIENT, maxPrivate: 2 } } });
   const idle = await stage.client({ protocol: 3 });
   const busy = await stage.client({ protocol: 3 });
   const writer = await stage.client();
   for (const one of [idle, busy]) await one.command("CLIENT", "TRACKING", "ON", "BCAST");
   await stage.replica(0).untilCaughtUp(stage.master);
   const sent = await stage.sentTo(stage.master);
-  await stage.master.cli("CLIENT", "PAUSE", "900", "ALL");
+  await stage.master.cli("CLIENT", "PAUSE", LATE_MS, "ALL");
   const reads = [busy.command("GET", "k"), idle.command("GET", "k")];
   await until(async () => (await stage.sentTo(stage.master)) > sent + 1, { what: "the reads on their way" });
   await stage.replica(0).promote();

@@ -17,9 +17,9 @@ import { sleep, until } from "../support/wait.ts";
 import { startWorkload, type Workload } from "../support/workload.ts";
 
 /** After which a refused standing is a problem although the master is well, ms, and some time for looking. */
-const SAID_AFTER_MS = 4_000;
+const SAID_AFTER_MS = 6_000;
 /** "A few seconds": two looks of the proxy that has stood back, and a quiet start of its markers. */
-const TAKE_OVER_MS = 6_000;
+const TAKE_OVER_MS = 8_000;
 
 const FAILOVER: ConfigObject = { promote: "self", crashGrace: "250ms", downAfter: "1s" };
 

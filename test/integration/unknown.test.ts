@@ -148,7 +148,8 @@ describe("a crash in the middle of much traffic (12, 14)", () => {
     await until(isBusy, { what: "all clients counting", everyMs: 1 });
     // At the moment of the crash each of them has something on the wire.
     await stage.master.kill("SIGSTOP");
-    await sleep(20);
+    const owed = async () => Number((await stage.node(stage.master)).outstanding);
+    await until(async () => (await owed()) >= 21 * clients.length, { what: "everybody waiting" });
     await stage.master.kill("SIGKILL");
     await stage.untilCause("connection-lost");
     await stage.replica(0).promote();
@@ -182,7 +183,7 @@ describe("a crash in the middle of much traffic (12, 14)", () => {
 async function behindLink(config: ConfigObject = {}, options: StageOptions = {}): Promise<RawClient> {
   stage = await Stage.open({
     ...options,
-    config: { upstream: { requestTimeout: "200ms" }, ...config },
+    config: { upstream: { requestTimeout: "700ms" }, ...config },
     before: async (group) => {
       link = await startLink(group.master.port);
       return [link.address, ...group.replicas.map(({ address }) => address)];

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { RawClient } from "../support/client.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { errorText, Stage } from "../support/stage.ts";
-import { sleep, until } from "../support/wait.ts";
+import { until } from "../support/wait.ts";
 
 let stage: Stage;
 afterEach(() => stage.close());
@@ -21,9 +21,9 @@ async function untilWaiting(server = stage.master, calls = 1): Promise<void> {
   await until(async () => (await blocked()) === calls, { what: `${calls} calls waiting` });
 }
 
-/** Long enough that what was answered before is in a report of the master. */
-async function untilProbed(): Promise<void> {
-  await sleep(400);
+/** What was answered before is in a report of the master. */
+function untilProbed(): Promise<void> {
+  return stage.untilReport(stage.master);
 }
 
 async function writer(): Promise<RawClient> {
@@ -48,7 +48,8 @@ describe("while nothing fails", () => {
     }
     const pipeline = [
       ["SET", "k", "x"],
-      ["WAIT", 2, 200],
+      // Long enough for the other one's word.
+      ["WAIT", 2, 2_000],
       ["GET", "k"],
     ];
     expect(await first.pipeline(pipeline)).toEqual(["OK", 1, "x"]);

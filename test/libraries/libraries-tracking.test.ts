@@ -161,7 +161,8 @@ async function openReader(link: ChaosLink) {
 // node-redis does not mark what it still waits for when it is told to forget everything (cache.js, clear): a
 // reply that it reads together with that is kept.
 it("28: node-redis does not keep what it reads together with the word to forget everything", async () => {
-  const own = await Stage.open({ replicas: 1 });
+  // The former master answers late, and is waited for.
+  const own = await Stage.open({ replicas: 1, config: { upstream: { retireTimeout: "20s" } } });
   const link = await startLink(own.proxy.port);
   const { reader, isFlushed } = await openReader(link);
   try {
@@ -170,7 +171,7 @@ it("28: node-redis does not keep what it reads together with the word to forget 
     await writer.command("SET", "k", "old");
     await next.untilCaughtUp(old);
     const sent = await own.sentTo(old);
-    await old.cli("CLIENT", "PAUSE", 900, "ALL");
+    await old.cli("CLIENT", "PAUSE", 2_000, "ALL");
     const late = reader.get("k");
     await until(async () => (await own.sentTo(old)) > sent, { what: "the read on its way" });
     await next.promote();

@@ -24,7 +24,7 @@ export interface SentinelOptions {
   readonly monitored?: string;
   /** Default: more than half of `count`. */
   readonly quorum?: number;
-  /** How long the master must be silent to be down for one Sentinel; default 500 ms. */
+  /** How long the master must be silent to be down for one Sentinel; default 1 s: no stall of the machine. */
   readonly downAfterMs?: number;
   /** Default 10 000 ms; a second attempt comes only after twice as long. */
   readonly failoverTimeoutMs?: number;
@@ -258,7 +258,7 @@ function configOf(
     ...withValue("requirepass", options.password),
     ...(options.users ?? []).map((user) => `user ${user}`),
     `sentinel monitor ${name} ${(options.monitored ?? master.address).replace(":", " ")} ${quorum}`,
-    `sentinel down-after-milliseconds ${name} ${options.downAfterMs ?? 500}`,
+    `sentinel down-after-milliseconds ${name} ${options.downAfterMs ?? 1_000}`,
     `sentinel failover-timeout ${name} ${options.failoverTimeoutMs ?? 10_000}`,
     ...withValue(`sentinel auth-user ${name}`, options.nodeUsername),
     ...withValue(`sentinel auth-pass ${name}`, options.nodePassword),

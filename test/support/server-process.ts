@@ -83,8 +83,11 @@ export class ServerProcess {
   }
 }
 
-/** On a busy machine a signal takes its time. Where the system does not tell, it is taken for done. */
-function isStopped(pid: number): boolean {
+/**
+ * Whether the process stands still (SIGSTOP): on a busy machine a signal takes its time. Where the system does
+ * not tell, it is taken for done.
+ */
+export function isStopped(pid: number): boolean {
   const file = `/proc/${pid}/stat`;
   return !existsSync(file) || /\) T /.test(readFileSync(file, "utf8"));
 }

@@ -230,6 +230,19 @@ export class Stage {
     await until(fromReplica, { what: "a read from a replica behind an own write" });
   }
 
+  /** Waits for a report of a node that the proxy has asked for after this call. */
+  async untilReport(server: RedisServer): Promise<void> {
+    // One that comes after the call may have been asked for before it; they are asked for one by one.
+    for (const what of ["a report", "the report after it"]) {
+      const sinceMs = performance.now();
+      const hasCome = async () => {
+        const agoMs = performance.now() - sinceMs;
+        return Number((await this.node(server)).seen_ms_ago) < agoMs;
+      };
+      await until(hasCome, { what: `${what} of ${server.address}`, everyMs: 5 });
+    }
+  }
+
   /** Requests the proxy has written to a node. */
   async sentTo(server: RedisServer): Promise<number> {
     return Number((await this.node(server)).requests);

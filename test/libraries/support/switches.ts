@@ -31,14 +31,18 @@ const NAMES: Readonly<Record<Kind, readonly Name[]>> = {
 
 /** How long the group stays as it is between two steps of a switch, ms. */
 const MOST_PAUSE_MS = 200;
-/** How long a crash stays without a master at most, ms: BullMQ does not wait for longer either, see below. */
-const MOST_OUTAGE_MS = 800;
+/**
+ * How long a crash stays without a master at most, ms: BullMQ does not wait for a second, see below, of which
+ * the machine may take half.
+ */
+const MOST_OUTAGE_MS = 300;
 
 /**
  * How often a replica reports its offset, ms. FAILOVER pauses writes until the next report; and without a
  * TIMEOUT its master goes on with pings, which change the offset that the report must have (replication.c,
  * replicationCron and updateFailoverStatus). BullMQ gives up a connection that does not answer a short wait
- * for a second, with Redis alone as well: so the pause is kept below that.
+ * for a second, with Redis alone as well: so the pause is kept below half of that, the other half being for a
+ * machine that stands still.
  */
 const REPORT_MS = 1_000;
 
@@ -102,7 +106,7 @@ export class Switches {
         return next.promote();
       case "failover":
         await this.#untilReport(old, next);
-        await sleep(REPORT_MS * (0.2 + 0.7 * this.#random()));
+        await sleep(REPORT_MS * (0.6 + 0.3 * this.#random()));
         expect(await old.cli("FAILOVER", "TO", next.host, next.port, "TIMEOUT", 5_000)).toBe("OK");
         return;
       case "promoteWhileTheMasterLives":
