@@ -12,6 +12,7 @@ import { onFollowEnded, takeCare, withMembers, withOrphans } from "./care.ts";
 import { hasten, onAskingEnded } from "./hasten.ts";
 import { onRelinkEnded } from "./hearsay.ts";
 import type { Effect, Event } from "./model.ts";
+import { onPauseEnded } from "./pauses.ts";
 import { followPromotion, onConfirmed, onPromoteEnded, onStanding } from "./promotion.ts";
 import { Draft, type Settings, type State } from "./state.ts";
 import { onAsked, onDrained, onSwitched, onSwitchoverCommandEnded, watchSwitchover } from "./switchover.ts";
@@ -46,6 +47,7 @@ function take(draft: Draft, event: Event): void {
     case "tick":
       return;
     case "ended":
+      onPauseEnded(draft, event.id);
       onPromoteEnded(draft, event.id, event.result);
       onRelinkEnded(draft, event.id, event.result);
       onSwitchoverCommandEnded(draft, event.id, event.result);

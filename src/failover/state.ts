@@ -24,12 +24,12 @@ export type Job =
   | { readonly kind: "none" }
   /** Promotion: a last look at the leases before it. */
   | { readonly kind: "confirming"; readonly candidate: NodeId; readonly sinceMs: number }
-  /** Promotion: the candidate was told. `endedAtMs` null = it has not answered. */
+  /** Promotion: the candidate was told. `endedAtMs` null = `command` has not been answered. */
   | {
       readonly kind: "promoting";
       readonly candidate: NodeId;
       readonly former: NodeId;
-      readonly command: number;
+      readonly command: number | null;
       readonly sinceMs: number;
       readonly endedAtMs: number | null;
     }
@@ -97,6 +97,13 @@ export interface Renounced {
   readonly sinceMs: number;
 }
 
+/** A CLIENT PAUSE or UNPAUSE that is under way on a node. */
+export interface Pausing {
+  readonly command: number;
+  /** UNPAUSE is to follow as soon as it has ended. */
+  readonly isToLift: boolean;
+}
+
 export interface State {
   readonly group: GroupSight | null;
   /** The master has another history than at the look before: other claims were not judged by it yet. */
@@ -111,6 +118,7 @@ export interface State {
   readonly care: ReadonlyMap<NodeId, Care>;
   readonly duty: Duty | null;
   readonly renounced: ReadonlyMap<NodeId, Renounced>;
+  readonly pauses: ReadonlyMap<NodeId, Pausing>;
   /** Replicas that were asked for their word. */
   readonly asking: ReadonlyMap<NodeId, Asking>;
   /** Addresses that were seen as members of the group. */
@@ -135,6 +143,7 @@ export function firstState(mode: PromoteMode, members: readonly NodeId[] = []): 
     care: new Map(),
     duty: null,
     renounced: new Map(),
+    pauses: new Map(),
     asking: new Map(),
     members: new Set(members),
     orphans: new Map(),

@@ -15,6 +15,7 @@ import { isLive, liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { renounce, strays } from "./care.ts";
 import type { CommandResult, SwitchoverAnswer, SwitchoverRequest } from "./model.ts";
+import { lift, pause } from "./pauses.ts";
 import { planSwitchover } from "./plan.ts";
 import type { Draft, Job, SwitchoverJob, SwitchoverPhase } from "./state.ts";
 
@@ -43,6 +44,8 @@ export function onAsked(draft: Draft, ticket: number, request: SwitchoverRequest
   const planned = planSwitchover(group, request, draft.settings.mode);
   if (planned.kind === "refused") return refuse(planned.reason);
   const { from, to, via } = planned.plan;
+  // It would end the pause of this one, too.
+  if (draft.state.pauses.has(from)) return refuse("the pause of the switch before is being ended");
   const { nowMs } = draft;
   const deadlineMs = nowMs + request.timeoutMs;
   draft.tell("switchover-begun", to, `from ${from} via ${via}`);
@@ -95,8 +98,7 @@ export function onDrained(draft: Draft): void {
   const forMs = Math.min(leftMs, PAUSE_MOST_MS);
   const paused = change(draft, job, { deadlineMs: Math.min(job.deadlineMs, draft.nowMs + forMs) });
   draft.wake(paused.deadlineMs);
-  const command = draft.run(job.from, { kind: "pause-writes", forMs: forMs + PAUSE_MARGIN_MS });
-  begin(draft, paused, "pausing", command);
+  begin(draft, paused, "pausing", pause(draft, job.from, forMs + PAUSE_MARGIN_MS));
 }
 
 export function onSwitchoverCommandEnded(draft: Draft, id: number, result: CommandResult): void {
@@ -125,7 +127,7 @@ export function onSwitchoverCommandEnded(draft: Draft, id: number, result: Comma
 function stayPaused(draft: Draft, job: SwitchoverJob): void {
   // Sentinel takes its time before it promotes.
   const leftMs = job.via === "sentinel" ? Math.max(0, Math.round(job.deadlineMs - draft.nowMs)) : 0;
-  draft.run(job.from, { kind: "pause-writes", forMs: Math.min(leftMs + SETTLE_MS, PAUSE_MOST_MS) });
+  pause(draft, job.from, Math.min(leftMs + SETTLE_MS, PAUSE_MOST_MS));
 }
 
 export function onSwitched(draft: Draft, lostBytes: number | null): void {
@@ -164,7 +166,7 @@ export function watchSwitchover(draft: Draft): void {
       if (job.command !== null || heirGone === null) return nudge(draft, job);
       return giveUpPromotion(draft, job, heirGone);
     case "pausing":
-      return;
+      return why === null ? undefined : rollBack(draft, job, why);
     case "comparing":
       return why === null ? compare(draft, job, group) : rollBack(draft, job, why);
   }
@@ -262,7 +264,7 @@ export function endSettling(draft: Draft): void {
   const { group } = draft.state;
   const master = group?.epoch.master;
   // As long as it is a master, what waits there would run there, and be lost. The pause ends by itself, too.
-  if (via !== "failover" && group !== null && isReplica(group, from)) draft.run(from, { kind: "unpause" });
+  if (via !== "failover" && group !== null && isReplica(group, from)) lift(draft, from);
   if (master !== to) return conclude(draft, job, "open", `${to} was the master, and ${master} followed it`);
   draft.tell(
     "switchover-done",
@@ -281,7 +283,7 @@ function onTimeOver(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
   }
   if (job.phase === "pausing" || job.phase === "comparing") return rollBack(draft, job, why);
   if (job.phase === "promoting" && job.via === "promote") return giveUpPromotion(draft, job, why);
-  if (job.phase === "promoting" && job.isHolding) draft.run(job.from, { kind: "unpause" });
+  if (job.phase === "promoting" && job.isHolding) lift(draft, job.from);
   const released = release(draft, job);
   if (job.phase === "handing-over") {
     // It may be carried out still: nothing is rolled back before that is known.
@@ -319,7 +321,7 @@ function giveUpPromotion(draft: Draft, job: SwitchoverJob, why: string): void {
 
 function unpause(draft: Draft, job: SwitchoverJob): void {
   const isPaused = job.via !== "failover" && job.phase !== "draining";
-  if (isPaused) draft.run(job.from, { kind: "unpause" });
+  if (isPaused) lift(draft, job.from);
 }
 
 function conclude(draft: Draft, job: SwitchoverJob, kind: "rolled-back" | "open", reason: string): void {

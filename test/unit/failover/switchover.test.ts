@@ -36,6 +36,7 @@ const allFollow = (sentAtMs: number): NodeView[] => [
 ];
 const HANDING = { failoverState: "waiting-for-sync" as const };
 
+const HEIR_GONE = lost(replicaAt("b", 1_000), "unreachable");
 const OLD_SERVER = { version: "6.0.16" };
 /** Asked at 1000 for a second; drained at 1004. */
 function begun(settings = NEVER, word = {}): Play {
@@ -123,7 +124,7 @@ describe("by pause, comparison and promotion", () => {
     expect([play.phase, play.runs]).toEqual(["promoting", ["b: promote"]]);
     // What others write to it until it follows would be lost.
     expect(play.ended(1_014, "promote").runs).toEqual(["a: pause-writes for 2000"]);
-    play.do(1_016, { kind: "switched", lostBytes: 0 });
+    play.ended(1_015, "pause-writes").do(1_016, { kind: "switched", lostBytes: 0 });
     play.see(1_016, promoted(1_015), SWITCHED);
     expect([play.phase, play.isHolding]).toEqual(["settling", false]);
     const [c] = play.effects.filter((effect) => effect.kind === "run");
@@ -160,6 +161,7 @@ describe("the former master stays paused until it follows", () => {
     const play = comparing(settings).see(1_011, well(1_008).slice(0, 2));
     if (settings.mode === "sentinel") play.sentinelAnswered(1_013);
     else play.ended(1_013, "promote");
+    play.ended(1_014, "pause-writes");
     return play.see(1_016, two(1_015), SWITCHED);
   };
 
@@ -182,6 +184,43 @@ describe("the former master stays paused until it follows", () => {
     play.see(3_016, two(3_015), SWITCHED);
     expect([play.phase, play.answers.length]).toEqual(["none", 1]);
     expect(play.allRuns).not.toContain("a: unpause");
+  });
+});
+
+describe("PAUSE and UNPAUSE never cross", () => {
+  const gone = (sentAtMs: number) => [masterAt("a", sentAtMs), HEIR_GONE, replicaAt("c", sentAtMs)];
+  /** The heir has said OK, is gone, and the pause of the master is being prolonged. */
+  const given = () => promoting().ended(1_013, "promote").see(1_020, gone(1_019));
+
+  it("when the heir dies right behind its OK: the pause that is being prolonged is ended after that", () => {
+    const play = given();
+    expect([play.phase, play.isHolding]).toEqual(["none", false]);
+    expect(play.allRuns.slice(-2)).toEqual(["b: promote", "a: pause-writes for 2000"]);
+    expect(play.ended(1_022, "pause-writes").runs).toEqual(["a: unpause"]);
+    play.ended(1_024, "unpause").tick(5_000);
+    expect(play.allRuns.filter((run) => run === "a: unpause")).toHaveLength(1);
+  });
+
+  it("nor when that is not answered: it may be carried out yet", () => {
+    expect(given().ended(2_013, "pause-writes", UNKNOWN).runs).toEqual(["a: unpause"]);
+  });
+
+  it.each([
+    ["the pause", (play: Play) => play, 1_021],
+    ["what ends it", (play: Play) => play.ended(1_022, "pause-writes"), 1_023],
+  ])("and no other switch begins before %s has ended: it would end the next one's", (_title, then, atMs) => {
+    const play = then(given());
+    play.see(atMs, well(atMs - 1)).ask(atMs);
+    expect(play.answers.at(-1)).toEqual({
+      kind: "refused",
+      reason: "the pause of the switch before is being ended",
+    });
+    expect([play.phase, play.isHolding]).toEqual(["none", false]);
+  });
+
+  it("another one may begin then", () => {
+    const play = given().ended(1_022, "pause-writes").ended(1_024, "unpause");
+    expect(play.see(1_030, well(1_029)).ask(1_031).phase).toBe("draining");
   });
 });
 
@@ -225,7 +264,7 @@ describe("by Sentinel", () => {
     expect(play.phase).toBe("comparing");
     play.see(1_012, well(1_011));
     expect(play.effects).toContainEqual({ kind: "ask-sentinel", id: expect.any(Number) });
-    play.sentinelAnswered(1_020).see(1_400, promoted(1_399), SWITCHED);
+    play.sentinelAnswered(1_020).ended(1_021, "pause-writes").see(1_400, promoted(1_399), SWITCHED);
     expect([play.phase, play.isHolding]).toEqual(["settling", false]);
     play.see(1_500, allFollow(1_499), SWITCHED);
     expect(play.answers).toMatchObject([{ kind: "done", report: { to: at("b"), via: "sentinel" } }]);
@@ -279,8 +318,6 @@ describe("a request is refused, nothing is held", () => {
     expect(play.answers).toEqual([{ kind: "refused", reason: "a promotion is under way" }]);
   });
 });
-
-const HEIR_GONE = lost(replicaAt("b", 1_000), "unreachable");
 
 type Ending = [title: string, play: () => Play, answer: object, runs: readonly string[]];
 
@@ -374,9 +411,18 @@ const ENDINGS: readonly Ending[] = [
     ["a: unpause"],
   ],
   [
-    "pausing: the time is over",
-    () => begun(NEVER, OLD_SERVER).tick(2_000),
+    "pausing: the time is over, and what ends the pause follows it",
+    () => begun(NEVER, OLD_SERVER).tick(2_000).ended(2_001, "pause-writes", UNKNOWN),
     { kind: "rolled-back", reason: /not done within 1000 ms/ },
+    ["a: unpause"],
+  ],
+  [
+    "pausing: the master is lost",
+    () =>
+      begun(NEVER, OLD_SERVER)
+        .see(1_010, well(1_003), { hold: "silent" })
+        .ended(1_900, "pause-writes", UNKNOWN),
+    { kind: "rolled-back", reason: /not well any more: silent/ },
     ["a: unpause"],
   ],
   [

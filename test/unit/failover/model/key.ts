@@ -126,6 +126,7 @@ function machineOf(model: Model, world: World): unknown {
       const report = world.views.find(({ id }) => id === node)?.report;
       return [node, report !== undefined && report !== null && report.sentAtMs > sinceMs];
     }),
+    [...machine.pauses].sort().map(([node, { command, isToLift }]) => [node, `#${command}.`, isToLift]),
     duty && [[...duty.nodes].sort(), isOver(duty.untilMs)],
     [[...members].sort(), [...orphans].sort(), obstacles.map(({ kind }) => kind), machine.standing.kind],
     [group?.epoch.holdCause, group?.epoch.master, machine.isNewHistory, job.kind],
