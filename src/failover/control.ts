@@ -20,7 +20,7 @@ import type {
   Told,
 } from "./model.ts";
 import { createNodeCommander, type NodeCommander } from "./nodes.ts";
-import type { Planned } from "./plan.ts";
+import { objectionToPause, type Planned } from "./plan.ts";
 import { markerId } from "./right/lease.ts";
 import { Listener } from "./right/listener.ts";
 import { PromoterLine } from "./right/promoter-line.ts";
@@ -150,13 +150,25 @@ export class FailoverControl {
 
   /**
    * Why a planned switch would be undone: a Sentinel that does not know of it sees its master as a replica,
-   * which to it is an outage, and promotes (sentinel.c, sentinelCheckSubjectivelyDown). Null = nothing is
-   * known of one, or there is no switch to be made.
+   * which to it is an outage, and promotes (sentinel.c, sentinelCheckSubjectivelyDown). Or why it would not
+   * be safe: the master's writes cannot be paused. Null = nothing is known of either, or there is no switch
+   * to be made.
    */
   private async objection(planned: Planned): Promise<string | null> {
-    if (planned.kind === "refused" || planned.plan.via === "sentinel") return null;
-    const { from, to } = planned.plan;
-    return this.listener.objection(to === null ? [from] : [from, to]);
+    if (planned.kind === "refused") return null;
+    if (planned.plan.via === "sentinel") return this.pauseObjection(planned.plan.from);
+    const { from, to, via } = planned.plan;
+    const heard = await this.listener.objection(to === null ? [from] : [from, to]);
+    return heard === null && via === "promote" ? this.pauseObjection(from) : heard;
+  }
+
+  /** The master is told to pause for no time at all, which changes nothing where it can. */
+  private pauseObjection(master: NodeId): Promise<string | null> {
+    return new Promise((resolve) => {
+      this.commander.run(master, { kind: "pause-writes", forMs: 0 }, (result) => {
+        resolve(objectionToPause(master, result));
+      });
+    });
   }
 
   /** The same before a switch that is to be made; of two at one time the second one is not. */

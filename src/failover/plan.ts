@@ -10,7 +10,7 @@ import { isLive, type LiveView, liveAt } from "../topology/rules/scene.ts";
 import type { GroupSight } from "../topology/watcher.ts";
 import { byFitness, type Unfit, unfitness } from "./candidate.ts";
 import { isHandingOver } from "./diagnosis.ts";
-import type { PromoteMode, SwitchoverRequest, SwitchVia } from "./model.ts";
+import type { CommandResult, PromoteMode, SwitchoverRequest, SwitchVia } from "./model.ts";
 
 export interface Plan {
   readonly from: NodeId;
@@ -107,6 +107,19 @@ function inWords(why: Unfit): string {
     case "never-promote":
       return "its replica-priority is 0: never promote";
   }
+}
+
+/**
+ * Why a switch without FAILOVER is not to be begun, from the answer to `CLIENT PAUSE 0 WRITE`; null = no
+ * reason is known. Before Redis 6.2 CLIENT PAUSE knows no WRITE (networking.c, clientCommand): it stops
+ * all commands, our own questions too, and nothing ends it early. What others have waiting there at its
+ * end runs before the node can be told to follow the new master, is acknowledged, and is lost.
+ */
+export function objectionToPause(master: NodeId, result: CommandResult): string | null {
+  if (result.kind !== "refused") return null;
+  const why = `writes cannot be paused on ${master}, and those of others would be lost (${result.error})`;
+  const isOld = /unknown subcommand|wrong number of arguments|syntax error/i.test(result.error);
+  return isOld ? `${why}: FAILOVER and CLIENT PAUSE … WRITE need Redis 6.2` : why;
 }
 
 function knowsFailover({ report }: LiveView): boolean {

@@ -129,7 +129,7 @@ describe(`proxy reads (HOLDFAST_SEED=${SEED})`, () => {
     await one.readsGoOn(200);
     // What it had got when it first copied everything would do for a partial one.
     await rm(path.join(replica.dir, "dump.rdb"), { force: true });
-    await replica.restart([...one.serverArgs, "--replicaof", `127.0.0.1 ${one.group.master.port}`]);
+    await replica.restart([...one.serverArgs, "--replicaof", "127.0.0.1", `${one.group.master.port}`]);
     await one.stage.untilReadable(2);
     await one.freeze(other, 100);
     expect(await copies(), "full copies").toBe(before + 1);

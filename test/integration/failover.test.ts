@@ -4,6 +4,7 @@
  * they notice, a user would notice.
  */
 import { afterEach, describe, expect, it } from "vitest";
+import { needs } from "../support/abilities.ts";
 import type { RedisServer } from "../support/redis.ts";
 import {
   calls,
@@ -132,7 +133,7 @@ describe("the master dies and a replica is promoted by hand", () => {
       firstWritesMs.push(await promoteAndTime(next));
       await other.replicaOf(next);
       await stage.untilMaster(next);
-      await master.restart(["--replicaof", `127.0.0.1 ${next.port}`]);
+      await master.restart(["--replicaof", "127.0.0.1", `${next.port}`]);
       await stage.untilReadable(2);
       expect(await stage.node(master)).toMatchObject({ role: "replica", fit: 1 });
       for (const replica of [master, other]) await replica.untilCaughtUp(next);
@@ -269,7 +270,8 @@ describe("planned by hand while the old master lives", () => {
     );
   });
 
-  it("FAILOVER: both are replicas for a moment, clients see a delay and nothing else (11, 37)", async () => {
+  it("FAILOVER: both are replicas for a moment, clients see a delay and nothing else (11, 37)", async (context) => {
+    needs(context, "failover");
     await setUp();
     const [r1] = stage.group.replicas as [RedisServer, RedisServer];
     const delaysMs: number[] = [];
@@ -310,7 +312,8 @@ describe("planned by hand while the old master lives", () => {
     );
   });
 
-  it("FAILOVER given up: the same master goes on, clients see a delay and nothing else (11, 38)", async () => {
+  it("FAILOVER given up: the same master goes on, clients see a delay and nothing else (11, 38)", async (context) => {
+    needs(context, "failover");
     await setUp({ config: { probe: { timeout: "300ms" } } });
     const [r1] = stage.group.replicas as [RedisServer, RedisServer];
     await r1.kill("SIGSTOP");

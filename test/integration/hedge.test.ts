@@ -23,7 +23,7 @@ async function setUp(reads: ConfigObject, probe: ConfigObject = {}): Promise<voi
         const link = await startLink(replica.ownPort);
         links.push(link);
         await replica.standBehind(link.port);
-        await replica.restart(["--replicaof", `127.0.0.1 ${group.master.port}`]);
+        await replica.restart(["--replicaof", "127.0.0.1", `${group.master.port}`]);
         await replica.untilLinkUp();
       }
       for (let i = 0; i < 500; i++) await group.master.cli("SET", `k${i}`, `value of k${i}`);

@@ -149,7 +149,7 @@ describe("where reads go", () => {
     await stage.replica(0).kill("SIGKILL");
     await stage.untilReadable(0);
     await until(async () => (await calls(stage.master, "get")) > 20, { what: "reads of the master" });
-    await stage.replica(0).restart(["--replicaof", `127.0.0.1 ${stage.master.port}`]);
+    await stage.replica(0).restart(["--replicaof", "127.0.0.1", `${stage.master.port}`]);
     await stage.untilReadable(1);
     await until(async () => (await calls(stage.replica(0), "get")) > 20, { what: "reads of the replica" });
     const report = await load.stop();
@@ -252,7 +252,7 @@ describe("what a read sees", () => {
     await until(() => highest > highestThen + 100 && reads > readsThen + 200);
     expect(Number(await stage.replica(0).cli("GET", "n")), "still behind").toBe(behind);
     link.resume();
-    await stage.replica(1).restart(["--replicaof", `127.0.0.1 ${stage.master.port}`]);
+    await stage.replica(1).restart(["--replicaof", "127.0.0.1", `${stage.master.port}`]);
     await stage.untilReadable(2);
     const readsLater = reads;
     await until(() => reads > readsLater + 200);
@@ -391,7 +391,7 @@ describe("a replica that is not what it was", () => {
     await second.cli("SHUTDOWN", "SAVE").catch(() => undefined);
     await until(() => !second.running);
     const slowly = ["--key-load-delay", "4000", "--loading-process-events-interval-bytes", "1024"];
-    const replicaof = ["--replicaof", `127.0.0.1 ${stage.master.port}`];
+    const replicaof = ["--replicaof", "127.0.0.1", `${stage.master.port}`];
     const restarted = second.restart(["--save", "3600 1", ...slowly, ...replicaof]);
     await until(async () => (await stage.node(second)).reason === "loading", {
       what: "it loading",

@@ -1,5 +1,6 @@
 /** `failover.promote: self` against real servers: the proxy replaces a master that is gone. */
 import { afterEach, describe, expect, it } from "vitest";
+import { needs } from "../support/abilities.ts";
 import { FROM_REPLICA_SOURCE, Gate } from "../support/gate.ts";
 import { type ChaosLink, layLink } from "../support/link.ts";
 import type { ConfigObject } from "../support/proxy.ts";
@@ -501,7 +502,8 @@ describe("a planned switch is no outage", () => {
       .map(({ what }) => what)
       .filter((what) => what === "promoting" || what === "promotion-failed");
 
-  it("PROXY SWITCHOVER, ten times: nothing is promoted besides, nothing is lost", async () => {
+  it("PROXY SWITCHOVER, ten times: nothing is promoted besides, nothing is lost", async (context) => {
+    needs(context, "failover");
     await setUp();
     await withLoad();
     const admin = await stage.client({ protocol: 3 });
@@ -518,7 +520,8 @@ describe("a planned switch is no outage", () => {
     expectBooksBalance(audit);
   });
 
-  it("FAILOVER by hand: followed, the third node is re-pointed, nothing is promoted besides (37, 49)", async () => {
+  it("FAILOVER by hand: followed, the third node is re-pointed, nothing is promoted besides (37, 49)", async (context) => {
+    needs(context, "failover");
     await setUp();
     await withLoad();
     const [b, c] = [stage.replica(0), stage.replica(1)];
@@ -533,7 +536,8 @@ describe("a planned switch is no outage", () => {
     expectBooksBalance(audit);
   });
 
-  it("FAILOVER by hand to a replica that hangs, given up later: the same master goes on (38)", async () => {
+  it("FAILOVER by hand to a replica that hangs, given up later: the same master goes on (38)", async (context) => {
+    needs(context, "failover");
     await setUp();
     await withLoad();
     const b = stage.replica(0);

@@ -3,6 +3,7 @@ import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
+import { abilities, needs } from "../support/abilities.ts";
 import { RawClient } from "../support/client.ts";
 import { type ChaosLink, layLink } from "../support/link.ts";
 import type { RedisServer } from "../support/redis.ts";
@@ -126,7 +127,8 @@ async function finish(master: RedisServer) {
 }
 
 describe("PROXY SWITCHOVER", () => {
-  it("back and forth twenty times: no error, no lost or doubled write, and writes stand still < 50 ms (8, 15, 17, 37)", async () => {
+  it("back and forth twenty times: no error, no lost or doubled write, and writes stand still < 50 ms (8, 15, 17, 37)", async (context) => {
+    needs(context, "failover");
     const admin = await setUp();
     await withLoad(1);
     const stalls: number[] = [];
@@ -147,7 +149,8 @@ describe("PROXY SWITCHOVER", () => {
     expect(median(stalls)).toBeLessThan(50 + noiseMs(lateMs));
   });
 
-  it("TO each replica in turn: it is the master, all others follow it, also the third one (49)", async () => {
+  it("TO each replica in turn: it is the master, all others follow it, also the third one (49)", async (context) => {
+    needs(context, "failover");
     const admin = await setUp();
     await withLoad();
     const [b, c] = [stage.replica(0), stage.replica(1)];
@@ -173,7 +176,8 @@ describe("PROXY SWITCHOVER", () => {
     expectBooksBalance(audit);
   });
 
-  it("DRYRUN says what would be done and changes nothing", async () => {
+  it("DRYRUN says what would be done and changes nothing", async (context) => {
+    needs(context, "failover");
     const admin = await setUp();
     await expectUnchangedBy(async () => {
       const planned = await switchover(admin, "DRYRUN", "TO", stage.replica(1).address, "TIMEOUT", 500);
@@ -212,7 +216,8 @@ describe("PROXY SWITCHOVER", () => {
     expect(await stage.number("held")).toBe(0);
   });
 
-  it("to a replica that lags behind is refused", async () => {
+  it("to a replica that lags behind is refused", async (context) => {
+    needs(context, "failover");
     const admin = await setUp({
       replicas: 1,
       before: async (group) => {
@@ -238,7 +243,8 @@ describe("PROXY SWITCHOVER", () => {
     expect(answer).toMatchObject({ result: "done", to: b.address, lost_bytes: 0 });
   });
 
-  it("to a replica that hangs is rolled back within TIMEOUT, and the master is written again (38)", async () => {
+  it("to a replica that hangs is rolled back within TIMEOUT, and the master is written again (38)", async (context) => {
+    needs(context, "failover");
     const admin = await setUp();
     await withLoad();
     const b = stage.replica(0);
@@ -264,7 +270,8 @@ describe("PROXY SWITCHOVER", () => {
     expectBooksBalance(audit);
   });
 
-  it("to a replica that hangs, TIMEOUT longer than hold.maxTime: rolled back before any write expires", async () => {
+  it("to a replica that hangs, TIMEOUT longer than hold.maxTime: rolled back before any write expires", async (context) => {
+    needs(context, "failover");
     // A tenth of it is left for the rollback: enough where the machine stands still meanwhile.
     const admin = await setUp({ config: { hold: { maxTime: "8s" } } });
     await withLoad();
@@ -279,7 +286,8 @@ describe("PROXY SWITCHOVER", () => {
     expectBooksBalance(audit);
   });
 
-  it("while another one runs is refused; the asker may leave, and nothing is held afterwards", async () => {
+  it("while another one runs is refused; the asker may leave, and nothing is held afterwards", async (context) => {
+    needs(context, "failover");
     const admin = await setUp();
     const asker = await stage.client();
     const b = stage.replica(0);
@@ -301,7 +309,8 @@ describe("PROXY SWITCHOVER", () => {
     await until(async () => switchover(admin, "TO", b.address).catch(() => null), { what: "a switch later" });
   });
 
-  it("waits for a slow script no longer than TIMEOUT: rolled back in time, the script has its answer (31)", async () => {
+  it("waits for a slow script no longer than TIMEOUT: rolled back in time, the script has its answer (31)", async (context) => {
+    needs(context, "failover");
     // A master that does not answer for so long is not silent yet.
     const admin = await setUp({ config: { probe: { timeout: "10s" } } });
     const slow = await stage.client();
@@ -324,7 +333,8 @@ describe("PROXY SWITCHOVER", () => {
     expect(await switchover(admin)).toMatchObject({ result: "done", lost_bytes: 0 });
   });
 
-  it("without the right to FAILOVER goes another way: pause, compare, promote", async () => {
+  it("without the right to FAILOVER goes another way: pause, compare, promote", async (context) => {
+    needs(context, "CLIENT PAUSE … WRITE");
     const admin = await setUp();
     for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
     await withLoad();
@@ -349,7 +359,8 @@ describe("PROXY SWITCHOVER", () => {
     expect(median(stalls)).toBeLessThan(100 + noiseMs(lateMs));
   });
 
-  it("without FAILOVER, to a replica that hangs: rolled back, and the master is not paused", async () => {
+  it("without FAILOVER, to a replica that hangs: rolled back, and the master is not paused", async (context) => {
+    needs(context, "CLIENT PAUSE … WRITE");
     const admin = await setUp();
     for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
     await withLoad();
@@ -367,7 +378,8 @@ describe("PROXY SWITCHOVER", () => {
     expectBooksBalance(audit);
   });
 
-  it("without FAILOVER, two nodes: what others write to the old master is on the new one, or was refused", async () => {
+  it("without FAILOVER, two nodes: what others write to the old master is on the new one, or was refused", async (context) => {
+    needs(context, "CLIENT PAUSE … WRITE");
     const admin = await setUp({ replicas: 1 });
     for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
     for (let round = 0; round < 5; round++) {
@@ -383,7 +395,8 @@ describe("PROXY SWITCHOVER", () => {
     }
   });
 
-  it("without FAILOVER, to a replica that hangs with the order unread: carried out late it takes nothing away", async () => {
+  it("without FAILOVER, to a replica that hangs with the order unread: carried out late it takes nothing away", async (context) => {
+    needs(context, "CLIENT PAUSE … WRITE");
     let isArmed = true;
     const b = () => stage.replica(0);
     const admin = await setUp({
@@ -422,7 +435,8 @@ describe("PROXY SWITCHOVER", () => {
     expectBooksBalance(audit);
   });
 
-  it("the master crashes in the middle: it is said that the end is open, and a promotion by hand ends it", async () => {
+  it("the master crashes in the middle: it is said that the end is open, and a promotion by hand ends it", async (context) => {
+    needs(context, "failover");
     const admin = await setUp();
     await withLoad();
     const [b, c] = [stage.replica(0), stage.replica(1)];
@@ -442,7 +456,8 @@ describe("PROXY SWITCHOVER", () => {
     expectBooksBalance(audit);
   });
 
-  it("the master crashes in the middle, promote: self: a replica is promoted", async () => {
+  it("the master crashes in the middle, promote: self: a replica is promoted", async (context) => {
+    needs(context, "failover");
     const admin = await setUp({ config: { failover: { promote: "self", downAfter: "1s" } } });
     await withLoad();
     const b = stage.replica(0);
@@ -466,7 +481,8 @@ describe("PROXY SWITCHOVER", () => {
     expectBooksBalance(audit);
   });
 
-  it("inside a pipeline: every answer in its place, the writes behind it run on the new master (15)", async () => {
+  it("inside a pipeline: every answer in its place, the writes behind it run on the new master (15)", async (context) => {
+    needs(context, "failover");
     await setUp();
     const client = await stage.client({ protocol: 3 });
     const [set, answer, incr, get, again] = await client.pipeline([
@@ -485,7 +501,8 @@ describe("PROXY SWITCHOVER", () => {
     expect(await now.cli("GET", "n")).toBe("2");
   });
 
-  it("with clients that block, subscribe and watch: each element is popped once, nobody is disconnected (20, 21, 24)", async () => {
+  it("with clients that block, subscribe and watch: each element is popped once, nobody is disconnected (20, 21, 24)", async (context) => {
+    needs(context, "failover");
     const admin = await setUp();
     await withLoad();
     const poppers = await stage.clients(5);
@@ -550,9 +567,32 @@ describe("PROXY SWITCHOVER", () => {
   });
 });
 
+describe.skipIf(abilities.pausesWrites)("a master that can neither hand over nor pause writes alone", () => {
+  it("is not switched away from, DRYRUN says why, and nothing changes", async () => {
+    const admin = await setUp();
+    await withLoad();
+    const why = /writes cannot be paused on .*FAILOVER and CLIENT PAUSE … WRITE need Redis 6\.2; nothing was/;
+    await expectUnchangedBy(async () => {
+      expect(await refusal(admin, "DRYRUN")).toMatch(why);
+      expect(await refusal(admin, "TO", stage.replica(0).address)).toMatch(why);
+      const answer = await admin.command("PROXY", "RESTARTABLE", stage.master.address);
+      expect(errorText(answer)).toMatch(/not restartable now: writes cannot be paused on/);
+      await expectNotPaused([stage.master]);
+    });
+    expect(await stage.number("held")).toBe(0);
+    const { report, audit } = await finish(stage.master);
+    expectNoticedNothing(report);
+    expectBooksBalance(audit);
+  });
+});
+
 describe("the proxy is told to stop in the middle of a switch", () => {
-  for (const via of ["failover", "promote"] as const) {
-    it(`via ${via}: nothing stays paused on the servers, and there is one master`, async () => {
+  for (const [via, need] of [
+    ["failover", "failover"],
+    ["promote", "CLIENT PAUSE … WRITE"],
+  ] as const) {
+    it(`via ${via}: nothing stays paused on the servers, and there is one master`, async (context) => {
+      needs(context, need);
       const admin = await setUp();
       if (via === "promote")
         for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "default", "-failover");
@@ -576,7 +616,8 @@ describe("the proxy is told to stop in the middle of a switch", () => {
       ]);
     });
 
-    it(`via ${via}, again and again at any moment: there is always one master whom all follow`, async () => {
+    it(`via ${via}, again and again at any moment: there is always one master whom all follow`, async (context) => {
+      needs(context, need);
       for (let round = 0; round < 4; round++) {
         const admin = await setUp();
         if (via === "promote")
@@ -604,7 +645,8 @@ describe("PROXY RESTARTABLE", () => {
     return reply instanceof ReplyError ? reply.message : fields(reply);
   }
 
-  it("a replica is, a stranger is not, the master is when another one has taken over", async () => {
+  it("a replica is, a stranger is not, the master is when another one has taken over", async (context) => {
+    needs(context, "failover");
     const admin = await setUp();
     const b = stage.replica(0);
     await expectUnchangedBy(async () => {
@@ -632,12 +674,14 @@ describe("PROXY RESTARTABLE", () => {
     });
   });
 
-  it("a rolling restart of all three from their own files: 0 errors, 0 lost, 0 disconnects, roles are kept", async () => {
+  it("a rolling restart of all three from their own files: 0 errors, 0 lost, 0 disconnects, roles are kept", async (context) => {
+    needs(context, "failover");
     const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-conf-"));
     try {
       const program = path.join(dir, "redis-from-file");
+      const server = process.env.TEST_REDIS_SERVER ?? "redis-server";
       const script =
-        '[ "$1" = --version ] && exec redis-server "$1"; touch redis.conf; exec redis-server redis.conf "$@"';
+        `[ "$1" = --version ] && exec ${server} "$1"; ` + `touch redis.conf; exec ${server} redis.conf "$@"`;
       await writeFile(program, `#!/bin/sh\n${script}\n`);
       await chmod(program, 0o755);
       const admin = await setUp({ redis: { program } });

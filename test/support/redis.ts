@@ -161,7 +161,10 @@ export class RedisServer {
       this.#process.failure !== null || !this.running || /ready to accept connections/i.test(output());
     await until(hasBegun, { deadlineMs: 15_000, what: `redis-server on port ${this.#port} starting` });
     if (this.#process.failure !== null) throw this.#process.failure;
-    if (!this.running) throw new Error(`redis-server on port ${this.#port} ended at once: ${output()}`);
+    if (!this.running) {
+      await this.#process.outputEnd();
+      throw new Error(`redis-server on port ${this.#port} ended at once: ${output()}`);
+    }
     // It may still be loading a data set: answering PING with an error is an answer.
     await until(() => this.cli("PING"), { what: `redis-server on port ${this.#port} answering` });
   }

@@ -13,6 +13,7 @@ export class ServerProcess {
   #child: ChildProcess | undefined;
   #output = "";
   #failure: Error | null = null;
+  #outputEnd: Promise<void> = Promise.resolve();
 
   /** @param what it is, in the words of errors. */
   constructor(what: () => string) {
@@ -43,6 +44,11 @@ export class ServerProcess {
     return this.#failure;
   }
 
+  /** Until a process that has ended has its last words in `output`. */
+  outputEnd(): Promise<void> {
+    return this.#outputEnd;
+  }
+
   async makeDir(name: string): Promise<void> {
     this.#dir = await mkdtemp(path.join(os.tmpdir(), name));
   }
@@ -52,6 +58,7 @@ export class ServerProcess {
     const child = spawnOwned(program, [...args], { stdio: ["ignore", "pipe", "pipe"], cwd: this.#dir });
     this.#child = child;
     this.#failure = null;
+    this.#outputEnd = new Promise((resolve) => child.once("close", () => resolve()));
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding("utf8").on("data", (text: string) => {
         this.#output += text;

@@ -80,7 +80,7 @@ export class Switches {
     await this.#pause();
     await other.replicaOf(next);
     if (old.running) await old.replicaOf(next);
-    else await old.restart(["--replicaof", `${next.host} ${next.port}`]);
+    else await old.restart(["--replicaof", "127.0.0.1", `${next.port}`]);
     this.#master = next;
     this.#replicas = this.#random() < 0.5 ? [other, old] : [old, other];
     for (const replica of this.#replicas) {

@@ -1,10 +1,20 @@
 import { describe, expect, it } from "vitest";
 import type { PromoteMode } from "../../../src/failover/model.ts";
-import { planSwitchover } from "../../../src/failover/plan.ts";
+import { objectionToPause, planSwitchover } from "../../../src/failover/plan.ts";
 import type { NodeId } from "../../../src/topology/epoch.ts";
 import type { NodeView } from "../../../src/topology/rules/model.ts";
 import { at, unanswered } from "../topology/nodes.ts";
-import { lost, masterAt, replicaAt, type SightOptions, sight } from "./sight.ts";
+import {
+  DONE,
+  lost,
+  masterAt,
+  refusedWith,
+  replicaAt,
+  type SightOptions,
+  sight,
+  UNKNOWN,
+  UNREACHABLE,
+} from "./sight.ts";
 
 interface Asked extends SightOptions {
   readonly to?: NodeId | null;
@@ -139,5 +149,26 @@ describe("a planned switch is planned", () => {
     const planned = plan([A, B]);
     if (planned.kind !== "plan") throw new Error(planned.reason);
     expect(planned.plan.steps.join("\n")).toContain("FAILOVER TO b:6379 on a:6379");
+  });
+});
+
+describe("a switch without FAILOVER", () => {
+  const OLD = "ERR Unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP";
+
+  it("is refused where the master cannot pause writes alone, and it is said what can", () => {
+    expect(objectionToPause(at("a"), refusedWith(OLD))).toBe(
+      `writes cannot be paused on a:6379, and those of others would be lost (${OLD}): ` +
+        "FAILOVER and CLIENT PAUSE … WRITE need Redis 6.2",
+    );
+  });
+
+  it("is refused where we have no right to pause", () => {
+    expect(objectionToPause(at("a"), refusedWith("NOPERM no CLIENT"))).toBe(
+      "writes cannot be paused on a:6379, and those of others would be lost (NOPERM no CLIENT)",
+    );
+  });
+
+  it.each([DONE, UNKNOWN, UNREACHABLE])("is not objected to on %o", (result) => {
+    expect(objectionToPause(at("a"), result)).toBeNull();
   });
 });
