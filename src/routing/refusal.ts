@@ -27,6 +27,7 @@ const NOT_RUN_TEXTS: readonly (readonly [string, NotRunCause])[] = [
   ["-LOADING Valkey is loading the dataset in memory\r\n", "loading"],
   // Asked of a node that is a replica now (replication.c, waitCommand and waitaofCommand).
   [`-ERR WAIT ${OF_REPLICA} since Redis 4.0 ${IF_WRITABLE} writes ${LOCAL_WRITES}`, "not-master"],
+  [`-ERR WAIT ${OF_REPLICA} ${IF_WRITABLE} writes ${LOCAL_WRITES}`, "not-master"], // Valkey
   [`-ERR WAITAOF ${OF_REPLICA} writes ${LOCAL_WRITES}`, "not-master"],
   // Also where a new master's replicas have not found it yet (min-replicas-to-write).
   ["-NOREPLICAS Not enough good replicas to write.\r\n", "no-replicas"],
@@ -98,11 +99,11 @@ export function refusalCause(request: Request, buf: Buffer, start: number, end: 
 /**
  * A script that does not declare what it does is let in by a replica and refused at its first write, so
  * nothing
- * of it was written (script.c, scriptVerifyWriteCommandAllow; the second form is that of servers before
- * 7).
+ * of it was written (script.c, scriptVerifyWriteCommandAllow; Valkey 9.1 leaves the script's name out; the
+ * second form is that of servers before 7).
  */
 const SCRIPT_ON_REPLICA = [
-  /^-READONLY You can't write against a read only replica\. script: [^\r\n]{1,200}, on @user_\w+:\d+\.\r\n$/,
+  /^-READONLY You can't write against a read only replica\. script: (?:[^\r\n]{1,200}, )?on @user_\w+:\d+\.\r\n$/,
   /^-ERR Error running script \(call to f_\w{40}\): [^\r\n]{1,64} -READONLY You can't write [^\r\n]+\r\n$/,
 ];
 

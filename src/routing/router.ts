@@ -21,6 +21,7 @@ import { ask } from "../upstream/ask.ts";
 import { ChunkPool } from "../upstream/chunk.ts";
 import type { Lane, LaneKeeper, LaneLoss, LaneRole, LaneTarget } from "../upstream/lane.ts";
 import type { NodeMeter } from "../upstream/meter.ts";
+import { OneByOne } from "../upstream/one-by-one.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
 import {
@@ -136,6 +137,7 @@ export class Router implements LaneKeeper {
     sampledSinceMs: (node) => this.pool.sampledSinceMs(node),
     isConnected: (node) => this.pool.isConnected(node),
   };
+  private readonly logins = new OneByOne<Lane>(() => this.loginLane(), ask);
   private readonly hedgeBudget = new HedgeBudget();
   private hedger: NodeJS.Timeout | null = null;
   private readonly waiting = new Set<WaitsForMaster>();
@@ -506,10 +508,12 @@ export class Router implements LaneKeeper {
 
   /** Whether a server knows these credentials; it is asked each time, as with Redis itself. */
   checkCredentials(args: readonly Buffer[], answer: (answer: Answer) => void): void {
+    this.logins.put(["AUTH", ...args], (reply) => answer(answerOf(reply)));
+  }
+
+  private loginLane(): Lane | null {
     const node = this.nodeForQuestion();
-    const lane = node === null ? null : this.pool.credentialChecker(node, this.epoch.number);
-    if (lane === null) return answer({ kind: "nobody" });
-    ask(lane, ["AUTH", ...args], (reply) => answer(answerOf(reply)));
+    return node === null ? null : this.pool.credentialChecker(node, this.epoch.number);
   }
 
   /**

@@ -20,7 +20,14 @@ import {
   setDeadline,
 } from "./dial.ts";
 import type { NodeId } from "./epoch.ts";
-import type { NodeProbe, ProbeEvents, ProbeFactory, ProbeFailureKind, ProbeOutcome } from "./probing.ts";
+import type {
+  NodeProbe,
+  ProbeEvents,
+  ProbeFactory,
+  ProbeFailureKind,
+  ProbeOutcome,
+  Told,
+} from "./probing.ts";
 import { parseReport, type ReportBase } from "./report.ts";
 
 export interface ProbeOptions extends Login {
@@ -245,19 +252,31 @@ function classifyError(message: string): ProbeFailureKind {
 interface HelloFacts {
   readonly server: string | null;
   readonly version: string | null;
-  readonly modules: readonly string[];
+  readonly modules: readonly ReadonlyMap<string, Told>[];
 }
 
 /** HELLO in RESP2 is a flat list of names and values; "modules" is a list of such lists. */
 function readHello(reply: unknown): HelloFacts {
   const fields = pairs(reply);
   const modules = fields.get("modules");
-  const names = Array.isArray(modules) ? modules.map((module) => pairs(module).get("name")) : [];
   return {
     server: textOrNull(fields.get("server")),
     version: textOrNull(fields.get("version")),
-    modules: names.filter((name) => typeof name === "string"),
+    modules: Array.isArray(modules) ? modules.map(moduleOf) : [],
   };
+}
+
+function moduleOf(description: unknown): ReadonlyMap<string, Told> {
+  const fields = new Map<string, Told>();
+  for (const [name, value] of pairs(description)) {
+    if (typeof name === "string" && isTold(value)) fields.set(name, value);
+  }
+  return fields;
+}
+
+function isTold(value: unknown): value is Told {
+  if (Array.isArray(value)) return value.every(isTold);
+  return typeof value === "string" || typeof value === "number";
 }
 
 function pairs(reply: unknown): Map<unknown, unknown> {

@@ -24,6 +24,9 @@ export type ProbeOutcome =
       readonly startedAtMs: number;
     };
 
+/** What a server told of itself, to be said again in its words. */
+export type Told = string | number | readonly Told[];
+
 /** Learnt once per running instance, apart from the probes. */
 export interface NodeFacts {
   readonly node: NodeId;
@@ -31,8 +34,8 @@ export interface NodeFacts {
   /** "redis", "valkey", … from HELLO; null before Redis 6. */
   readonly server: string | null;
   readonly version: string;
-  /** Names of loaded modules. */
-  readonly modules: readonly string[];
+  /** Each loaded module as HELLO describes it: its name, version, path and arguments. */
+  readonly modules: readonly ReadonlyMap<string, Told>[];
   /** The decoded reply to COMMAND (RESP2 shapes: arrays, strings, integers); null when it was refused. */
   readonly commands: unknown;
 }

@@ -324,6 +324,20 @@ describe("a server with a password", () => {
     expect(await after.command("SET", "k", "w")).toBe("OK");
   });
 
+  it("each of many that log in at once gets its own answer, wrong ones among them", async () => {
+    // From Redis 7.2 on a wrong AUTH behind another one gets no reply, if both came in one piece.
+    for (let round = 0; round < 5; round++) {
+      const all = await Promise.all(Array.from({ length: 12 }, () => connect()));
+      const isRight = (i: number) => i % 3 !== 1;
+      const answers = await Promise.all(
+        all.map((client, i) => client.command("AUTH", "bob", isRight(i) ? BOB : WRONG)),
+      );
+      expect(answers.map((answer) => (answer === "OK" ? "OK" : word(answer)))).toEqual(
+        all.map((_, i) => (isRight(i) ? "OK" : "WRONGPASS")),
+      );
+    }
+  });
+
   it("a client that guesses is checked ever more slowly, nobody else is; the right password ends that", async () => {
     const [guesser, other] = [await connect(), await login("default", SECRET)];
     // Nobody from before has logins left to be checked.

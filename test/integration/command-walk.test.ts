@@ -16,7 +16,7 @@ import {
 import { type CommandSpec, readCommandSpecs } from "../support/command-specs.ts";
 import { FrameSocket } from "../support/frames.ts";
 import { type LogLine, type ProxyProcess, startProxy } from "../support/proxy.ts";
-import { parseInfo, type RedisServer, startRedis } from "../support/redis.ts";
+import { losesWrongLogins, parseInfo, type RedisServer, startRedis } from "../support/redis.ts";
 import {
   anyBulk,
   anyNumber,
@@ -161,11 +161,15 @@ function pendingEntry(node: ReplyNode): ReplyNode {
   return { ...node, items: node.items.with(2, { ...idle, text: "IDLE" }) };
 }
 
+/** Fields of newer servers, of which the proxy tells none. */
+const NEWER_FIELDS =
+  / (?:capa|watch|io-thread|tot-net-in|tot-net-out|tot-cmds|read-events|avg-pipeline-len-(?:sum|cnt))=\S*/g;
+
 /** What of a client is the same at the server and at the proxy; every field in its place. */
 function clientLines(node: ReplyNode): ReplyNode {
   const others =
     /\b(id|l?addr|fd|age|idle|qbuf|qbuf-free|argv-mem|multi-mem|rb[sp]|o[bl]l|omem|tot-mem|events)=\S+/g;
-  return { ...node, text: node.text.replace(others, "$1=?") };
+  return { ...node, text: node.text.replace(others, "$1=?").replace(NEWER_FIELDS, "") };
 }
 
 /** Of all clients the last that asks for the list: one that asked before may be closing. */
@@ -360,10 +364,13 @@ function casesOf(
 ): Case[] {
   const onlyWrongWords = spec.name in REFUSED || IN_PART[spec.name]?.onlyWrongWords === true;
   const isPlayed = ({ kind, args }: Call) => !onlyWrongWords || isRefusedByArity(spec, kind, args.length);
+  // A wrong login, to which such a server says nothing in a transaction.
+  const isLost = (situation: Situation, { kind }: Call) =>
+    losesWrongLogins() && situation === "in MULTI" && spec.name === "auth" && kind === "surplus word";
   const calls = callsOf(spec, payloads).filter(isPlayed);
   return situations.flatMap((situation) =>
     calls
-      .filter((call) => isOf(situation, call, calls))
+      .filter((call) => isOf(situation, call, calls) && !isLost(situation, call))
       .map((call): Case => ({ ...call, command: spec.name, situation, protocol })),
   );
 }
@@ -622,7 +629,7 @@ function judge(one: Case, proxied: readonly string[], told: readonly string[]): 
     refusedYet.add(`${one.situation}: ${one.command}`);
     return;
   }
-  const [a, b] = [comparable(one, proxied), comparable(one, told)];
+  const [a, b] = [comparable(one, proxied), comparable(one, told).replace(...WITHOUT_NAME)];
   if (a === b) return;
   for (const [name, difference] of Object.entries(DIFFERENCES)) {
     if (!difference.isMeant(one, a, b)) continue;
@@ -631,6 +638,12 @@ function judge(one: Case, proxied: readonly string[], told: readonly string[]): 
   }
   report(one, `through the proxy ${escaped(proxied)}\n   directly          ${escaped(told)}`);
 }
+
+/** Valkey 9.1 names the command there. */
+const WITHOUT_NAME = [
+  /^-ERR Command '[^']+' not allowed inside a transaction\r\n/m,
+  "-ERR Command not allowed inside a transaction\r\n",
+] as const;
 
 function escaped(frames: readonly string[]): string {
   const text = JSON.stringify(frames.join(""));

@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { HEARD_MS, LISTEN_MS } from "../../src/failover/right/foreign-sentinels.ts";
 import { RawClient } from "../support/client.ts";
 import type { ConfigObject } from "../support/proxy.ts";
-import type { RedisGroup, RedisServer } from "../support/redis.ts";
+import { PROMOTED, type RedisGroup, type RedisServer } from "../support/redis.ts";
 import { type Sentinel, type Sentinels, startSentinels } from "../support/sentinel.ts";
 import {
   errorText,
@@ -88,7 +88,7 @@ function promotions(): number {
 
 /** Nodes that have become a master since they were started, by their own logs. */
 function promoted(): RedisServer[] {
-  return stage.group.all.filter(({ output }) => output.includes("MASTER MODE enabled"));
+  return stage.group.all.filter(({ output }) => PROMOTED.test(output));
 }
 
 async function untilOther(old: RedisServer): Promise<RedisServer> {

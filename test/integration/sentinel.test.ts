@@ -93,7 +93,7 @@ async function untilPromoted(): Promise<{ readonly server: RedisServer; readonly
     stage.group.replicas
       .map((server) => ({
         server,
-        time: /(\d+ \w+ \d+ [\d:.]+) \* MASTER MODE enabled/.exec(server.output)?.[1],
+        time: /(\d+ \w+ \d+ [\d:.]+) \* (?:MASTER|PRIMARY) MODE enabled/.exec(server.output)?.[1],
       }))
       .find(({ time }) => time !== undefined);
   const { server, time } = await until(find, { deadlineMs: 20_000, everyMs: 1, what: "a promotion" });

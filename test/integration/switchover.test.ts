@@ -425,7 +425,7 @@ describe("PROXY SWITCHOVER", () => {
     const before = load?.report().kinds.writer.count ?? 0;
     await until(() => (load?.report().kinds.writer.count ?? 0) > before + 200, { what: "writes going on" });
     await b().kill("SIGCONT");
-    await until(() => b().output.includes("MASTER MODE enabled (user request from"), {
+    await until(() => /(?:MASTER|PRIMARY) MODE enabled \(user request from/.test(b().output), {
       what: "b promoted late",
     });
     await b().untilLinkUp();

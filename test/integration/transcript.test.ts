@@ -7,7 +7,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FrameSocket } from "../support/frames.ts";
 import { type ProxyProcess, startProxy } from "../support/proxy.ts";
-import { type RedisServer, startRedis } from "../support/redis.ts";
+import { losesWrongLogins, type RedisServer, startRedis } from "../support/redis.ts";
 import { type Argument, encodeCommand } from "../support/resp.ts";
 import { startWorkload } from "../support/workload.ts";
 
@@ -50,6 +50,9 @@ function all(text: string): Step[] {
     .filter((line) => line !== "")
     .map((line) => cmd(line));
 }
+
+/** Directly such a server never ends the reply to EXEC. */
+const LOSES_LOGINS = losesWrongLogins();
 
 const BINARY = Buffer.from(Array.from({ length: 256 }, (_, i) => i));
 
@@ -954,10 +957,7 @@ const TAPE: readonly Section[] = [
     name: "logging in inside MULTI",
     steps: all(`
       ACL SETUSER member on >secret +@all ~* &*
-      MULTI
-      AUTH member wrong
-      ACL WHOAMI
-      EXEC
+      ${LOSES_LOGINS ? "" : "MULTI\nAUTH member wrong\nACL WHOAMI\nEXEC"}
       ACL WHOAMI
       MULTI
       AUTH member secret
@@ -972,7 +972,7 @@ const TAPE: readonly Section[] = [
       EXEC
       MULTI
       HELLO 4
-      HELLO 3 AUTH member wrong
+      ${LOSES_LOGINS ? "" : "HELLO 3 AUTH member wrong"}
       HELLO 3 NOSUCH
       EXEC
       GET nothing
@@ -1109,7 +1109,7 @@ const DIFFERENCES: Readonly<Record<string, Difference>> = {
   },
   "CLIENT: CLIENT INFO": {
     why: "numbers and addresses are the proxy's own",
-    isMeant: (proxied, direct) => clientLine(proxied) === clientLine(direct),
+    isMeant: (proxied, direct) => clientLine(proxied) === clientLine(withKnownFields(direct)),
   },
   ...ofGreetings("logging in inside MULTI", "HELLO", "EXEC"),
   ...ofGreetings("logging in while keys are watched", "HELLO"),
@@ -1128,6 +1128,14 @@ function clientLine(text: string): string {
     .replace(/\b(id|fd|age|idle|qbuf|qbuf-free|[a-z]+-mem|rbs|rbp|obl|oll|omem)=\d+/g, "$1=n")
     .replace(/\b(l?addr)=127\.0\.0\.1:\d+/g, "$1=address")
     .replace("events=rw", "events=r");
+}
+
+const NEWER_FIELDS =
+  / (?:capa|watch|io-thread|tot-net-in|tot-net-out|tot-cmds|read-events|avg-pipeline-len-(?:sum|cnt))=\S*/g;
+
+/** Without the fields that newer servers have besides, of which the proxy tells none. */
+function withKnownFields(text: string): string {
+  return text.replace(NEWER_FIELDS, "");
 }
 
 function everyOf(section: string, prefix: string, isMeant: Difference["isMeant"], why: string) {
@@ -1232,7 +1240,8 @@ async function compare(section: Section, protocol: 2 | 3, play: Play): Promise<s
   const problems: string[] = [];
   for (const [index, step] of section.steps.entries()) {
     const name = `${section.name}: ${step.name}`;
-    const problem = judge(name, proxied.replies[index] ?? "", direct.replies[index] ?? "");
+    const told = (direct.replies[index] ?? "").replace(...WITHOUT_NAME);
+    const problem = judge(name, proxied.replies[index] ?? "", told);
     if (problem !== null) problems.push(problem);
   }
   if (direct.closed !== proxied.closed) {
@@ -1262,6 +1271,12 @@ async function empty(): Promise<void> {
 async function prepare(section: Section): Promise<void> {
   if (section.name.startsWith("RESP2 subscribers")) await redis.cli("SET", "s", "x");
 }
+
+/** Valkey 9.1 names the command there. */
+const WITHOUT_NAME = [
+  /^-ERR Command '[^']+' not allowed inside a transaction\r\n$/,
+  "-ERR Command not allowed inside a transaction\r\n",
+] as const;
 
 function judge(name: string, proxied: string, direct: string): string | null {
   const difference = DIFFERENCES[name];

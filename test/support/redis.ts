@@ -176,9 +176,21 @@ export class RedisServer {
     args.push("--repl-ping-replica-period", "1", "--loglevel", "notice");
     if (this.#publicPort !== undefined) args.push("--replica-announce-port", String(this.#publicPort));
     // From Redis 7 on, DEBUG must be allowed.
-    if (majorVersion(this.#program) >= 7) args.push("--enable-debug-command", "yes");
+    if (serverKind(this.#program).major >= 7) args.push("--enable-debug-command", "yes");
     return args;
   }
+}
+
+/** What the log says of a promotion (replication.c); Valkey says PRIMARY in newer versions. */
+export const PROMOTED = /(?:MASTER|PRIMARY) MODE enabled/;
+
+/**
+ * From Redis 7.2 on a wrong AUTH gets no reply at all while another reply of its connection has yet to be
+ * written, as that of EXEC (acl.c, addAuthErrReply); Valkey answers it.
+ */
+export function losesWrongLogins(): boolean {
+  const { isValkey, major, minor } = serverKind();
+  return !isValkey && (major > 7 || (major === 7 && minor >= 2));
 }
 
 /** A new server, started. */
@@ -232,14 +244,22 @@ export function parseInfo(text: string): Map<string, string> {
   return fields;
 }
 
-const versions = new Map<string, number>();
+export interface ServerKind {
+  readonly isValkey: boolean;
+  readonly major: number;
+  readonly minor: number;
+}
 
-function majorVersion(program: string): number {
-  let major = versions.get(program);
-  if (major === undefined) {
+const kinds = new Map<string, ServerKind>();
+
+/** Which server the tests run on, as it says itself: "Redis server v=7.0.15 …", "Valkey server v=9.1.2 …". */
+export function serverKind(program = process.env.TEST_REDIS_SERVER ?? "redis-server"): ServerKind {
+  let kind = kinds.get(program);
+  if (kind === undefined) {
     const text = execFileSync(program, ["--version"], { encoding: "utf8" });
-    major = Number(/v=(\d+)/.exec(text)?.[1] ?? 0);
-    versions.set(program, major);
+    const [, major = 0, minor = 0] = /v=(\d+)\.(\d+)/.exec(text) ?? [];
+    kind = { isValkey: text.startsWith("Valkey"), major: Number(major), minor: Number(minor) };
+    kinds.set(program, kind);
   }
-  return major;
+  return kind;
 }

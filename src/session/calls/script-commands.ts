@@ -60,6 +60,9 @@ export function script(session: Session, frame: Frame): boolean {
     case "EXISTS":
       // A server that came to be the master only now has what the one before had.
       return sendNaming(session, frame, MASTER_READ, frame.args.slice(2));
+    case "SHOW":
+      // Valkey's: the body of one script.
+      return sendNaming(session, frame, MASTER_READ, frame.args.slice(2, 3));
     case "DEBUG":
       return unsupported(session, frame);
     case "KILL":

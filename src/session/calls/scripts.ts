@@ -86,8 +86,14 @@ export class ScriptCall implements Rewrite {
   }
 }
 
-/** What a server answers to EVALSHA of a script it does not have (script.c). */
-const NOSCRIPT = "-NOSCRIPT No matching script. Please use EVAL.\r\n";
+/** What a server answers to EVALSHA of a script it does not have (script.c); the second is Valkey's. */
+const NOSCRIPT: ReadonlySet<string> = new Set([
+  "-NOSCRIPT No matching script. Please use EVAL.\r\n",
+  "-NOSCRIPT No matching script.\r\n",
+]);
+
+/** The longer of them, bytes. */
+const LONGEST_NOSCRIPT = 48;
 
 /** Names of scripts are SHA1 digests in lower case hex. */
 const SHA1_DIGITS = 40;
@@ -144,7 +150,7 @@ export class Scripts {
 }
 
 export function isNoScript(buf: Buffer, start: number, end: number): boolean {
-  return end - start === NOSCRIPT.length && buf.toString("latin1", start, end) === NOSCRIPT;
+  return end - start <= LONGEST_NOSCRIPT && NOSCRIPT.has(buf.toString("latin1", start, end));
 }
 
 /** What a replica says to a script or function that may write, before it runs. */

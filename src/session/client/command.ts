@@ -11,7 +11,16 @@ import { caching, getRedir, tracking, trackingInfo } from "../tracking/tracking.
 import { commandProblem, latin1Error, wrongArity } from "../transaction/transaction.ts";
 import { type Frame, isDone, say } from "../ways.ts";
 import { factsOf } from "./facts.ts";
-import { harmlessKill, isInteger, isKilled, isListed, killFilter, lineOf, listFilter } from "./list.ts";
+import {
+  harmlessKill,
+  isInteger,
+  isKilled,
+  isListed,
+  killFilter,
+  lineOf,
+  listFilter,
+  NO_ID,
+} from "./list.ts";
 import { PAUSE_ALL, PAUSE_WRITES } from "./pause.ts";
 
 interface Subcommand {
@@ -29,6 +38,8 @@ const SUBCOMMANDS: ReadonlyMap<string, Subcommand> = new Map<string, Subcommand>
   ["setname", { arity: 3, run: setName }],
   ["setinfo", { arity: 4, run: setInfo }],
   ["reply", { arity: 3, run: reply }],
+  // Valkey's: nothing is changed by what a client can do, since the proxy never sends it elsewhere (REDIRECT).
+  ["capa", { arity: -3, run: (session) => say(session, OK) }],
   ["no-touch", { arity: 3, run: noTouch }],
   ["no-evict", { arity: 3, run: noEvict }],
   ["list", { arity: -2, run: list }],
@@ -153,7 +164,7 @@ function noTouch(session: Session, [mode = ""]: readonly string[], frame: Frame)
 function list(session: Session, words: readonly string[], frame: Frame): boolean {
   const filter = listFilter(words);
   // The server says itself what is wrong, or knows more of it than the proxy does.
-  const question = filter.kind === "wrong" ? words : ["ID", "0"];
+  const question = filter.kind === "wrong" ? words : ["ID", NO_ID];
   if (allowed(session, frame, ["LIST", ...question]) === null) return isDone(session);
   if (filter.kind === "wrong") return notKnown(session, "LIST");
   const { sessions } = session.context;

@@ -84,7 +84,7 @@ export function lineOf(client: ClientFacts, knowsLibraries: boolean): string {
 /** A proxy has neither masters nor replicas among its clients: the other types of Redis mean nobody. */
 export type ClientType = "normal" | "pubsub" | "nobody";
 
-/** null = no type of Redis (networking.c, getClientTypeByName). */
+/** null = no type of Redis or Valkey (networking.c, getClientTypeByName). */
 export function clientType(word: string): ClientType | null {
   switch (word.toLowerCase()) {
     case "normal":
@@ -92,6 +92,7 @@ export function clientType(word: string): ClientType | null {
     case "pubsub":
       return "pubsub";
     case "master":
+    case "primary":
     case "replica":
     case "slave":
       return "nobody";
@@ -176,8 +177,11 @@ export function killFilter(words: readonly string[]): KillFilter | null {
 function killOption(option: string, value: string | undefined): Partial<KillFilter> | null {
   if (value === undefined) return null;
   switch (option.toLowerCase()) {
-    case "type":
-      return { type: clientType(value) };
+    case "type": {
+      // Whom a type means that only the server knows nobody can say: it must not be taken for everybody.
+      const type = clientType(value);
+      return type === null ? null : { type };
+    }
     case "user":
       return { user: value };
     case "addr":

@@ -26,7 +26,7 @@ import {
   wholeOf,
 } from "../ways.ts";
 import { queueOwn } from "./own.ts";
-import { Transaction, wrongArity, wrongArityText } from "./transaction.ts";
+import { NOT_IN_MULTI, Transaction, wrongArity, wrongArityText } from "./transaction.ts";
 
 export function multi(session: Session): boolean {
   session.transaction = new Transaction(session.context.limits.maxRequestBytes);
@@ -51,12 +51,25 @@ export function inTransaction(session: Session, transaction: Transaction, frame:
     case "reset":
       return reset(session);
     case "multi":
-      return say(session, encodeError("ERR MULTI calls can not be nested"));
+      return refuseWithin(session, transaction, command, NESTED_MULTI);
     case "watch":
-      return say(session, encodeError("ERR WATCH inside MULTI is not allowed"));
+      return refuseWithin(session, transaction, command, NESTED_WATCH);
     default:
       return queue(session, transaction, frame);
   }
+}
+
+const NESTED_MULTI = encodeError("ERR MULTI calls can not be nested");
+const NESTED_WATCH = encodeError("ERR WATCH inside MULTI is not allowed");
+
+/**
+ * In Redis MULTI and WATCH run at once, and their error leaves the transaction as it is (multi.c); Valkey
+ * flags them as commands that may not stand in one, and its refusal spoils it (server.c, processCommand).
+ */
+function refuseWithin(session: Session, transaction: Transaction, command: Command, error: Buffer): true {
+  if (!command.noMulti) return say(session, error);
+  transaction.spoilt = true;
+  return say(session, NOT_IN_MULTI);
 }
 
 /** Queues a command, or says why not: Redis's own reasons come first. */
@@ -99,6 +112,7 @@ function queue(session: Session, transaction: Transaction, frame: Frame): boolea
       if (subcommandOf(args) === "DEBUG") return refuseInMulti(session, transaction, frame);
       noteScriptCommand(session, args);
       if (subcommandOf(args) === "EXISTS") needScripts(session, transaction, args.slice(2, 2 + MAX_GIVEN));
+      if (subcommandOf(args) === "SHOW") needScripts(session, transaction, args.slice(2, 3));
       break;
     default:
       return queueOwn(session, transaction, frame) || refuseInMulti(session, transaction, frame);

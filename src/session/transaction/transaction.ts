@@ -69,7 +69,7 @@ export class Transaction {
   refusal(command: Command, args: readonly Buffer[], bytes: number): Buffer | null {
     const problem = commandProblem(command, args);
     if (problem !== null) return problem;
-    if (command.noMulti) return encodeError("ERR Command not allowed inside a transaction");
+    if (command.noMulti) return NOT_IN_MULTI;
     if (this.bytes + bytes > this.maxBytes) {
       return encodeError(
         `ERR proxy: the transaction is larger than limits.maxRequestBytes (${this.maxBytes} bytes)`,
@@ -138,6 +138,9 @@ export interface Queued {
   readonly command: Command;
   readonly args: readonly Buffer[];
 }
+
+/** Valkey 9.1 puts the command's name into it. */
+export const NOT_IN_MULTI = encodeError("ERR Command not allowed inside a transaction");
 
 const MULTI = encodeRequest(["MULTI"]);
 const EXEC = encodeRequest(["EXEC"]);

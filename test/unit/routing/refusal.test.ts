@@ -41,6 +41,11 @@ const TEXTS: readonly (readonly [NotRunCause, string])[] = [
   ],
   [
     "not-master",
+    "ERR WAIT cannot be used with replica instances. Please also note that if a replica is configured to be " +
+      "writable (which is not the default) writes to replicas are just local and are not propagated.",
+  ],
+  [
+    "not-master",
     "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just local " +
       "and are not propagated.",
   ],
@@ -101,6 +106,7 @@ const NEAR_MISSES: readonly string[] = [
   PREVIOUS,
   `${EXECABORT}: OOM command not allowed when used memory > 'maxmemory'.\r\n`,
   "-READONLY my own script says so\r\n",
+  "-READONLY You can't write against a read only replica. script: on @user_script:1.\r\n",
   "-LOADING the level, please wait\r\n",
   "-MASTERDOWN proxy: not run: no master within hold.maxTime (30000 ms)\r\n",
   "-NOREPLICAS Not enough good replicas to write. script: 2fa2b029, on @user_script:1.\r\n",
@@ -163,11 +169,12 @@ describe("EXEC refused because of errors before it", () => {
 describe("a script that a replica stopped at its first write", () => {
   const sha = "61636018f4e6b5817b89791bbed242f93fa089e3";
   const now = `-READONLY You can't write against a read only replica. script: ${sha}, on @user_script:1.\r\n`;
+  const valkey91 = now.replace(`${sha}, `, "");
   const before7 =
     `-ERR Error running script (call to f_${sha}): @user_script:1: @user_script: 1: ` +
     "-READONLY You can't write against a read only replica. \r\n";
 
-  it.each([now, before7, now.replace("@user_script", "@user_function")])("did not run (31): %s", (text) => {
+  it.each([now, valkey91, before7, now.replace("@user_script", "@user_function")])("did not run (31): %s", (text) => {
     const buf = Buffer.from(text);
     expect(refusalCause(request("eval"), buf, 0, buf.length)).toBe("not-master");
     expect(refusalCause(request("fcall"), buf, 0, buf.length)).toBe("not-master");

@@ -56,6 +56,8 @@ describe("a script that a client has sent", () => {
 it.each([
   ["-NOSCRIPT No matching script. Please use EVAL.\r\n", true],
   ["-NOSCRIPT No matching script. Please use EVAL. script: x\r\n", false],
+  ["-NOSCRIPT No matching script.\r\n", true],
+  ["-NOSCRIPT No matching script. script: on @user_script:1.\r\n", false],
   ["-NOSCRIPT\r\n", false],
   ["+NOSCRIPT No matching script. Please use EVAL.\r\n", false],
 ])("only the server's own words mean that it lacks the script: %j", (text, expected) => {

@@ -115,6 +115,7 @@ describe("what CLIENT LIST is asked for", () => {
     ["pubsub", one({ shards: 1 }), true],
     ["pubsub", one(), false],
     ["replica", one({ isMonitor: true }), false],
+    ["primary", one(), false],
     ["normal", one({ isMonitor: true }), true],
   ])("type %s", (word, facts, listed) => expect(isListed(facts, clientType(word)!)).toBe(listed));
 });
@@ -136,6 +137,7 @@ describe("whom CLIENT KILL means", () => {
     ["several ids of a newer server", ["ID", "6", "7", "8", "SKIPME", "no"], true, true],
     ["a type", ["type", "pubsub"], false, true],
     ["a type of nobody", ["TYPE", "master", "SKIPME", "no"], false, false],
+    ["a type of nobody, in Valkey's words", ["TYPE", "primary", "SKIPME", "no"], false, false],
     ["a user", ["USER", "alice"], false, true],
     ["an address", ["ADDR", "[::1]:6000"], false, true],
     ["a local address", ["LADDR", "127.0.0.1:6379", "SKIPME", "no"], true, true],
@@ -148,9 +150,14 @@ describe("whom CLIENT KILL means", () => {
     expect([isKilled(one(), filter, true), isKilled(other, filter, false)]).toEqual([self, another]);
   });
 
-  it.each([[["NAME", "x"]], [["ID", "x"]], [["NOT-ID", "1"]], [["TYPE", "normal", "FLAGS", "N"]]])(
-    "an option that only a newer server knows is not guessed: %j",
-    (words) => expect(killFilter(words)).toBeNull(),
+  it.each([
+    [["NAME", "x"]],
+    [["ID", "x"]],
+    [["NOT-ID", "1"]],
+    [["TYPE", "normal", "FLAGS", "N"]],
+    [["TYPE", "x"]],
+  ])("an option that only a newer server knows is not guessed: %j", (words) =>
+    expect(killFilter(words)).toBeNull(),
   );
 });
 
