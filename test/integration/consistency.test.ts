@@ -76,7 +76,7 @@ async function begin(where: Place, load: Partial<WorkloadOptions> = {}): Promise
 
 /** Pairs compared, at least, by each rule: else nothing was tested. */
 const PAIRS_MIN = 400;
-/** Reads after which there are so many pairs, however slow the machine is: they grow faster than the reads. */
+/** Reads after which there are so many pairs, however slow the machine is. */
 const READS_MIN = 4_000;
 /** Operations on registers, at least. */
 const REGISTER_MIN = 200;
