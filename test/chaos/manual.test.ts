@@ -5,6 +5,7 @@
  * HOLDFAST_ROUNDS makes it longer.
  */
 import { afterEach, expect, it } from "vitest";
+import { UNSEEN_MOST } from "../support/matrix/cells.ts";
 import { randomFrom, SEED } from "../support/random.ts";
 import { Messages } from "../support/sessions/messages.ts";
 import { Jobs } from "../support/sessions/queues.ts";
@@ -87,7 +88,7 @@ async function run(names: readonly OperationName[]) {
     );
     expect(report.kinds.reader.longestGapMs).toBeLessThan(2_500);
     expect(accounts.expired + accounts.failed).toBe(0);
-    return { report, audit, reportedBytes };
+    return { report, audit, reportedBytes, kills: done.filter((name) => name === "killAndPromote").length };
   } catch (error) {
     figure(`HOLDFAST_SEED=${SEED} HOLDFAST_ROUNDS=${ROUNDS} failed after ${done.join(", ")}`);
     throw error;
@@ -103,9 +104,14 @@ it(
   `${ROUNDS} random manual operations under load: no disconnect, no loss, every reply right ${CASES}`,
   LIMITS,
   async () => {
-    const { report, audit } = await run(NAMES.filter((name) => OPERATIONS[name].mayLose !== "all"));
-    expectNoticedNothing(report, ["UNCERTAIN"]);
-    expect(audit, audit.details.join("; ")).toMatchObject({ lost: 0 });
+    const names = NAMES.filter((name) => OPERATIONS[name].mayLose !== "all");
+    const { report, audit, kills } = await run(names);
+    expect(audit.lost, audit.details.join("; ")).toBeLessThanOrEqual(kills * UNSEEN_MOST);
+    // Only an own write that is lost can be missed.
+    const mismatches = report.mismatches.filter(
+      (text) => audit.lost === 0 || !text.includes("behind its own"),
+    );
+    expectNoticedNothing({ ...report, mismatches }, ["UNCERTAIN"]);
   },
 );
 
@@ -113,10 +119,10 @@ it(
   `also with two masters for a moment: what the wrong one acknowledged is lost and reported ${CASES}`,
   LIMITS,
   async () => {
-    const { report, audit, reportedBytes } = await run([...NAMES, ...NAMES.map(() => TWO_MASTERS)]);
-    if (audit.lost > 0) expect(reportedBytes).toBeGreaterThan(0);
+    const { report, audit, reportedBytes, kills } = await run([...NAMES, ...NAMES.map(() => TWO_MASTERS)]);
+    if (audit.lost > kills * UNSEEN_MOST) expect(reportedBytes).toBeGreaterThan(0);
     // Only an own write that is lost can be missed.
     expect(report.mismatches.filter((text) => !text.includes("behind its own"))).toEqual([]);
-    if (reportedBytes === 0) expect(report.mismatches).toEqual([]);
+    if (reportedBytes === 0 && audit.lost === 0) expect(report.mismatches).toEqual([]);
   },
 );

@@ -8,7 +8,7 @@
  *   HOLDFAST_SEED=123                  the same moments again, as printed by a round that failed
  */
 import { afterAll, expect, it } from "vitest";
-import { CELLS, type Cell, READ_GAP_MS, SHORT, UNNOTICED_MS } from "../support/matrix/cells.ts";
+import { CELLS, type Cell, READ_GAP_MS, SHORT, UNNOTICED_MS, UNSEEN_MOST } from "../support/matrix/cells.ts";
 import { Field } from "../support/matrix/field.ts";
 import { VISIT_EVERY_MS } from "../support/matrix/pulse.ts";
 import { type Row, table } from "../support/matrix/table.ts";
@@ -38,6 +38,7 @@ function allowanceOf({ fault, mode }: Cell): Allowance {
     visitors: (fault.unnoticedMs ?? UNNOTICED_MS) / VISIT_EVERY_MS,
     errors: fault.errors ?? [],
     mayLose: fault.loses !== undefined,
+    unseen: fault.loses === "few" ? UNSEEN_MOST : 0,
     switches: fault.switches ?? 1,
     writeGapMs: mode === "self" ? (fault.selfGapMs ?? null) : null,
     readGapMs: fault.allDown ? null : READ_GAP_MS,

@@ -239,13 +239,13 @@ describe("what a client sends", () => {
       const socket = await bytesTo(proxy.port);
       void socket.send(Buffer.concat(commands.map((one) => encodeCommand(one))));
       socket.end();
-      await socket.untilEnded(2_000);
+      await socket.untilEnded(5_000);
       await until(async () => (await proxy.metric("holdfast_clients")) === before, {
-        deadlineMs: 2_000,
+        deadlineMs: 5_000,
         what: "the client being forgotten",
       });
       await until(async () => (await privates()) === privatesBefore, {
-        deadlineMs: 2_000,
+        deadlineMs: 5_000,
         what: "its private connection being closed",
       });
     },

@@ -92,7 +92,7 @@ it("who waits on the server, listens or does nothing is not waited for (P)", asy
   const blockedClients = async () => (await master.info("clients")).get("blocked_clients") === "1";
   await until(blockedClients, { what: "the call waiting" });
   hold();
-  await within(drained(), 1_000, "being drained");
+  await within(drained(), 5_000, "being drained");
   await notYet(pop);
   await master.cli("RPUSH", "queue", "x");
   expect(await pop).toEqual(["queue", "x"]);
@@ -109,7 +109,7 @@ it("who has a connection of his own gets nothing more through it while writes ar
   const writes = [watching, tracking].map((client) => client.command("INCR", "n"));
   const exec = watching.pipeline([["MULTI"], ["INCR", "n"], ["EXEC"]]);
   const pop = popping.command("BLPOP", "queue", "0");
-  await within(drained(), 1_000, "being drained");
+  await within(drained(), 5_000, "being drained");
   await notYet(Promise.race([...writes, exec, pop]));
   expect(await master.cli("GET", "n")).toBeNull();
   plane.publish(master.address, null, 1, replid);

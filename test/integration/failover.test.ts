@@ -23,6 +23,8 @@ import { startWorkload, type Workload } from "../support/workload.ts";
 const FIRST_WRITE_MS = 150;
 const NOISE = 6;
 const READ_GAP_MS = 2_000;
+/** Of the replication stream, what the requests of one turn make at most: some ten clients ask one each. */
+const LAST_TURN_BYTES = 4_096;
 
 let stage: Stage;
 let load: Workload;
@@ -106,7 +108,9 @@ describe("the master dies and a replica is promoted by hand", () => {
       const accounts = await stage.expectBalancedAccounts();
       expect(accounts.released).toBeGreaterThanOrEqual(10);
       const [last] = await stage.failovers();
-      expect(last).toMatchObject({ from: stage.master.address, to: r1.address, lost_bytes: 0 });
+      expect(last).toMatchObject({ from: stage.master.address, to: r1.address });
+      // Killed in the middle of a turn, it may have told the proxy of more than it has sent to its replicas.
+      expect(Number(last?.lost_bytes)).toBeLessThanOrEqual(how === "SIGKILL" ? LAST_TURN_BYTES : 0);
       expect(Number(last?.sessions_held)).toBeGreaterThanOrEqual(10);
       expect(Number(last?.hold_ms)).toBeGreaterThan(50);
       const uncertain = report.errors.get("UNCERTAIN") ?? 0;

@@ -370,8 +370,8 @@ describe("connecting during an outage", () => {
     expect(await stage.master.cli("SET", "k", "v")).toBe("OK");
     await killMaster();
     const client = await stage.client();
-    expect(await within(client.command("PING"), 1_000, "PONG")).toBe("PONG");
-    const hello = (await within(client.command("HELLO", 3), 1_000, "HELLO")) as Map<string, unknown>;
+    expect(await within(client.command("PING"), 5_000, "PONG")).toBe("PONG");
+    const hello = (await within(client.command("HELLO", 3), 5_000, "HELLO")) as Map<string, unknown>;
     expect(hello.get("proto")).toBe(3);
     expect(await client.command("GET", "k")).toBe("v");
     expect(await client.command("SELECT", "1")).toBe("OK");
@@ -388,7 +388,7 @@ describe("connecting during an outage", () => {
     await stage.master.kill("SIGKILL");
     await stage.untilCause("connection-lost");
     const client = await stage.client();
-    const info = String(await within(client.command("INFO"), 1_000, "INFO"));
+    const info = String(await within(client.command("INFO"), 5_000, "INFO"));
     expect(info).toMatch(/^role:slave\r$/m);
     expect(info).toMatch(/^proxy_writable:0\r$/m);
     expect(String(await client.command("INFO", "replication"))).toMatch(/^role:slave\r$/m);
@@ -415,7 +415,7 @@ describe("connecting during an outage", () => {
       await stage.untilCause("silent");
       expect(await within(hello, 2_000, "HELLO after the master was found silent")).toBeInstanceOf(Map);
       expect(await within(select, 2_000, "SELECT after the master was found silent")).toBe("OK");
-      expect(await within(client.command("GET", "k"), 1_000, "a read")).toBe("v");
+      expect(await within(client.command("GET", "k"), 5_000, "a read")).toBe("v");
       figure(`HELLO while the master hangs: ${(performance.now() - startedAtMs).toFixed(0)} ms`);
     } finally {
       await stage.master.kill("SIGCONT");
@@ -452,8 +452,8 @@ describe("connecting during an outage", () => {
       await until(async () => (await readyz(proxy)).status === 503, { what: "the master being gone" });
       const client = await proxy.connect();
       expect(errorText(await client.command("GET", "k"))).toMatch(/^NOAUTH/);
-      expect(errorText(await within(client.command("AUTH", "guess"), 1_000, "AUTH"))).toMatch(/^WRONGPASS/);
-      expect(await within(client.command("AUTH", "secret"), 1_000, "AUTH")).toBe("OK");
+      expect(errorText(await within(client.command("AUTH", "guess"), 5_000, "AUTH"))).toMatch(/^WRONGPASS/);
+      expect(await within(client.command("AUTH", "secret"), 5_000, "AUTH")).toBe("OK");
       expect(await client.command("GET", "k")).toBeNull();
       expect(client.disconnected).toBe(false);
       client.close();
@@ -475,7 +475,7 @@ describe("no node at the start", () => {
       expect(ready).toMatchObject({ status: 503, text: expect.stringContaining("no master") });
       const clients = [await proxy.connect(), await proxy.connect(), await proxy.connect()];
       const [a, b, c] = clients as [RawClient, RawClient, RawClient];
-      expect(await within(a.command("PING"), 1_000, "PONG")).toBe("PONG");
+      expect(await within(a.command("PING"), 5_000, "PONG")).toBe("PONG");
       const [write, read, hello] = [a.command("SET", "k", "v"), b.command("GET", "k"), c.command("HELLO", 3)];
       await until(async () => (await proxy.metric("holdfast_held")) === 3, { what: "three sessions held" });
       redis = await startRedis({ port });

@@ -109,6 +109,12 @@ export class ProxyProcess {
     await this.#orExplain(async () => (await this.http("/readyz")).status === 200, deadlineMs, what);
   }
 
+  /** Waits until it answers over HTTP. */
+  async answering(deadlineMs = 15_000): Promise<void> {
+    const what = `the proxy answering on port ${this.httpPort}`;
+    await this.#orExplain(async () => (await this.http("/livez")).status > 0, deadlineMs, what);
+  }
+
   /** Waits until it accepts connections. */
   async listening(deadlineMs = 15_000): Promise<void> {
     const what = `the proxy listening on port ${this.port}`;
@@ -185,6 +191,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<ProxyProce
     try {
       await proxy.listening();
       if (options.waitReady !== false) await proxy.ready();
+      else if (options.config?.http === undefined) await proxy.answering();
       return proxy;
     } catch (error) {
       const endedItself = !proxy.running;

@@ -177,7 +177,7 @@ export class StateClient {
       await this.#check();
     } catch (error) {
       const { switches, pausedAtMs } = this.#company;
-      const mayBeDropped = switches || performance.now() - pausedAtMs < 1_000;
+      const mayBeDropped = switches || performance.now() - pausedAtMs < 3_000;
       if (!mayBeDropped || !this.#client.disconnected) throw error;
     }
   }

@@ -20,6 +20,11 @@ const HANG_GAP_MS = SLACK * (DOWN_AFTER_MS + 300);
 /** Told to end, a master first waits for its replicas, which acknowledge once a second. */
 const SHUTDOWN_GAP_MS = 1_000 + CRASH_GAP_MS;
 const READ_GAP_MS = 2_500;
+/**
+ * Of acknowledged writes, by a master that is killed between its answers to clients and what it sends to its
+ * replicas in the same turn of its event loop: nobody is left who has seen them.
+ */
+const UNSEEN_MOST = 10;
 /** So long may clients be sent to a master that does not answer any more. */
 const UNNOTICED_MS = SLACK * (PROBE_TIMEOUT_MS + 100);
 /** It is alive and says so while it waits for its replicas. */
@@ -273,4 +278,4 @@ export const SHORT: ReadonlySet<string> = new Set([
   ...["sigkill/self", "black-hole/self", "restart-empty/self", "all-down/self", "switchover/self"],
 ]);
 
-export { READ_GAP_MS, UNNOTICED_MS };
+export { READ_GAP_MS, UNNOTICED_MS, UNSEEN_MOST };

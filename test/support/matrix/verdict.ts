@@ -10,6 +10,8 @@ export interface Allowance {
   readonly errors: readonly string[];
   /** Acknowledged writes may be lost, and if so, it is reported. */
   readonly mayLose: boolean;
+  /** So many of them without a word: answered in the very turn in which the master was killed. */
+  readonly unseen: number;
   /** Switches from one master to another. */
   readonly switches: number;
   /** Longest time without any answer to a write, in ms; null = it is up to others. */
@@ -92,9 +94,9 @@ function strangeErrors(outcome: Outcome, allowed: Allowance): string[] {
   return wrong;
 }
 
-function wrongLoss({ lost, lostBytes, details }: Outcome, { mayLose }: Allowance): string[] {
+function wrongLoss({ lost, lostBytes, details }: Outcome, { mayLose, unseen }: Allowance): string[] {
   const what = `${lost} acknowledged writes are missing (${details.join("; ")})`;
-  if (lost > 0 && lostBytes === 0) return [`${what}, and the proxy says that nothing was lost`];
+  if (lost > unseen && lostBytes === 0) return [`${what}, and the proxy says that nothing was lost`];
   if (mayLose) return [];
   if (lost > 0) return [what];
   return lostBytes === 0 ? [] : [`the proxy says that ${lostBytes ?? "unknown"} bytes were lost, nothing is`];

@@ -8,6 +8,7 @@ const NOTHING: Allowance = {
   visitors: 5,
   errors: [],
   mayLose: false,
+  unseen: 0,
   switches: 1,
   writeGapMs: 500,
   readGapMs: 100,
@@ -40,6 +41,7 @@ describe("what a fault may do to clients", () => {
     ["an error of its own", { ...WELL, errors: new Map([["BUSY", 9]]) }, { ...NOTHING, errors: ["BUSY"] }],
     ["a loss that is reported", LOST, CRASH],
     ["a loss of which nothing is known", { ...LOST, lostBytes: null }, CRASH],
+    ["a loss that nobody can have seen", { ...LOST, lostBytes: 0 }, { ...CRASH, unseen: 2 }],
     ["an own write that is lost missing from a read", { ...LOST, mismatches: [OWN] }, CRASH],
     ["any gap where others decide", { ...WELL, writeGapMs: 9_000 }, { ...NOTHING, writeGapMs: null }],
   ];
@@ -57,6 +59,7 @@ describe("what a fault may do to clients", () => {
     ["another error", { ...WELL, errors: new Map([["READONLY", 1]]) }, CRASH],
     ["a write that ran twice", { ...WELL, unexplained: 1 }, CRASH],
     ["a loss that is not reported", { ...LOST, lostBytes: 0 }, CRASH],
+    ["more of that than one turn makes", { ...LOST, lostBytes: 0 }, { ...CRASH, unseen: 1 }],
     ["a loss where nothing may be lost, reported or not", LOST, NOTHING],
     ["a report of a loss where nothing may be lost", { ...WELL, lostBytes: 14 }, NOTHING],
     ["an old own value without a loss", { ...WELL, mismatches: [OWN] }, CRASH],
