@@ -46,7 +46,7 @@ describe.skipIf(!isBuilt)("the quickstart", () => {
     expect(await reader.command("GET", "name")).toBe("chaoge");
 
     expect(await ask(second, "SLAVEOF", "NO", "ONE")).toBe("OK");
-    expect(await within(waiting, 2_000, "the waiting write")).toBe("OK");
+    expect(await within(waiting, 5_000, "the waiting write")).toBe("OK");
     expect(await ask(third, "SLAVEOF", "127.0.0.1", second)).toBe("OK");
     await until(async () => (await ask(third, "GET", "name")) === "again", {
       what: "the write on the new replica",

@@ -15,6 +15,9 @@ import { until, within } from "./wait.ts";
 
 const CHECKOUT = fileURLToPath(new URL("../../", import.meta.url));
 
+/** What a start may take, ms: its sources are compiled, and other programs may have the processors. */
+const START_MS = 40_000;
+
 export interface ConfigObject {
   readonly [key: string]: ConfigValue;
 }
@@ -104,7 +107,7 @@ export class ProxyProcess {
   }
 
   /** Waits until it can route writes (/readyz answers 200). */
-  async ready(deadlineMs = 15_000): Promise<void> {
+  async ready(deadlineMs = START_MS): Promise<void> {
     const what = `the proxy on port ${this.port} being ready`;
     await this.#orExplain(async () => (await this.http("/readyz")).status === 200, deadlineMs, what);
   }
@@ -116,7 +119,7 @@ export class ProxyProcess {
   }
 
   /** Waits until it accepts connections. */
-  async listening(deadlineMs = 15_000): Promise<void> {
+  async listening(deadlineMs = START_MS): Promise<void> {
     const what = `the proxy listening on port ${this.port}`;
     const accepts = async () => {
       const client = await this.connect({ deadlineMs: 1_000 });

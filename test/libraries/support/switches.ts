@@ -35,7 +35,7 @@ const MOST_PAUSE_MS = 200;
  * How long a crash stays without a master at most, ms: BullMQ does not wait for a second, see below, of which
  * the machine may take half.
  */
-const MOST_OUTAGE_MS = 300;
+const MOST_OUTAGE_MS = 200;
 
 /**
  * How often a replica reports its offset, ms. FAILOVER pauses writes until the next report; and without a
@@ -106,7 +106,7 @@ export class Switches {
         return next.promote();
       case "failover":
         await this.#untilReport(old, next);
-        await sleep(REPORT_MS * (0.6 + 0.3 * this.#random()));
+        await sleep(REPORT_MS * (0.7 + 0.2 * this.#random()));
         expect(await old.cli("FAILOVER", "TO", next.host, next.port, "TIMEOUT", 5_000)).toBe("OK");
         return;
       case "promoteWhileTheMasterLives":
