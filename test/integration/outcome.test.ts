@@ -302,18 +302,12 @@ describe("requests that the node refused without running them", () => {
   /** Demotes the master without losing what it acknowledged, before the proxy can know. */
   async function demoteUnseen(): Promise<void> {
     await stage.replica(0).untilCaughtUp(stage.master);
-    await untilProbed();
+    await stage.untilProbed(stage.master);
     await stage.master.replicaOf(stage.replica(0));
   }
 
   /** With probes this slow, and no reads that wait for a replica, only the traffic can tell the proxy. */
   const BLIND = { probe: { interval: "5s", timeout: "5s" }, reads: { from: "master" } };
-
-  /** A probe of the master has just come by: the next one comes nearly five seconds later. */
-  async function untilProbed(): Promise<void> {
-    const seenMsAgo = async () => Number((await stage.node(stage.master)).seen_ms_ago);
-    await until(async () => (await seenMsAgo()) < 1_000, { what: "a probe of the master" });
-  }
 
   it("a pipeline behind a demotion is re-run in order: no reply is wrong, doubled or missing (9, 15)", async () => {
     await setUp({ config: BLIND });

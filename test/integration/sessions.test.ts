@@ -295,6 +295,7 @@ it("a transaction that publishes beside a script that was refused is not publish
   const client = await stage.client();
   // A new connection would be refused.
   expect(await client.command("SET", "n", "1")).toBe("OK");
+  await stage.untilProbed(stage.master);
   await stage.master.replicaOf(stage.replica(0));
   const script = "return redis.call('INCR', KEYS[1])";
   const unit = [["MULTI"], ["PUBLISH", "c", "m"], ["EVAL", script, "1", "n"], ["EXEC"]];

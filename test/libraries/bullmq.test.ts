@@ -15,7 +15,7 @@ import { randomFrom, SEED } from "../support/random.ts";
 import { report as figure, Stage } from "../support/stage.ts";
 import { sleep, until, within } from "../support/wait.ts";
 import type { Reported } from "./support/book.ts";
-import { UNSEEN_MS } from "./support/book.ts";
+import { PATIENCE_MS, UNSEEN_MS } from "./support/book.ts";
 import { type Kind, Switches } from "./support/switches.ts";
 import { accepted, reportedLoss } from "./support/trial.ts";
 
@@ -158,7 +158,7 @@ class Application {
 
   async stopProducing(): Promise<void> {
     this.#isProducing = false;
-    await within(Promise.all(this.#producers), 20_000, "an answer to every producer");
+    await within(Promise.all(this.#producers), PATIENCE_MS, "an answer to every producer");
   }
 
   /** Jobs are added, run and reported as completed. */
@@ -166,7 +166,7 @@ class Application {
     const sizes = () => [this.acked.size, this.runs.size, this.completed.size];
     const before = sizes();
     const goesOn = () => sizes().every((size, i) => size >= before[i]! + jobs);
-    await until(goesOn).catch((error: Error) => {
+    await until(goesOn, { deadlineMs: PATIENCE_MS }).catch((error: Error) => {
       const what = `${jobs} more jobs added, run, told of ${when}: ${before} became ${sizes()}`;
       throw new Error(`${error.message}: ${what}; ${this.errors}`, { cause: error });
     });
@@ -179,7 +179,7 @@ class Application {
       left = await this.queue.getJobCounts("waiting", "active", "delayed", "prioritized");
       return Object.values(left).every((jobs) => jobs === 0);
     };
-    const deadlineMs = 15_000;
+    const deadlineMs = PATIENCE_MS;
     await until(isDone, { deadlineMs, what: "all jobs done" }).catch((error: Error) => {
       throw new Error(`${error.message}: ${JSON.stringify(left)}; ${this.errors}`, { cause: error });
     });
@@ -252,56 +252,71 @@ async function through(kind: Kind, check: (application: Application, reported: R
     expect(application.refused, "what producers were told besides UNCERTAIN").toEqual([]);
     await check(application, { lostBytes, doubtClients });
   } finally {
-    await within(application.stop(), 20_000, "the end of BullMQ");
+    await within(application.stop(), PATIENCE_MS, "the end of BullMQ");
   }
 }
 
+/** For one kind of switch, ms. */
+const TRIAL_MS = 240_000;
 const CASES = `(8, 9, 11, 15, 18, 21, 23, 30; HOLDFAST_SEED=${SEED})`;
 
-it(`BullMQ notices no planned switch: no job is lost, none runs twice, no error ${CASES}`, async () => {
-  await through("planned", async (application) => {
-    expect(application.errors).toEqual([]);
-    expect(application.uncertain).toEqual(new Map());
-    expect(application.stalled).toBe(0);
-    expect(application.lost()).toEqual([]);
-    expect(application.extraRuns()).toBe(0);
-    const ended = () => [...application.acked.keys()].filter((id) => application.completed.get(id) !== 1);
-    await until(() => ended().length === 0, { what: "one event for each job" }).catch(() => {});
-    expect(ended(), "jobs whose end was not told once").toEqual([]);
-  });
-});
+it(
+  `BullMQ notices no planned switch: no job is lost, none runs twice, no error ${CASES}`,
+  async () => {
+    await through("planned", async (application) => {
+      expect(application.errors).toEqual([]);
+      expect(application.uncertain).toEqual(new Map());
+      expect(application.stalled).toBe(0);
+      expect(application.lost()).toEqual([]);
+      expect(application.extraRuns()).toBe(0);
+      const ended = () => [...application.acked.keys()].filter((id) => application.completed.get(id) !== 1);
+      const told = { deadlineMs: PATIENCE_MS, what: "one event for each job" };
+      await until(() => ended().length === 0, told).catch(() => {});
+      expect(ended(), "jobs whose end was not told once").toEqual([]);
+    });
+  },
+  TRIAL_MS,
+);
 
 /** What follows when BullMQ does not know that a job has ended, or has lost it. */
 const CONSEQUENCES =
   /^(?:Missing (?:lock|key)|Lock mismatch|could not renew lock) for job |^Job .* is not in the active/;
 
-it(`BullMQ notices no crash but by UNCERTAIN; no job it was promised is lost ${CASES}`, async () => {
-  await through("crash", async (application, { doubtClients }) => {
-    const { errors } = application;
-    const unknown = errors.filter((text) => text.startsWith("UNCERTAIN "));
-    const others = errors.filter((text) => !text.startsWith("UNCERTAIN "));
-    expect(others.filter((text) => !CONSEQUENCES.test(text))).toEqual([]);
-    expect(others.length).toBeLessThanOrEqual(unknown.length + doubtClients);
-    // Killed after its word to a client and before that to its replicas, a master takes with it what it said:
-    // a job that was added is lost, one that had ended runs again.
-    expect(application.lost().length).toBeLessThanOrEqual(doubtClients);
-    expect(application.extraRuns()).toBeLessThanOrEqual(unknown.length + doubtClients);
-    const { completed, failed } = await application.queue.getJobCounts("completed", "failed");
-    expect([completed, failed]).toEqual([application.runs.size, 0]);
-  });
-});
+it(
+  `BullMQ notices no crash but by UNCERTAIN; no job it was promised is lost ${CASES}`,
+  async () => {
+    await through("crash", async (application, { doubtClients }) => {
+      const { errors } = application;
+      const unknown = errors.filter((text) => text.startsWith("UNCERTAIN "));
+      const others = errors.filter((text) => !text.startsWith("UNCERTAIN "));
+      expect(others.filter((text) => !CONSEQUENCES.test(text))).toEqual([]);
+      expect(others.length).toBeLessThanOrEqual(unknown.length + doubtClients);
+      // Killed after its word to a client and before that to its replicas, a master takes with it what it said:
+      // a job that was added is lost, one that had ended runs again.
+      expect(application.lost().length).toBeLessThanOrEqual(doubtClients);
+      expect(application.extraRuns()).toBeLessThanOrEqual(unknown.length + doubtClients);
+      const { completed, failed } = await application.queue.getJobCounts("completed", "failed");
+      expect([completed, failed]).toEqual([application.runs.size, 0]);
+    });
+  },
+  TRIAL_MS,
+);
 
 /** What the least of BullMQ's steps takes in the replication stream, bytes: each writes several long keys. */
 const LEAST_STEP_BYTES = 100;
 /** Jobs that the old master may have taken a step further after the proxy's last look at it (UNSEEN_MS). */
 const MOST_UNSEEN = Math.ceil((UNSEEN_MS / 10) * WORKERS);
 
-it(`BullMQ notices no second master; jobs suffer by what that acknowledged only ${CASES}`, async () => {
-  await through("two masters", async (application, { lostBytes }) => {
-    const mayLose = Math.floor(lostBytes / LEAST_STEP_BYTES) + MOST_UNSEEN;
-    const isKnown = (text: string) => text.startsWith("UNCERTAIN ") || CONSEQUENCES.test(text);
-    expect(application.errors.filter((text) => !isKnown(text))).toEqual([]);
-    expect(application.uncertain).toEqual(new Map());
-    expect(application.lost().length + application.extraRuns()).toBeLessThanOrEqual(mayLose);
-  });
-});
+it(
+  `BullMQ notices no second master; jobs suffer by what that acknowledged only ${CASES}`,
+  async () => {
+    await through("two masters", async (application, { lostBytes }) => {
+      const mayLose = Math.floor(lostBytes / LEAST_STEP_BYTES) + MOST_UNSEEN;
+      const isKnown = (text: string) => text.startsWith("UNCERTAIN ") || CONSEQUENCES.test(text);
+      expect(application.errors.filter((text) => !isKnown(text))).toEqual([]);
+      expect(application.uncertain).toEqual(new Map());
+      expect(application.lost().length + application.extraRuns()).toBeLessThanOrEqual(mayLose);
+    });
+  },
+  TRIAL_MS,
+);

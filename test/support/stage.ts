@@ -230,6 +230,12 @@ export class Stage {
     await until(fromReplica, { what: "a read from a replica behind an own write" });
   }
 
+  /** Waits until a node has been probed less than `agoMs` ago: where probes are rare, none comes soon. */
+  async untilProbed(server: RedisServer, agoMs = 1_000): Promise<void> {
+    const isFresh = async () => Number((await this.node(server)).seen_ms_ago) < agoMs;
+    await until(isFresh, { what: `a probe of ${server.address}` });
+  }
+
   /** Waits for a report of a node that the proxy has asked for after this call. */
   async untilReport(server: RedisServer): Promise<void> {
     // One that comes after the call may have been asked for before it; they are asked for one by one.

@@ -39,6 +39,9 @@ const LEAST_WRITE_BYTES = 21;
  */
 export const UNSEEN_MS = 300;
 
+/** How long what must come to pass may take, ms: on a busy machine the clients have little of it. */
+export const PATIENCE_MS = 40_000;
+
 /** Jobs that crashes can take with them: each one what a waiting call was being answered (22). */
 const MOST_LOST_IN_CRASHES = 2;
 
@@ -115,7 +118,7 @@ export class Book {
     const before = new Map(this.#steps);
     const stuck = () => STEPS.filter((step) => this.#steps.get(step)! < before.get(step)! + steps);
     try {
-      await until(() => stuck().length === 0);
+      await until(() => stuck().length === 0, { deadlineMs: PATIENCE_MS });
     } catch (error) {
       const what = `${stuck()} going on ${when}; faults: ${this.faults.slice(0, 5).join("; ")}`;
       throw new Error(`${(error as Error).message}: ${what}`, { cause: error });
@@ -128,17 +131,20 @@ export class Book {
    */
   async calm(work: () => Promise<void>): Promise<void> {
     const called = this.#lastPublished;
-    await until(() => (this.#received.at(-1) ?? 0) > called, { what: "a message after a switch" });
+    const deadlineMs = PATIENCE_MS;
+    const what = "a message after a switch";
+    await until(() => (this.#received.at(-1) ?? 0) > called, { deadlineMs, what });
     const first = this.#received.at(-1)!;
     await work();
     const last = this.#lastPublished;
-    await until(() => (this.#received.at(-1) ?? 0) >= last, { what: `message ${last}` });
+    await until(() => (this.#received.at(-1) ?? 0) >= last, { deadlineMs, what: `message ${last}` });
     this.#calm.push([first, last]);
   }
 
   /** The consumer has got what there is for it. */
   async untilDrained(master: RedisServer, list: string): Promise<void> {
-    await until(async () => (await master.cli("LLEN", list)) === 0, { what: `${list} being empty` });
+    const isEmpty = async () => (await master.cli("LLEN", list)) === 0;
+    await until(isEmpty, { deadlineMs: PATIENCE_MS, what: `${list} being empty` });
   }
 
   /**

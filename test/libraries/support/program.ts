@@ -5,7 +5,7 @@ import type { ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
 import { exited, spawnOwned } from "../../support/children.ts";
 import { until } from "../../support/wait.ts";
-import { Book, type Outcome } from "./book.ts";
+import { Book, type Outcome, PATIENCE_MS } from "./book.ts";
 import type { Users } from "./trial.ts";
 
 /** A line; numbers may come as texts. */
@@ -46,7 +46,8 @@ export class Program implements Users {
 
   async stopProducing(): Promise<void> {
     this.#child.stdin!.write("stop\n");
-    await until(() => this.#hasStopped, { what: `${this.name} having stopped: ${this.incidents}` });
+    const what = `${this.name} having stopped: ${this.incidents}`;
+    await until(() => this.#hasStopped, { deadlineMs: PATIENCE_MS, what });
   }
 
   async stop(): Promise<void> {
