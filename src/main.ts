@@ -173,6 +173,7 @@ class Holdfast {
       whenDrained: (done) => this.router.whenMasterDrained(done),
       askSentinel: () => this.askSentinel(),
       members: this.keeper.members,
+      onRenounced: () => this.keeper.remember(),
       label: `${hostname()}:${listen[0]?.port ?? 0}`,
       ...{ tell: news.tell, onAnswer: news.onAnswer },
       onObstacle: (obstacle, change) => this.chronicle.problem(obstacle, change),

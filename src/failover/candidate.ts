@@ -27,6 +27,8 @@ export type Unfit =
 
 /** How far behind a replica may be: what one beyond it lacks is worth a person's look. */
 export interface Bounds {
+  /** The master may make this one its successor yet: of equals it is taken, so that there are no two. */
+  readonly heir?: NodeId | null;
   /** It may have lacked something for so long before the master went, ms. */
   readonly behindMs: number;
   /** Monotonic ms until which the master is known to have been well; null = we never met it. */
@@ -87,7 +89,9 @@ export function chooseCandidate(
     else if (isLeftBehind(view.report, master, bounds)) reasons.push(`${view.id}: too far behind`);
     else fit.push(view.report);
   }
-  const [best] = fit.sort(mayWait ? byFitness : byApplied);
+  const { heir = null } = bounds;
+  const rank = mayWait ? byReceived : byApplied;
+  const [best] = fit.sort((a, b) => rank(a, b) || ofHeir(b, heir) - ofHeir(a, heir) || byFitness(a, b));
   if (isWaiting && (mayWait || best === undefined)) return { kind: "wait" };
   if (best === undefined) return { kind: "nobody", reasons: reasons.join(", ") || "there is no other node" };
   if (mayWait && group.nodes.some((view) => isAhead(view, best, master))) return { kind: "wait" };
@@ -120,13 +124,21 @@ function isAhead({ contact, report }: NodeView, best: NodeReport, master: Master
   );
 }
 
+function ofHeir({ node }: NodeReport, heir: NodeId | null): number {
+  return node === heir ? 1 : 0;
+}
+
 function byApplied(a: NodeReport, b: NodeReport): number {
-  return b.appliedOffset - a.appliedOffset || byFitness(a, b);
+  return b.appliedOffset - a.appliedOffset || byReceived(a, b);
+}
+
+function byReceived(a: NodeReport, b: NodeReport): number {
+  return b.receivedOffset - a.receivedOffset;
 }
 
 /** Most advanced first; of equals the one the operator prefers (lower priority, as Sentinel has it). */
 export function byFitness(a: NodeReport, b: NodeReport): number {
-  if (a.receivedOffset !== b.receivedOffset) return b.receivedOffset - a.receivedOffset;
+  if (a.receivedOffset !== b.receivedOffset) return byReceived(a, b);
   if (a.priority !== b.priority) return a.priority - b.priority;
   return a.node < b.node ? -1 : 1;
 }

@@ -50,6 +50,8 @@ export interface FailoverControlOptions extends Settings, Login {
   readonly label: string;
   /** Addresses that were members of the group before a restart. */
   readonly members: readonly NodeId[];
+  /** The watcher knows of one more order to become the master that was given up. */
+  readonly onRenounced: () => void;
   readonly onAnswer: (answer: SwitchoverAnswer) => void;
   readonly tell: (what: Told, node: NodeId | null, detail: string) => void;
   /** An obstacle is there, or is not any more. */
@@ -85,7 +87,10 @@ export class FailoverControl {
       hold: () => watcher.hold(),
       release: () => watcher.release(),
       whenDrained,
-      renounce: (node: NodeId) => watcher.renounce(node),
+      renounce: (node: NodeId) => {
+        watcher.renounce(node);
+        options.onRenounced();
+      },
       look: (nodes: readonly NodeId[]) => watcher.hint(nodes),
       run: this.commander.run.bind(this.commander),
       confirm: (nodes: readonly NodeId[], done: (standing: Standing) => void) => this.confirm(nodes, done),

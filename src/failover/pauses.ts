@@ -1,8 +1,8 @@
 /**
  * PURE. CLIENT PAUSE and CLIENT UNPAUSE of a master that hands over, one after the other. Each goes over a
  * connection of its own, so of two that are under way at one time either may be carried out first: an UNPAUSE
- * before the PAUSE that it was to end leaves writes standing for as long as that one lasts, and one that comes
- * behind the PAUSE of the next switch ends that.
+ * before the PAUSE that it was to end leaves writes standing for as long as that one lasts, and one that
+ * comes behind the PAUSE of the next switch ends that.
  *
  * One that is not answered in time may still lie unread where the node hangs. What is sent after it has ended
  * comes after it there, too: the login of the later connection is answered in a later turn of the server.

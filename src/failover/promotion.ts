@@ -10,12 +10,13 @@
 
 import type { NodeId } from "../topology/epoch.ts";
 import { isLive } from "../topology/rules/scene.ts";
+import type { GroupSight } from "../topology/watcher.ts";
 import { type Bounds, type Choice, chooseCandidate, tolerableMs } from "./candidate.ts";
 import { diagnose, followOutage, goneAtMs, hearsayAtMs, type Outage } from "./diagnosis.ts";
 import { ASK_BEFORE_MS, askReplicas } from "./hearsay.ts";
 import type { CommandResult, Obstacle, Standing } from "./model.ts";
 import { type Draft, isSwitching, type Job } from "./state.ts";
-import { endSettling } from "./switchover.ts";
+import { endSettling, giveUpSwitch } from "./switchover.ts";
 
 /** How soon to look again for something that must show within moments, ms. */
 const SOON_MS = 20;
@@ -46,15 +47,53 @@ export function followPromotion(draft: Draft): void {
   if (draft.settings.mode !== "self" || group === null) return;
   if (group.master === null) return reportMasterless(draft);
   if (job.kind === "promoting") return watchPromotion(draft, job);
-  if (isSwitching(job)) return;
   const before = draft.state.outage;
   const outage = followOutage(group, before, draft.nowMs);
   draft.set({ outage });
-  if (before !== null && outage === null) draft.tell("master-recovered", before.master, "it is well again");
+  if (isSwitching(job)) return outage === null ? undefined : watchOverSwitch(draft, group, outage);
+  if (before?.isTold && outage === null) draft.tell("master-recovered", before.master, "it is well again");
   // A look at the leases that is under way is waited for: its answer must not be taken for that of another.
   if (outage === null) return report(draft, null);
-  if (before?.master !== outage.master) draft.tell("master-suspected", outage.master, whyGone(draft));
-  considerPromotion(draft, outage);
+  considerPromotion(draft, group, toldOf(draft, outage));
+}
+
+/**
+ * A planned switch has its own rules for a master that is not well; one that is gone is not waited for until
+ * they come to an end.
+ */
+function watchOverSwitch(draft: Draft, group: GroupSight, outage: Outage): void {
+  if (!isGone(draft, group, outage)) return;
+  const heir = heirOf(draft.state.job);
+  // Of an heir that is not heard it is not known that it has not taken over; time alone proves nothing.
+  const isOpen = heir !== null && isUnheard(group, heir, outage);
+  const untilMs = goneAtMs(group, outage, draft.settings) + ACCEPT_MS;
+  if (isOpen && draft.nowMs < untilMs) return draft.wake(untilMs);
+  draft.set({ outage: { ...toldOf(draft, outage), heir } });
+  giveUpSwitch(draft, whyGone(draft));
+  followPromotion(draft);
+}
+
+/** To whom the master was told to hand over; null = to nobody. */
+function heirOf(job: Job): NodeId | null {
+  return job.kind === "switchover" && (job.phase === "handing-over" || job.phase === "aborting")
+    ? job.to
+    : null;
+}
+
+/** It may be there, and has not said anything since the master was missed. */
+function isUnheard(group: GroupSight, node: NodeId, { noticedAtMs }: Outage): boolean {
+  const view = group.nodes.find(({ id }) => id === node);
+  if (view === undefined || view.contact === "unreachable") return false;
+  return view.contact !== "answering" || view.report === null || view.report.sentAtMs <= noticedAtMs;
+}
+
+/** People are not told of what a planned switch does to its master. */
+function toldOf(draft: Draft, outage: Outage): Outage {
+  if (outage.isTold) return outage;
+  const told = { ...outage, isTold: true };
+  draft.set({ outage: told });
+  draft.tell("master-suspected", outage.master, whyGone(draft));
+  return told;
 }
 
 /** Known from the leases at all times; before a promotion they are looked at once more. */
@@ -66,21 +105,33 @@ export function onStanding(draft: Draft, standing: Standing): void {
   if (standing.kind === "sole" && outage !== null) draft.set({ outage: { ...outage, refusal: null } });
 }
 
-function considerPromotion(draft: Draft, outage: Outage): void {
-  const { group, job, standing } = draft.state;
-  if (group === null) return;
+/** Its time is over. The replicas are asked before, and what becomes of that is waited for. */
+function isGone(draft: Draft, group: GroupSight, outage: Outage): boolean {
   const atMs = goneAtMs(group, outage, draft.settings);
   const isAbsent = diagnose(group, outage) === "absent";
   // So early that the replicas' answer is there when the time is over.
   const isAsking = isAbsent && draft.nowMs >= atMs - ASK_BEFORE_MS && askReplicas(draft, group, outage);
-  if (draft.nowMs < atMs) {
-    draft.wake(isAbsent && draft.nowMs < atMs - ASK_BEFORE_MS ? atMs - ASK_BEFORE_MS : atMs);
-    const isHeard = isAbsent && hearsayAtMs(group, outage) > outage.noticedAtMs;
-    // At the first look a replica may only be late.
-    const isAlone = isAbsent && outage.aloneAtMs === draft.nowMs && outage.noticedAtMs < draft.nowMs;
-    return report(draft, isHeard ? heardElsewhere(outage.master) : isAlone ? NOBODY_ANSWERS : null);
+  if (draft.nowMs >= atMs) return !isAsking;
+  draft.wake(isAbsent && draft.nowMs < atMs - ASK_BEFORE_MS ? atMs - ASK_BEFORE_MS : atMs);
+  return false;
+}
+
+/** What keeps it from being gone although it does not answer. */
+function whyNotGone(draft: Draft, group: GroupSight, outage: Outage): Obstacle | null {
+  if (diagnose(group, outage) !== "absent") return null;
+  if (hearsayAtMs(group, outage) > outage.noticedAtMs) return heardElsewhere(outage.master);
+  // At the first look a replica may only be late.
+  const isAlone = outage.aloneAtMs === draft.nowMs && outage.noticedAtMs < draft.nowMs;
+  return isAlone ? NOBODY_ANSWERS : null;
+}
+
+function considerPromotion(draft: Draft, group: GroupSight, outage: Outage): void {
+  const { job, standing } = draft.state;
+  const isOver = isGone(draft, group, outage);
+  if (draft.nowMs < goneAtMs(group, outage, draft.settings)) {
+    return report(draft, whyNotGone(draft, group, outage));
   }
-  if (isAsking) return;
+  if (!isOver) return;
   const choice = chooseNow(draft, outage);
   switch (choice.kind) {
     case "wait":
@@ -117,6 +168,7 @@ function chooseNow(draft: Draft, outage: Outage): Choice {
   const bounds: Bounds = {
     behindMs: tolerableMs(draft.settings.downAfterMs),
     wellUntilMs: isMet ? outage.wellUntilMs : null,
+    heir: outage.heir,
   };
   return chooseCandidate(group, outage.noticedAtMs, excluded, mayWait, bounds);
 }
@@ -155,7 +207,7 @@ export function onPromoteEnded(draft: Draft, id: number, result: CommandResult):
   switch (result.kind) {
     case "done":
     case "unknown":
-      draft.set({ job: { ...job, endedAtMs: draft.nowMs } });
+      draft.set({ job: { ...job, command: null, endedAtMs: draft.nowMs } });
       draft.look(job.candidate);
       draft.wake(draft.nowMs + ACCEPT_MS);
       return;

@@ -155,7 +155,8 @@ export function watchSwitchover(draft: Draft): void {
     case "handing-over":
       if (job.command !== null) return;
       if (isBackAsBefore(group, job)) return rollBack(draft, job, "the servers gave FAILOVER up");
-      if (isLost(group, job.from)) {
+      // Who promotes sees first whether it has handed over.
+      if (isLost(group, job.from) && draft.settings.mode !== "self") {
         return conclude(draft, release(draft, job), "open", "the master was lost while it handed over");
       }
       return heirGone === null ? nudge(draft, job) : abort(draft, job);
@@ -317,6 +318,40 @@ function giveUpPromotion(draft: Draft, job: SwitchoverJob, why: string): void {
   unpause(draft, job);
   const late = `if ${job.to} becomes a master yet, it is made to follow ${job.from}`;
   conclude(draft, release(draft, job), "open", `${why}: ${late}`);
+}
+
+/**
+ * The master is gone, and a promotion comes instead. What was asked for may be carried out yet:
+ * - a FAILOVER that nobody knows the end of ends with its master's process, or when that one wakes up, by its
+ *   own time-out or by handing over; both are found out by looking, and it loses nothing;
+ * - an heir that was told is the candidate of the promotion, with the order that it has.
+ */
+export function giveUpSwitch(draft: Draft, why: string): void {
+  const job = jobOf(draft);
+  if (job === null) return;
+  switch (job.phase) {
+    case "draining":
+    case "pausing":
+    case "comparing":
+      return rollBack(draft, job, why);
+    case "handing-over":
+    case "aborting":
+      return conclude(draft, release(draft, job), "open", `${why} while it handed over`);
+    case "promoting":
+      return leaveToPromotion(draft, job, why);
+    case "settling":
+      return;
+  }
+}
+
+function leaveToPromotion(draft: Draft, job: SwitchoverJob, why: string): void {
+  const { from: former, to: candidate, command, heldAtMs: sinceMs } = job;
+  const reason = `${why}, and ${candidate} was told to become the master`;
+  if (candidate === null) return conclude(draft, release(draft, job), "open", reason);
+  conclude(draft, job, "open", reason);
+  if (!job.isHolding) draft.emit({ kind: "hold" });
+  const endedAtMs = command === null ? job.endedAtMs : null;
+  draft.set({ job: { kind: "promoting", candidate, former, command, sinceMs, endedAtMs } });
 }
 
 function unpause(draft: Draft, job: SwitchoverJob): void {

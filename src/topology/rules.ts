@@ -25,7 +25,7 @@ import {
   type NodeView,
   type Problem,
 } from "./rules/model.ts";
-import { withoutFollowers } from "./rules/renounced.ts";
+import { withoutFollowers, withoutMaster } from "./rules/renounced.ts";
 import { addSample, provenAt } from "./rules/samples.ts";
 import { describeScene, isClaimant, type Scene } from "./rules/scene.ts";
 import { NO_SENTINELS, type SentinelWord } from "./rules/sentinel.ts";
@@ -217,6 +217,7 @@ function accept(
     },
     master,
     instances: addBounded(belief.instances, [report.runId], MAX_INSTANCES),
+    renounced: withoutMaster(belief.renounced, report),
     gone: null,
     proofs: new Map(),
   };

@@ -7,6 +7,7 @@ import type { ConfigObject } from "../support/proxy.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
 import {
   calls,
+  errorText,
   expectBooksBalance,
   expectNoticedNothing,
   fields,
@@ -551,6 +552,47 @@ describe("a planned switch is no outage", () => {
     expect(report.uncertain).toBe(0);
     expectBooksBalance(audit);
   });
+});
+
+describe("a master that is lost in the middle of a planned switch is replaced as if there was none", () => {
+  const TIMEOUT_MS = 20_000;
+
+  it.each([
+    ["hangs", "SIGSTOP"],
+    ["crashes", "SIGKILL"],
+  ] as const)(
+    "it %s while it waits for the heir, long before TIMEOUT is over (12, 40)",
+    async (what, signal) => {
+      await setUp();
+      await withLoad();
+      const [old, heir] = [stage.master, stage.replica(0)];
+      const admin = await stage.client({ protocol: 3 });
+      // FAILOVER waits for its word.
+      await heir.kill("SIGSTOP");
+      const asked = admin.command("PROXY", "SWITCHOVER", "TO", heir.address, "TIMEOUT", TIMEOUT_MS);
+      const state = async () => (await old.info()).get("master_failover_state");
+      await until(async () => (await state()) === "waiting-for-sync", { what: "the master handing over" });
+      await old.kill(signal);
+      const lostAtMs = performance.now();
+      await heir.kill("SIGCONT");
+      const text = errorText(await asked);
+      const answeredMs = Math.round(performance.now() - lostAtMs);
+      expect(text).toMatch(/the master is (absent|crashed) \(.*\) while it handed over/);
+      await stage.untilReplaced(old);
+      const replacedMs = Math.round(performance.now() - lostAtMs);
+      figure(`it ${what} in a switch: answered after ${answeredMs} ms, replaced after ${replacedMs} ms`);
+      // TIMEOUT and two seconds more, if it was waited for.
+      expect(replacedMs).toBeLessThan(TIMEOUT_MS / 2);
+      const now = await stage.currentMaster();
+      await load?.next("writer");
+      if (signal === "SIGSTOP") await old.kill("SIGCONT");
+      else await old.restart();
+      for (const server of stage.group.all) if (server !== now) await untilFollows(server, now);
+      expect(await switches()).toBe(1);
+      const { audit } = await finish([]);
+      expect(audit.unexplained).toBe(0);
+    },
+  );
 });
 
 describe("an operator promotes by hand", () => {

@@ -14,9 +14,17 @@ import {
   type MasterBelief,
   type NodeView,
 } from "../../topology/rules/model.ts";
+import { MAX_RENOUNCED } from "../../topology/rules/renounced.ts";
 
 /** The master as it was last verified; what only means something to a running process is left out. */
 export type RememberedMaster = Omit<MasterBelief, "samples">;
+
+/** An order that may be carried out however late: see rules/renounced.ts. */
+export interface RememberedOrder {
+  readonly runId: string;
+  /** Of the master's history, when it was given up. */
+  readonly offset: number;
+}
 
 export interface GroupMemory {
   /** Of the form of the file. */
@@ -30,6 +38,8 @@ export interface GroupMemory {
   readonly instances: readonly string[];
   /** Claims ("run id:replid") refused while the master was well. */
   readonly refusedClaims: readonly string[];
+  /** Processes told to become the master by an order that was given up; files of before have none. */
+  readonly renounced: readonly RememberedOrder[];
   /** Addresses that were members of the group, the configured ones that answered included. */
   readonly members: readonly NodeId[];
   /** Wall-clock ms. */
@@ -68,6 +78,7 @@ export function memoryOf(
     master: remembered,
     instances: [...belief.instances],
     refusedClaims: [...belief.refusedClaims],
+    renounced: [...belief.renounced].map(([runId, offset]) => ({ runId, offset })),
     members: views
       .filter(isMember)
       .map(({ id }) => id)
@@ -80,7 +91,7 @@ export function memoryOf(
  * What a restarted proxy believes to begin with: the remembered master, of which nothing is verified yet. So
  * the usual rules judge whoever is the master now by the history that is known.
  */
-export function beliefOf({ epoch, master, instances, refusedClaims }: GroupMemory): Belief {
+export function beliefOf({ epoch, master, instances, refusedClaims, renounced }: GroupMemory): Belief {
   return {
     ...FIRST_BELIEF,
     epoch: {
@@ -94,6 +105,7 @@ export function beliefOf({ epoch, master, instances, refusedClaims }: GroupMemor
     master: { ...master, samples: [] },
     instances: new Set(instances),
     refusedClaims: new Set(refusedClaims),
+    renounced: new Map(renounced.map(({ runId, offset }) => [runId, offset])),
   };
 }
 
@@ -147,6 +159,7 @@ function toMemory(fields: Fields): GroupMemory {
     master: toMaster(fieldsOf(fields.master, "master")),
     instances,
     refusedClaims: list(fields.refusedClaims, "refusedClaims", MAX_REFUSED_CLAIMS, claim),
+    renounced: list(fields.renounced ?? [], "renounced", MAX_RENOUNCED, toOrder),
     members: list(fields.members, "members", MAX_ADDRESSES, address),
     savedAtMs: count(fields.savedAtMs, "savedAtMs", 0),
   };
@@ -161,6 +174,14 @@ function toMaster(fields: Fields): RememberedMaster {
     keys: count(fields.keys, "master.keys", 0),
     forkedFrom:
       fields.forkedFrom === null ? null : toHistory(fieldsOf(fields.forkedFrom, "master.forkedFrom")),
+  };
+}
+
+function toOrder(value: unknown, name: string): RememberedOrder {
+  const fields = fieldsOf(value, name);
+  return {
+    runId: replid(fields.runId, `${name}.runId`),
+    offset: count(fields.offset, `${name}.offset`, 0),
   };
 }
 

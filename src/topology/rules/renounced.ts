@@ -9,7 +9,7 @@ import type { NodeReport } from "../report.ts";
 import type { Belief, MasterBelief, NodeView } from "./model.ts";
 
 /** Remembered at most; the oldest are forgotten. */
-const MAX_RENOUNCED = 64;
+export const MAX_RENOUNCED = 64;
 
 /** @returns the belief after the order to `node` was given up. */
 export function renounce(belief: Belief, views: readonly NodeView[], node: NodeId): Belief {
@@ -46,4 +46,9 @@ export function withoutFollowers(
   );
   if (done.length === 0) return renounced;
   return new Map([...renounced].filter(([runId]) => !done.some((report) => report.runId === runId)));
+}
+
+/** Without the one that was accepted as the master: its order has been carried out. */
+export function withoutMaster(renounced: Belief["renounced"], { runId }: NodeReport): Belief["renounced"] {
+  return renounced.has(runId) ? new Map([...renounced].filter(([one]) => one !== runId)) : renounced;
 }

@@ -29,6 +29,11 @@ const WORLDS: readonly (readonly [what: string, setup: Setup, least: number])[] 
   ["planned by promotion, a fault", { ...PLAIN, mode: "never", asks: true, version: OLD }, 500],
   ["planned by Sentinel, a fault", { ...PLAIN, mode: "sentinel", asks: true }, 500],
   ["planned where the proxy promotes", { ...PLAIN, asks: true, version: OLD }, 500],
+  [
+    "planned by FAILOVER where the proxy promotes, a node hangs",
+    { ...PLAIN, asks: true, only: /^hang/ },
+    20_000,
+  ],
 ];
 
 /** Complete by their types: a new word has to be met, or this does not compile. */

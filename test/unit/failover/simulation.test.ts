@@ -23,8 +23,7 @@ const broken = vi.hoisted((): { faulty: Faulty | null } => ({ faulty: null }));
 
 vi.mock("../../../src/failover/candidate.ts", async (original) => {
   const real = await original<{ chooseCandidate: typeof chooseCandidate }>();
-  const choose: typeof chooseCandidate = (group, since, excluded) =>
-    real.chooseCandidate(disguised(group), since, excluded);
+  const choose: typeof chooseCandidate = (group, ...rest) => real.chooseCandidate(disguised(group), ...rest);
   return { ...real, chooseCandidate: choose };
 });
 

@@ -11,6 +11,7 @@ import {
   writeMemory,
 } from "../../../../src/failover/memory/memory.ts";
 import { FIRST_BELIEF, MAX_INSTANCES, MAX_REFUSED_CLAIMS } from "../../../../src/topology/rules/model.ts";
+import { MAX_RENOUNCED, renounce } from "../../../../src/topology/rules/renounced.ts";
 import { at, hex, master, replica, Story, wellGroup } from "../../topology/nodes.ts";
 
 const SEEDS = [at("a"), at("b"), at("c")];
@@ -59,6 +60,7 @@ describe("what is remembered", () => {
       },
       instances: [hex("a"), hex("b"), hex("c")],
       refusedClaims: [],
+      renounced: [],
       members: SEEDS,
       savedAtMs: WALL_MS,
     });
@@ -93,8 +95,13 @@ describe("the text", () => {
     const told = memory({
       master: { ...forked.master, forkedFrom: { replid: hex("H0"), offset: 90 } },
       refusedClaims: [`${hex("x")}:${hex("X")}`],
+      renounced: [{ runId: hex("b"), offset: 100 }],
     });
     expect(readMemory(writeMemory(told))).toEqual({ ok: true, memory: told });
+  });
+
+  it("of a version that did not keep orders that were given up has none", () => {
+    expect(readMemory(textWith("renounced", undefined))).toEqual({ ok: true, memory: memory() });
   });
 
   it("of the largest memory there can be is within its bound", () => {
@@ -105,6 +112,7 @@ describe("the text", () => {
       members: Array.from({ length: 256 }, () => address),
       instances: Array.from({ length: MAX_INSTANCES }, () => hex("i")),
       refusedClaims: Array.from({ length: MAX_REFUSED_CLAIMS }, () => claim),
+      renounced: Array.from({ length: MAX_RENOUNCED }, () => ({ runId: hex("r"), offset: 2 ** 52 })),
     });
     const text = writeMemory(largest);
     expect(text.length).toBeLessThan(MAX_MEMORY_TEXT);
@@ -130,6 +138,10 @@ describe("the text", () => {
     [textWith("instances", [1]), "instances[0] is 1"],
     [textWith("instances", ["ab"]), 'instances[0] is "ab"'],
     [textWith("refusedClaims", [hex("a")]), `refusedClaims[0] is "${hex("a")}"`],
+    [textWith("renounced", Array(65).fill({})), "renounced has 65 items, more than 64"],
+    [textWith("renounced", [{ runId: hex("b") }]), "renounced[0].offset is missing"],
+    [textWith("renounced", [{ runId: "b", offset: 1 }]), 'renounced[0].runId is "b"'],
+    [textWith("renounced", "b"), 'renounced is "b", not a list'],
     [textWith("master", null), "master is null, not an object"],
     [textWith("master.id", "a"), 'master.id is "a"'],
     [textWith("master.runId", undefined), "master.runId is missing"],
@@ -155,6 +167,7 @@ describe("the text", () => {
       "master",
       "instances",
       "refusedClaims",
+      "renounced",
       "members",
       "savedAtMs",
     ];
@@ -242,6 +255,32 @@ describe("a restarted proxy", () => {
     story.round(master("a"), master("b", complete), replica("c"));
     expect(story.epoch).toMatchObject({ number: 1, master: at("a"), holdCause: null });
     expect(story.problems).toEqual(["claimant-refused b"]);
+  });
+
+  it("refuses one that was told to become the master in vain and obeys late: it would lose what was written since", () => {
+    const before = wellGroup();
+    before.belief = renounce(before.belief, before.views, at("b"));
+    before.round(master("a", { masterReplOffset: 300 }), before.failing("b", "silent"), replica("c"));
+    const told = readMemory(writeMemory(memoryOf(before.belief, before.views, SEEDS, WALL_MS) ?? memory()));
+    const story = restarted(told.ok ? told.memory : memory());
+    const late = { replid: "H2", replid2: "H1", secondReplOffset: 101 };
+    story.round(story.failing("a", "unreachable"), master("b", late), replica("c", { linkUp: false }));
+    expect(story.epoch).toMatchObject({ number: 1, master: at("a"), holdCause: "connection-lost" });
+    expect(story.problems).toEqual(["claimant-refused b"]);
+  });
+
+  it("forgets those that have followed since, or were accepted after all", () => {
+    const before = wellGroup();
+    before.belief = renounce(before.belief, before.views, at("b"));
+    const story = restarted(memoryOf(before.belief, before.views, SEEDS, WALL_MS) ?? memory());
+    expect([...story.belief.renounced.keys()]).toEqual([hex("b")]);
+    story.round(master("a", { masterReplOffset: 300 }), replica("b", { appliedOffset: 300 }), replica("c"));
+    expect(story.belief.renounced.size).toBe(0);
+    story.belief = renounce(story.belief, story.views, at("b"));
+    const late = { replid: "H2", replid2: "H1", secondReplOffset: 301 };
+    story.round(story.failing("a", "unreachable"), master("b", late), replica("c", { linkUp: false }));
+    expect(story.epoch).toMatchObject({ master: at("b"), holdCause: null });
+    expect(story.belief.renounced.size).toBe(0);
   });
 
   it("knows no time of before: nothing is proven until the master is sampled again (7)", () => {

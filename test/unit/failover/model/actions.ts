@@ -21,7 +21,7 @@ export function movesFrom(model: Model, before: World): Move[] {
     if (to !== null) moves.push({ name, isFault: false, to });
   };
   const fault = (name: string, to: World | null): void => {
-    if (to !== null && world.faults > 0) {
+    if (to !== null && world.faults > 0 && model.setup.only?.test(name) !== false) {
       moves.push({ name, isFault: true, to: { ...to, faults: world.faults - 1 } });
     }
   };

@@ -100,7 +100,7 @@ function machineOf(model: Model, world: World): unknown {
   return [
     jobOf(world),
     outage && [
-      ...[outage.master, outage.crashedSinceMs !== null],
+      ...[outage.master, outage.crashedSinceMs !== null, outage.heir],
       isOver(goneAtMs(model.sight(world), outage, model.settings)),
       isOver(outage.refusal?.untilMs ?? Number.NEGATIVE_INFINITY),
       [...outage.failed].sort().map(([node, untilMs]) => [node, isOver(untilMs)]),

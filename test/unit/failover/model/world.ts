@@ -36,6 +36,8 @@ export interface Setup {
   readonly probes: "each" | "all";
   /** The last node must not be promoted. */
   readonly lastNever?: boolean;
+  /** Faults of these names; default: all there are. */
+  readonly only?: RegExp;
 }
 
 export interface MNode {

@@ -47,13 +47,23 @@ export function delay(world: World, proxy: ModelProxy, node: ModelNode): void {
 /** Just when a planned switch begins somebody else hands over, too, or a node is lost. */
 export function disturbSwitch(world: World): void {
   const { time, plot, members } = world;
-  if (plot !== "mixed" || !time.chance(0.15)) return;
-  const isRival = time.chance(0.5);
+  if (plot !== "mixed" || !time.chance(0.3)) return;
+  const what = time.pick(["failover by others", "crash", "hang"] as const);
   const node = time.pick(members);
+  const forMs = time.between(900, 6_000);
   time.after(time.between(0, 4), () => {
-    world.checks.note(`just now: ${isRival ? "failover by others" : "crash"}`);
-    if (isRival) failoverByOthers(world);
-    else crash(world, node);
+    world.checks.note(`just now: ${what}`);
+    switch (what) {
+      case "failover by others":
+        return failoverByOthers(world);
+      case "crash":
+        return crash(world, node);
+      case "hang":
+        // An heir that does not answer keeps FAILOVER waiting.
+        if (time.chance(0.5))
+          for (const one of members) if (one !== world.truth) hangFor(world, one, time.between(5, 400));
+        return hangFor(world, world.truth ?? node, forMs);
+    }
   });
 }
 

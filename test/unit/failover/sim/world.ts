@@ -206,7 +206,7 @@ export class World {
       const ask = (): void => {
         const to = time.chance(0.5) ? null : time.pick(this.members).id;
         this.checks.note(`an operator asks ${proxy.name} for a switchover to ${to ?? "anybody"}`);
-        proxy.switchover(to, time.pick([20, 100, 1_000, 1_000]));
+        proxy.switchover(to, time.pick([20, 100, 1_000, 5_000]));
         disturbSwitch(this);
       };
       time.at(time.between(1_500, HEALED_AT_MS), ask, proxy);
