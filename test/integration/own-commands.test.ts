@@ -1,5 +1,6 @@
 /** Commands about the session itself, inside MULTI and while keys are watched: over switches, and who may. */
 import { afterEach, describe, expect, it } from "vitest";
+import { losesWrongLogins } from "../support/redis.ts";
 import { ReplyError } from "../support/resp.ts";
 import { errorText, Stage, type StageOptions } from "../support/stage.ts";
 import { until } from "../support/wait.ts";

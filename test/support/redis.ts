@@ -193,6 +193,10 @@ export function losesWrongLogins(): boolean {
   return !isValkey && (major > 7 || (major === 7 && minor >= 2));
 }
 
+/** Fields that newer servers have in a line of CLIENT LIST, of which the proxy tells none. */
+export const NEWER_CLIENT_FIELDS =
+  / (?:capa|watch|io-thread|tot-net-in|tot-net-out|tot-cmds|read-events|avg-pipeline-len-(?:sum|cnt))=\S*/g;
+
 /** A new server, started. */
 export function startRedis(options: RedisOptions = {}): Promise<RedisServer> {
   return new RedisServer(options).start();
