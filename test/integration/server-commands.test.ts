@@ -1,6 +1,6 @@
 /** Commands about the server itself: they go to the master, under the client's own rights. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { EVERY_CHANNEL, needs } from "../support/abilities.ts";
+import { EVERY_CHANNEL } from "../support/abilities.ts";
 import { RawClient as Client } from "../support/client.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { type Reply, ReplyError } from "../support/resp.ts";
