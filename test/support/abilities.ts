@@ -58,6 +58,9 @@ const OTHERS = {
   "ACL -command|subcommand": abilities.takesAwaySubcommands,
   "INFO errorstats": abilities.errorStats,
   "history in RDB files": abilities.rdbHistory,
+  "replica that makes a lost link anew at once": abilities.relinksAtOnce,
+  // Both came with the same version.
+  "users of Sentinels": abilities.channelRules,
 } as const;
 
 export type Need = Lowercase<string> | `setting ${string}` | keyof typeof OTHERS;
