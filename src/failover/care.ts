@@ -10,6 +10,7 @@
  */
 
 import type { NodeId } from "../topology/epoch.ts";
+import type { NodeReport } from "../topology/report.ts";
 import { followedBy } from "../topology/rules/aliases.ts";
 import type { NodeView } from "../topology/rules/model.ts";
 import { isLive, type LiveView, liveAt } from "../topology/rules/scene.ts";
@@ -20,6 +21,8 @@ import { type Care, type Draft, isSwitching, type Renounced, type State } from "
 /** Between two attempts at one node, ms; doubled after each failure up to the second value. */
 const PAUSE_MS = 1_000;
 const PAUSE_MOST_MS = 30_000;
+/** How long a replica may take to have the link to a new master, ms: before Redis 7 it tries once a second. */
+const CHAIN_MS = 2_000;
 /** So many failures are said to people. */
 const TOO_OFTEN = 3;
 
@@ -85,7 +88,16 @@ function isStray(view: LiveView, group: GroupSight, past: Past): boolean {
   // A replica of a replica gets everything, too: it is left where it was put.
   if (report.linkUp && report.replid === master.replid) return past.orphans.has(id);
   if (followed === null) return !report.linkUp;
+  if (isBeingChained(report, group, followed)) return past.orphans.has(id);
   return past.members.has(followed) || (!report.linkUp && isDeserted(group, followed));
+}
+
+/** Somebody has just given it to a replica of the master: it has that link in a moment. */
+function isBeingChained(report: NodeReport, { nodes, master }: GroupSight, followed: NodeId): boolean {
+  const next = liveAt(nodes, followed)?.report;
+  const isLinked = next?.role === "replica" && next.linkUp && next.replid === master?.replid;
+  const isNew = report.linkDownForMs !== null && report.linkDownForMs <= CHAIN_MS;
+  return isLinked && isNew && report.replid === next.replid;
 }
 
 /** What it has may be thrown away: it is configured as one of ours, or has been one by its history. */

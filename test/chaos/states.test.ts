@@ -3,6 +3,7 @@
  * HOLDFAST_SEED=<seed> repeats what the clients say, and HOLDFAST_ROUNDS makes it longer.
  */
 import { afterEach, expect, it } from "vitest";
+import { aclRules } from "../support/abilities.ts";
 import { randomFrom, SEED } from "../support/random.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { report as figure, Stage } from "../support/stage.ts";
@@ -11,14 +12,14 @@ import { sleep, until } from "../support/wait.ts";
 
 const ROUNDS = Number(process.env.HOLDFAST_ROUNDS ?? 8);
 const CLIENTS = 16;
+const RULES = aclRules("on", ">secret", "~*", "&*", "+@all");
 
 let stage: Stage;
 afterEach(() => stage.close());
 
 async function start(switches: boolean): Promise<Company> {
-  const args = ["--enable-debug-command", "yes"];
   const config = { limits: { authPause: "10ms" } };
-  stage = await Stage.open({ redis: { args }, config });
+  stage = await Stage.open({ config });
   const admin = await stage.client();
   for (let db = 0; db < DATABASES; db++) {
     await admin.command("SELECT", db);
@@ -26,7 +27,7 @@ async function start(switches: boolean): Promise<Company> {
     await admin.command("HSET", "hash", "a", "1");
   }
   for (const server of [stage.master, stage.replica(0), stage.replica(1)]) {
-    for (const user of USERS) await server.cli("ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all");
+    for (const user of USERS) await server.cli("ACL", "SETUSER", user, ...RULES);
   }
   const sha = String(await admin.command("SCRIPT", "LOAD", SCRIPT));
   await admin.command("WAIT", "2", "5000");
@@ -135,15 +136,8 @@ it(`the same over switches of every kind (1, 15, 20, 21, 24; seed ${SEED})`, {
           await master.kill("SIGKILL");
           await sleep(company.random() * 200);
           await next.promote();
-          await master.restart([
-            "--replicaof",
-            next.host,
-            String(next.port),
-            "--enable-debug-command",
-            "yes",
-          ]);
-          for (const user of USERS)
-            await master.cli("ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all");
+          await master.restart(["--replicaof", next.host, String(next.port)]);
+          for (const user of USERS) await master.cli("ACL", "SETUSER", user, ...RULES);
       }
       await stage.untilMaster(next);
       await other.replicaOf(next);

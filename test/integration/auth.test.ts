@@ -1,5 +1,6 @@
 /** Passwords and users: the server decides, the proxy never grants more and never tells. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { EVERY_CHANNEL } from "../support/abilities.ts";
 import type { RawClient } from "../support/client.ts";
 import { RawClient as Client } from "../support/client.ts";
 import { type ProxyProcess, startProxy } from "../support/proxy.ts";
@@ -35,7 +36,7 @@ async function startSecretGroup(replicas: number): Promise<RedisGroup> {
       "on",
       `>${ALICE}`,
       "~alice:*",
-      "&*",
+      ...EVERY_CHANNEL,
       "+@all",
       "-@dangerous",
       "-flushall",
@@ -47,7 +48,7 @@ async function startSecretGroup(replicas: number): Promise<RedisGroup> {
       "on",
       `>${BOB}`,
       "~bob:*",
-      "&*",
+      ...EVERY_CHANNEL,
       "+@read",
       "+@connection",
       "+@transaction",
@@ -375,7 +376,7 @@ describe("a server with a password", () => {
   });
 
   it("a user who is deleted has lost its access, also where its client was idle, until it is there again", async () => {
-    const rules = ["on", ">dora's", "~*", "&*", "+@all"];
+    const rules = ["on", ">dora's", "~*", ...EVERY_CHANNEL, "+@all"];
     for (const server of group.all) await onNode(server, "ACL", "SETUSER", "dora", ...rules);
     const [idle, busy, other] = [
       await login("dora", "dora's"),
@@ -406,7 +407,7 @@ describe("a server with a password", () => {
   });
 
   it("rights that are taken away are gone at once, on every kind of connection", async () => {
-    const rules = ["on", ">eve's", "~*", "&*", "+@all"];
+    const rules = ["on", ">eve's", "~*", ...EVERY_CHANNEL, "+@all"];
     for (const server of group.all) await onNode(server, "ACL", "SETUSER", "eve", ...rules);
     const eve = await login("eve", "eve's");
     expect(await eve.command("SET", "k", "v")).toBe("OK");

@@ -4,6 +4,7 @@
  */
 import { afterEach, describe, expect, it } from "vitest";
 import { HEARD_MS, LISTEN_MS } from "../../src/failover/right/foreign-sentinels.ts";
+import { needs } from "../support/abilities.ts";
 import { RawClient } from "../support/client.ts";
 import type { ConfigObject } from "../support/proxy.ts";
 import { PROMOTED, type RedisGroup, type RedisServer } from "../support/redis.ts";
@@ -230,7 +231,8 @@ describe("a planned switch beside a Sentinel that the proxy was not told of", ()
     },
   );
 
-  it("is made beside somebody who only listens, and needs no longer than that takes to know", async () => {
+  it("is made beside somebody who only listens, and needs no longer than that takes to know", async (context) => {
+    needs(context, "failover");
     await setUp({ config: {} });
     await withMonitors(stage.group);
     const client = await stage.client({ protocol: 3 });

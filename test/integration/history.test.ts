@@ -1,5 +1,6 @@
 /** Whose data is the truth: promotions that lose something, masters that come back as something else. */
 import { afterEach, describe, expect, it } from "vitest";
+import { needs } from "../support/abilities.ts";
 import type { RawClient } from "../support/client.ts";
 import { type ChaosLink, layLink } from "../support/link.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
@@ -252,8 +253,9 @@ describe("the same master comes back", () => {
     expect(await stage.master.cli("DBSIZE")).toBe(0);
   });
 
-  it("with all its data after a clean SHUTDOWN: goes on under the same epoch, nothing is lost (13, 41)", async () => {
-    await setUp({ redis: { args: ["--save", "3600 1"] } });
+  it("with all its data after a clean SHUTDOWN: goes on under the same epoch, nothing is lost (13, 41)", async (context) => {
+    needs(context, "history in RDB files");
+    await setUp({ redis: { args: ["--save", "3600", "1"] } });
     const [client, reader] = (await stage.clients(2)) as [RawClient, RawClient];
     await increment(client, "n", 20);
     await stage.master.cli("SHUTDOWN", "SAVE").catch(() => undefined);
@@ -298,7 +300,8 @@ describe("the same master comes back", () => {
     expect(await write).toBe(11);
   });
 
-  it("rolled back and copied by all its replicas: nothing else is left, what was lost is reported (16, 41)", async () => {
+  it("rolled back and copied by all its replicas: nothing else is left, what was lost is reported (16, 41)", async (context) => {
+    needs(context, "history in RDB files");
     await setUp({ redis: { args: ["--save", ""] } });
     const client = await stage.client();
     await increment(client, "n", 5);

@@ -1,6 +1,7 @@
 /** What becomes of requests that were on the way when something happened to the node they were sent to. */
 import net from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
+import { needs } from "../support/abilities.ts";
 import { RawClient } from "../support/client.ts";
 import { type ChaosLink, startLink } from "../support/link.ts";
 import type { RedisServer } from "../support/redis.ts";
@@ -364,7 +365,8 @@ describe("requests that the node refused without running them", () => {
     expect(await counters()).toMatchObject({ uncertain: 0 });
   });
 
-  it("long mixed pipelines of many clients keep their order through FAILOVER (9, 11, 15, 37)", async () => {
+  it("long mixed pipelines of many clients keep their order through FAILOVER (9, 11, 15, 37)", async (context) => {
+    needs(context, "failover");
     await setUp();
     const clients = await stage.clients(6);
     const streams = clients.map(
@@ -419,7 +421,8 @@ describe("requests that the node refused without running them", () => {
     expect(client.unclaimed).toBe(0);
   });
 
-  it("a transaction refused as a whole at EXEC (EXECABORT because of READONLY) is re-sent (18)", async () => {
+  it("a transaction refused as a whole at EXEC (EXECABORT because of READONLY) is re-sent (18)", async (context) => {
+    needs(context, "INFO errorstats");
     await setUp({ config: { probe: { interval: "5s", timeout: "5s" } } });
     const client = await stage.client();
     expect(await client.pipeline([["MULTI"], ["SET", "n", "1"], ["EXEC"]])).toEqual(["OK", "QUEUED", ["OK"]]);
@@ -451,14 +454,14 @@ describe("requests that the node refused without running them", () => {
   });
 
   it("requests wait while the master loads its data set, and are answered when it has (9, 13)", async () => {
-    await setUp({ replicas: 0, redis: { args: ["--save", "3600 1"] }, readable: 0 });
+    await setUp({ replicas: 0, redis: { args: ["--save", "3600", "1"] }, readable: 0 });
     const [a, b] = (await stage.clients(2)) as [RawClient, RawClient];
     for (let i = 0; i < 300; i++) await a.command("SET", `k${i}`, "x".repeat(2_000));
     await a.command("SET", "n", "5");
     await stage.master.cli("SHUTDOWN", "SAVE").catch(() => undefined);
     await until(() => !stage.master.running);
     const slowly = ["--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024"];
-    const restarted = stage.master.restart(["--save", "3600 1", ...slowly]);
+    const restarted = stage.master.restart(["--save", "3600", "1", ...slowly]);
     await stage.untilCause("loading");
     expect(await stage.status()).toMatchObject({ writable: 0 });
     const [write, read] = [a.command("INCR", "n"), b.command("GET", "k7")];

@@ -1,5 +1,6 @@
 /** Commands about the session itself, inside MULTI and while keys are watched: over switches, and who may. */
 import { afterEach, describe, expect, it } from "vitest";
+import { EVERY_CHANNEL } from "../support/abilities.ts";
 import { losesWrongLogins } from "../support/redis.ts";
 import { ReplyError } from "../support/resp.ts";
 import { errorText, Stage, type StageOptions } from "../support/stage.ts";
@@ -15,7 +16,7 @@ async function open(options: StageOptions = {}): Promise<void> {
 /** On all nodes: a login is asked of whoever is there. */
 async function addUser(name: string, ...rules: string[]): Promise<void> {
   for (const server of stage.group.all) {
-    await server.cli("ACL", "SETUSER", name, "reset", "on", `>${name}`, "~*", "&*", ...rules);
+    await server.cli("ACL", "SETUSER", name, "reset", "on", `>${name}`, "~*", ...EVERY_CHANNEL, ...rules);
   }
 }
 

@@ -9,6 +9,7 @@ import { Promoters, type PromotersOptions } from "../../src/failover/right/promo
 import { parseNodeId } from "../../src/topology/address.ts";
 import type { Login } from "../../src/topology/dial.ts";
 import type { NodeId } from "../../src/topology/epoch.ts";
+import { needs } from "../support/abilities.ts";
 import { RawClient } from "../support/client.ts";
 import { type ChaosLink, startLink } from "../support/link.ts";
 import { type RedisServer, startRedis } from "../support/redis.ts";
@@ -144,7 +145,8 @@ describe("one proxy", () => {
     await untilSole(one);
   });
 
-  it("is refused, and told what it needs, where its user may not mark or look", async () => {
+  it("is refused, and told what it needs, where its user may not mark or look", async (context) => {
+    needs(context, "ACL &channel");
     const all = await servers(1);
     const [a] = all as [RedisServer];
     await a.cli("ACL", "SETUSER", "boss", "on", ">pw", "resetchannels", "+@all");

@@ -1,6 +1,7 @@
 /** Pub/Sub through the proxy as far as nothing fails: what is said, what is shared, what is bounded. */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { globMatches } from "../../src/session/pubsub/glob.ts";
+import { EVERY_CHANNEL } from "../support/abilities.ts";
 import { ByteSocket, forgetPeak, memoryOf } from "../support/bytes.ts";
 import type { RawClient } from "../support/client.ts";
 import { RawClient as Client } from "../support/client.ts";
@@ -403,7 +404,7 @@ describe("24: subscribers of one user share one connection", () => {
   it("one connection for each user, and numbers that count every client", async () => {
     await open();
     for (const user of ["anna", "bert"]) {
-      await stage.master.cli("ACL", "SETUSER", user, "on", ">pw", "~*", "&*", "+@all");
+      await stage.master.cli("ACL", "SETUSER", user, "on", ">pw", "~*", ...EVERY_CHANNEL, "+@all");
     }
     const clients: RawClient[] = [];
     for (const user of ["anna", "anna", "anna", "bert", "bert", null]) {
@@ -433,7 +434,7 @@ describe("24: subscribers of one user share one connection", () => {
 
   it("AUTH while subscribed: the same name again leaves nothing at the server", async () => {
     await open();
-    await stage.master.cli("ACL", "SETUSER", "anna", "on", ">pw", "~*", "&*", "+@all");
+    await stage.master.cli("ACL", "SETUSER", "anna", "on", ">pw", "~*", ...EVERY_CHANNEL, "+@all");
     const client = await stage.client({ protocol: 3 });
     client.send(encodeCommand(["SUBSCRIBE", "c"]));
     await until(() => client.pushes.length === 1);

@@ -369,7 +369,7 @@ describe("a replica that is not what it was", () => {
   });
 
   it("that starts again and loads is not read before it is done, and nobody sees LOADING (9, 47)", async () => {
-    await setUp({ redis: { args: ["--save", "3600 1"] } });
+    await setUp({ redis: { args: ["--save", "3600", "1"] } });
     const client = await stage.client();
     for (let i = 0; i < 300; i++) await client.command("SET", `k${i}`, "x".repeat(2_000));
     const [, second] = stage.group.replicas as [RedisServer, RedisServer];
@@ -392,7 +392,7 @@ describe("a replica that is not what it was", () => {
     await until(() => !second.running);
     const slowly = ["--key-load-delay", "4000", "--loading-process-events-interval-bytes", "1024"];
     const replicaof = ["--replicaof", "127.0.0.1", `${stage.master.port}`];
-    const restarted = second.restart(["--save", "3600 1", ...slowly, ...replicaof]);
+    const restarted = second.restart(["--save", "3600", "1", ...slowly, ...replicaof]);
     await until(async () => (await stage.node(second)).reason === "loading", {
       what: "it loading",
       everyMs: 2,

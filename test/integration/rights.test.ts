@@ -1,6 +1,7 @@
 /** What the proxy's own user must be allowed: exactly the lines of README and nothing else. */
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, it } from "vitest";
+import { aclRules, needs } from "../support/abilities.ts";
 import type { ConfigObject } from "../support/proxy.ts";
 import type { RedisGroup } from "../support/redis.ts";
 import { ReplyError } from "../support/resp.ts";
@@ -31,7 +32,7 @@ async function setUp(lines: readonly (readonly string[])[], failover: ConfigObje
   const before = async (group: RedisGroup): Promise<undefined> => {
     for (const server of group.all) {
       for (const words of lines) {
-        const reply = await server.cli("ACL", "SETUSER", "holdfast", ...words);
+        const reply = await server.cli("ACL", "SETUSER", "holdfast", ...aclRules(...words));
         if (reply instanceof ReplyError) throw reply;
       }
     }
@@ -75,7 +76,8 @@ describe("with the rights README names, and no other", () => {
     expect(await denied()).toEqual([]);
   });
 
-  it("a planned switch is made, by FAILOVER, and the others follow", async () => {
+  it("a planned switch is made, by FAILOVER, and the others follow", async (context) => {
+    needs(context, "failover");
     const [always, planned] = rules();
     await setUp([always, planned]);
     expect(await switchover()).toMatchObject({ result: "done", via: "failover", lost_bytes: 0 });
@@ -83,7 +85,8 @@ describe("with the rights README names, and no other", () => {
     expect(await denied()).toEqual([]);
   });
 
-  it("a Sentinel that the proxy was not told of is heard before a planned switch", async () => {
+  it("a Sentinel that the proxy was not told of is heard before a planned switch", async (context) => {
+    needs(context, "CLIENT PAUSE … WRITE");
     const [always, planned] = rules();
     await setUp([always, planned]);
     sentinels = await startSentinels(stage.group, { count: 1 });
@@ -91,7 +94,8 @@ describe("with the rights README names, and no other", () => {
     expect(await denied()).toEqual([]);
   });
 
-  it("a planned switch is made without FAILOVER, too", async () => {
+  it("a planned switch is made without FAILOVER, too", async (context) => {
+    needs(context, "CLIENT PAUSE … WRITE");
     const [always, planned] = rules();
     await setUp([always, planned, ["-failover"]]);
     expect(await switchover()).toMatchObject({ result: "done", via: "promote", lost_bytes: 0 });
@@ -108,7 +112,7 @@ describe("with the rights README names, and no other", () => {
     await until(async () => (await stage.epoch()).master !== old.address, { what: "another master" });
     expect(await stage.proxy.metric("holdfast_promotions_total")).toBe(1);
     // Users that are typed in do not outlive a restart.
-    await old.restart(["--user", "holdfast", ...always, ...self]);
+    await old.restart(["--user", "holdfast", ...aclRules(...always, ...self)]);
     await expectAllFollow();
     expect(await denied()).toEqual([]);
   });
@@ -136,7 +140,8 @@ describe("with promote: self and a master that hangs", () => {
     expect(stage.proxy.logged("failover").filter(({ what }) => what === "not-asked")).toEqual([]);
   });
 
-  it("without the right to ask them it is replaced all the same, and the log says what is missing", async () => {
+  it("without the right to ask them it is replaced all the same, and the log says what is missing", async (context) => {
+    needs(context, "ACL -command|subcommand");
     const [always, , self] = rules();
     await setUp([always, self, ["-client|kill"]], failover);
     await hang();
@@ -146,7 +151,8 @@ describe("with promote: self and a master that hangs", () => {
 });
 
 describe("without the rights to a planned switch", () => {
-  it("it is rolled back, and what is missing is said", async () => {
+  it("it is rolled back, and what is missing is said", async (context) => {
+    needs(context, "failover");
     const [always] = rules();
     await setUp([always]);
     await expect(switchover()).rejects.toThrow(/rolled back: NOPERM.*; the master is the one of before/);

@@ -1,5 +1,6 @@
 /** Commands about the server itself: they go to the master, under the client's own rights. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { EVERY_CHANNEL } from "../support/abilities.ts";
 import { RawClient as Client } from "../support/client.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { type Reply, ReplyError } from "../support/resp.ts";
@@ -23,7 +24,7 @@ function sections(text: Reply): Map<string, string[]> {
 /** A client of a user with these rights, on all nodes. */
 async function userOn(stage: Stage, name: string, ...rules: string[]): Promise<Client> {
   for (const server of stage.group.all) {
-    await server.cli("ACL", "SETUSER", name, "reset", "on", `>${name}`, "~*", "&*", ...rules);
+    await server.cli("ACL", "SETUSER", name, "reset", "on", `>${name}`, "~*", ...EVERY_CHANNEL, ...rules);
   }
   const client = await stage.client();
   expect(await client.command("AUTH", name, name)).toBe("OK");
@@ -94,7 +95,7 @@ describe("a script that never ends", () => {
       expect(await killer.command("CONFIG", "SET", "busy-reply-threshold", "100")).toBe("OK");
       expect(await killer.command("FUNCTION", "LOAD", "REPLACE", FOREVER)).toBe("forever");
       const late = `late-${run[0]}`;
-      await stage.master.cli("ACL", "SETUSER", late, "on", ">late", "~*", "&*", "+@all");
+      await stage.master.cli("ACL", "SETUSER", late, "on", ">late", "~*", ...EVERY_CHANNEL, "+@all");
       const running = runner.command(...run);
       const isBusy = async () =>
         errorOrNull(await ask(stage.master.port, "GET", "x"))?.startsWith("BUSY") === true;

@@ -255,7 +255,7 @@ describe("the same master again", () => {
   });
 
   it("takes a master that restarted with all its data as the same one (13)", async () => {
-    const group = await groupOf(1, ["--save", "3600 1"]);
+    const group = await groupOf(1, ["--save", "3600", "1"]);
     const watched = watch(group.all.map(idOf));
     await untilWritable(watched, idOf(group.master), 1);
     await group.master.cli("SET", "a", "1");

@@ -1,6 +1,7 @@
 /** Two proxies of `failover.promote: self` before one group of real servers: at most one of them promotes. */
 import { hostname } from "node:os";
 import { afterEach, describe, expect, it } from "vitest";
+import { needs } from "../support/abilities.ts";
 import type { RawClient } from "../support/client.ts";
 import { type ConfigObject, type ProxyProcess, startProxy } from "../support/proxy.ts";
 import type { RedisGroup, RedisServer } from "../support/redis.ts";
@@ -197,7 +198,8 @@ describe("two proxies that may promote", () => {
 });
 
 describe("a proxy whose user may not look for others", () => {
-  it("promotes nobody, stays ready, and names the rights it needs", async () => {
+  it("promotes nobody, stays ready, and names the rights it needs", async (context) => {
+    needs(context, "ACL &channel");
     group = await openGroup();
     for (const server of group.all) {
       await server.cli("ACL", "SETUSER", "proxy", "on", ">secret", "~*", "resetchannels", "+@all");

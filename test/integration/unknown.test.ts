@@ -3,6 +3,7 @@
  * nothing of them runs behind the client's back on a master that lives on.
  */
 import { afterEach, describe, expect, it } from "vitest";
+import { needs } from "../support/abilities.ts";
 import type { RawClient } from "../support/client.ts";
 import { type ChaosLink, startLink } from "../support/link.ts";
 import type { ConfigObject } from "../support/proxy.ts";
@@ -215,7 +216,7 @@ describe("a write held back in a lost connection to a master that lives on (12, 
   });
 
   it("nor when the master has changed its replication id since the connection was opened", async () => {
-    const client = await behindLink({}, { redis: { args: ["--enable-debug-command", "yes"] } });
+    const client = await behindLink();
     const before = (await stage.epoch()).replid;
     expect(await stage.master.cli("DEBUG", "CHANGE-REPL-ID")).toBe("OK");
     const isKnown = async () => {
@@ -231,7 +232,8 @@ describe("a write held back in a lost connection to a master that lives on (12, 
     expect(await stage.master.cli("GET", "k")).toBe("next");
   });
 
-  it("runs late where the user may not end connections: so the test above can fail", async () => {
+  it("runs late where the user may not end connections: so the test above can fail", async (context) => {
+    needs(context, "ACL -command|subcommand");
     const client = await behindLink();
     await stage.master.cli("ACL", "SETUSER", "default", "-client|kill");
     link?.stallNewest();
@@ -266,7 +268,8 @@ describe("a write held back in a lost connection to a master that lives on (12, 
     expect(await stage.status()).toMatchObject({ uncertain: 0, resent_unknown: 2 });
   });
 
-  it("is UNCERTAIN with retry-all where the user may not end connections", async () => {
+  it("is UNCERTAIN with retry-all where the user may not end connections", async (context) => {
+    needs(context, "ACL -command|subcommand");
     const client = await behindLink({ inFlight: { onUnknown: "retry-all" } });
     await stage.master.cli("ACL", "SETUSER", "default", "-client|kill");
     link?.stallNewest();

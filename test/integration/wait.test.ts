@@ -1,5 +1,6 @@
 /** WAIT and WAITAOF: a number of replicas that is true for this client's last write, or none. */
 import { afterEach, describe, expect, it } from "vitest";
+import { needs } from "../support/abilities.ts";
 import type { RawClient } from "../support/client.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { errorText, Stage } from "../support/stage.ts";
@@ -96,7 +97,8 @@ describe("while nothing fails", () => {
     expect(await client.command("GET", "k")).toBe("v");
   });
 
-  it("33: a user who may not write the mark is told so, and gets no number", async () => {
+  it("33: a user who may not write the mark is told so, and gets no number", async (context) => {
+    needs(context, "ACL &channel");
     stage = await Stage.open({ replicas: 1 });
     const rules = ["on", ">secret", "~*", "resetchannels", "+@all"];
     for (const server of stage.group.all) await server.cli("ACL", "SETUSER", "alice", ...rules);

@@ -164,8 +164,11 @@ function noTouch(session: Session, [mode = ""]: readonly string[], frame: Frame)
 function list(session: Session, words: readonly string[], frame: Frame): boolean {
   const filter = listFilter(words);
   // The server says itself what is wrong, or knows more of it than the proxy does.
-  const question = filter.kind === "wrong" ? words : ["ID", NO_ID];
-  if (allowed(session, frame, ["LIST", ...question]) === null) return isDone(session);
+  const isWrong = filter.kind === "wrong";
+  const question = isWrong ? words : ["ID", NO_ID];
+  // Before Redis 6.2 it knows no ID: that is the answer of one that allows it.
+  const fault = isWrong ? null : SYNTAX_ERROR;
+  if (allowed(session, frame, ["LIST", ...question], fault) === null) return isDone(session);
   if (filter.kind === "wrong") return notKnown(session, "LIST");
   const { sessions } = session.context;
   const lines = new Map<Session, string>();

@@ -61,6 +61,21 @@ describe("who is made to follow the master", () => {
       ["b"],
     ],
     ["a replica of a replica is left alone", [replicaAt("b", 1), replicaAt("c", 1, { of: "b" })], []],
+    [
+      "a member that was just given to a replica is left alone before its link is up",
+      [replicaAt("b", 1), replicaAt("c", 1, { of: "b", ...down, linkDownForMs: 2_000 })],
+      [],
+    ],
+    [
+      "a member whose link to a replica stays down",
+      [replicaAt("b", 1), replicaAt("c", 1, { of: "b", ...down, linkDownForMs: 3_000 })],
+      ["c"],
+    ],
+    [
+      "a member that was just given to a replica without a link",
+      [replicaAt("b", 1, down), replicaAt("c", 1, { of: "b", ...down, linkDownForMs: 0 })],
+      ["c"],
+    ],
     ["a node that does not answer is left alone", [lost(masterAt("b", 1, { replid: "X" }), "silent")], []],
     ["a node that was never met is left alone", [unanswered("b", "unreachable")], []],
     ["a node that loads is left alone", [masterAt("b", 1, { loading: true, replid: "X" })], []],
@@ -105,6 +120,8 @@ describe("who is made to follow the master", () => {
     const chained = [A, replicaAt("d", 1), replicaAt("c", 1, { of: "d" })];
     expect(straying(chained)).toEqual([]);
     expect(straying(chained, {}, ["c"])).toEqual(["c"]);
+    const down = replicaAt("c", 1, { of: "d", linkUp: false, linkDownForMs: 0 });
+    expect(straying([A, replicaAt("d", 1), down], {}, ["c"])).toEqual(["c"]);
   });
 });
 

@@ -174,11 +174,14 @@ describe("a script that a replica stopped at its first write", () => {
     `-ERR Error running script (call to f_${sha}): @user_script:1: @user_script: 1: ` +
     "-READONLY You can't write against a read only replica. \r\n";
 
-  it.each([now, valkey91, before7, now.replace("@user_script", "@user_function")])("did not run (31): %s", (text) => {
-    const buf = Buffer.from(text);
-    expect(refusalCause(request("eval"), buf, 0, buf.length)).toBe("not-master");
-    expect(refusalCause(request("fcall"), buf, 0, buf.length)).toBe("not-master");
-  });
+  it.each([now, valkey91, before7, now.replace("@user_script", "@user_function")])(
+    "did not run (31): %s",
+    (text) => {
+      const buf = Buffer.from(text);
+      expect(refusalCause(request("eval"), buf, 0, buf.length)).toBe("not-master");
+      expect(refusalCause(request("fcall"), buf, 0, buf.length)).toBe("not-master");
+    },
+  );
 
   it.each([now, before7])("is told from other commands, which cannot answer that: %s", (text) => {
     const buf = Buffer.from(text);
