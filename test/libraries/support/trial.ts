@@ -53,6 +53,7 @@ export function itNoticesNoSwitch(
     ["crash", "crash but by UNCERTAIN for what was on the wire"],
   ] as const)(
     `%s: ${library} notices no %s ${CASES}`,
+    { timeout: TRIAL_MS },
     async ([kind], { skip }) => {
       const skipLoudly = (why: string) => {
         figure(why);
@@ -62,7 +63,6 @@ export function itNoticesNoSwitch(
       await switches.master.cli("FLUSHALL");
       await trial(stage, switches, kind, await start(stage, `${library} ${kind}`, skipLoudly));
     },
-    TRIAL_MS,
   );
 }
 
