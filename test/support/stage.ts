@@ -233,7 +233,7 @@ export class Stage {
   /** Waits until a node has been probed less than `agoMs` ago: where probes are rare, none comes soon. */
   async untilProbed(server: RedisServer, agoMs = 1_000): Promise<void> {
     const isFresh = async () => Number((await this.node(server)).seen_ms_ago) < agoMs;
-    await until(isFresh, { what: `a probe of ${server.address}` });
+    await until(isFresh, { deadlineMs: 30_000, what: `a probe of ${server.address}` });
   }
 
   /** Waits for a report of a node that the proxy has asked for after this call. */

@@ -42,6 +42,9 @@ export const UNSEEN_MS = 300;
 /** How long what must come to pass may take, ms: on a busy machine the clients have little of it. */
 export const PATIENCE_MS = 40_000;
 
+/** An iteration is dozens of calls: so many are enough, the second of them has begun after the first look. */
+const SCANS = 2;
+
 /** Jobs that crashes can take with them: each one what a waiting call was being answered (22). */
 const MOST_LOST_IN_CRASHES = 2;
 
@@ -116,7 +119,8 @@ export class Book {
   /** Waits until every kind of work has gone on by so many steps. */
   async progress(steps: number, when: string): Promise<void> {
     const before = new Map(this.#steps);
-    const stuck = () => STEPS.filter((step) => this.#steps.get(step)! < before.get(step)! + steps);
+    const wanted = (step: Step) => (step === "scan" ? Math.min(steps, SCANS) : steps);
+    const stuck = () => STEPS.filter((step) => this.#steps.get(step)! < before.get(step)! + wanted(step));
     try {
       await until(() => stuck().length === 0, { deadlineMs: PATIENCE_MS });
     } catch (error) {

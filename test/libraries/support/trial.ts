@@ -51,19 +51,15 @@ export function itNoticesNoSwitch(
     ["planned", "planned switch, and nothing is uncertain"],
     ["two masters", "second master; only what that acknowledged is lost"],
     ["crash", "crash but by UNCERTAIN for what was on the wire"],
-  ] as const)(
-    `%s: ${library} notices no %s ${CASES}`,
-    async ([kind], { skip }) => {
-      const skipLoudly = (why: string) => {
-        figure(why);
-        return skip(why);
-      };
-      // What others have left would be on the way of every iteration.
-      await switches.master.cli("FLUSHALL");
-      await trial(stage, switches, kind, await start(stage, `${library} ${kind}`, skipLoudly));
-    },
-    TRIAL_MS,
-  );
+  ] as const)(`%s: ${library} notices no %s ${CASES}`, { timeout: TRIAL_MS }, async ([kind], { skip }) => {
+    const skipLoudly = (why: string) => {
+      figure(why);
+      return skip(why);
+    };
+    // What others have left would be on the way of every iteration.
+    await switches.master.cli("FLUSHALL");
+    await trial(stage, switches, kind, await start(stage, `${library} ${kind}`, skipLoudly));
+  });
 }
 
 /** Runs the switches of a kind under the work of all users, and holds the result against their books. */
