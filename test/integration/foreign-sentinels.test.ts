@@ -2,7 +2,7 @@
  * Sentinels watch the group of which the proxy was not told: it hears them on the nodes, leaves promotions to
  * them, and makes no planned switch, which they would take for an outage.
  */
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { HEARD_MS, LISTEN_MS } from "../../src/failover/right/foreign-sentinels.ts";
 import { needs } from "../support/abilities.ts";
 import { RawClient } from "../support/client.ts";
@@ -25,8 +25,9 @@ const SELF: ConfigObject = { failover: { promote: "self", crashGrace: "250ms", d
 const SAID_AFTER_MS = 8_000;
 /** Two looks of a proxy that is calm, and some time for noise. */
 const LOOKS_MS = 6_000;
-/** Where Sentinels have a minute for what they do. */
-const LONG = { timeout: 150_000 };
+
+// Sentinels have a minute for what they do.
+vi.setConfig({ testTimeout: 150_000 });
 
 let stage: Stage;
 let sentinels: Sentinels | undefined;
@@ -103,67 +104,57 @@ async function untilOther(old: RedisServer): Promise<RedisServer> {
 }
 
 describe("a proxy with failover.promote: self", () => {
-  it(
-    "says that a Sentinel has come and may not promote; when it is gone it may, and answers a crash",
-    LONG,
-    async () => {
-      await setUp();
-      await untilPromoter(1, LOOKS_MS);
-      const watching = await withSentinels();
-      await untilSaid(named(watching));
-      const advice =
-        '(and 2 more) watches this group as "mymaster" and promotes too: use failover.promote: sentinel, ' +
-        "or remove the group there (SENTINEL REMOVE mymaster)";
-      await until(async () => (await stage.problems()).includes(advice), { what: "all three being heard" });
-      expect(await stage.number("promoter")).toBe(0);
-      expect(await stage.proxy.metric("holdfast_promoter")).toBe(0);
-      expect((await stage.proxy.http("/readyz")).status).toBe(200);
-      for (const one of watching.all) await one.cli("SENTINEL", "REMOVE", "mymaster");
-      const removedAtMs = performance.now();
-      await untilPromoter(1, HEARD_MS + LOOKS_MS);
-      figure(
-        `the right was there ${Math.round(performance.now() - removedAtMs)} ms after the last was removed`,
-      );
-      await until(async () => (await stage.problems()) === "", { what: "the problem being over" });
-      const said = stage.proxy.logged("problem").filter(({ kind }) => kind === "another-promoter");
-      expect(said.map(({ level }) => level)).toEqual(["warn", "info"]); // once that it is there, once that it is over
-      const old = stage.master;
-      await old.kill();
-      const now = await untilOther(old);
-      expect([promotions(), promoted()]).toEqual([1, [now]]);
-    },
-  );
+  it("says that a Sentinel has come and may not promote; when it is gone it may, and answers a crash", async () => {
+    await setUp();
+    await untilPromoter(1, LOOKS_MS);
+    const watching = await withSentinels();
+    await untilSaid(named(watching));
+    const advice =
+      '(and 2 more) watches this group as "mymaster" and promotes too: use failover.promote: sentinel, ' +
+      "or remove the group there (SENTINEL REMOVE mymaster)";
+    await until(async () => (await stage.problems()).includes(advice), { what: "all three being heard" });
+    expect(await stage.number("promoter")).toBe(0);
+    expect(await stage.proxy.metric("holdfast_promoter")).toBe(0);
+    expect((await stage.proxy.http("/readyz")).status).toBe(200);
+    for (const one of watching.all) await one.cli("SENTINEL", "REMOVE", "mymaster");
+    const removedAtMs = performance.now();
+    await untilPromoter(1, HEARD_MS + LOOKS_MS);
+    figure(
+      `the right was there ${Math.round(performance.now() - removedAtMs)} ms after the last was removed`,
+    );
+    await until(async () => (await stage.problems()) === "", { what: "the problem being over" });
+    const said = stage.proxy.logged("problem").filter(({ kind }) => kind === "another-promoter");
+    expect(said.map(({ level }) => level)).toEqual(["warn", "info"]); // once that it is there, once that it is over
+    const old = stage.master;
+    await old.kill();
+    const now = await untilOther(old);
+    expect([promotions(), promoted()]).toEqual([1, [now]]);
+  });
 
-  it(
-    "follows a Sentinel that is there when the master crashes: one promotion, and clients wait",
-    LONG,
-    async () => {
-      await setUp();
-      const watching = await withSentinels();
-      await untilSaid(named(watching));
-      const workload = await withLoad();
-      const old = stage.master;
-      await old.kill();
-      const now = await untilOther(old);
-      await workload.next("writer");
-      figure(`writes stood still for ${Math.round(workload.report().kinds.writer.longestGapMs)} ms`);
-      await watching.untilMaster(now);
-      expect([promotions(), promoted()], "Sentinel's alone").toEqual([0, [now]]);
-      await old.restart();
-      // Sentinel sees to the old master and the other replica, some 10 s after they are back (sentinel.c).
-      await stage.untilReadable(2, 60_000);
-      await sleep(HEARD_MS);
-      expect((await stage.epoch()).master).toBe(now.address);
-      await watching.untilMaster(now);
-      const report = await workload.stop();
-      expectNoticedNothing(report, ["UNCERTAIN"]);
-      const audit = await workload.audit(now.port);
-      expect(audit.unexplained, audit.details.join("\n")).toBe(0);
-      figure(
-        `acknowledged ${report.acked}, uncertain ${report.uncertain}, lost by replication ${audit.lost}`,
-      );
-    },
-  );
+  it("follows a Sentinel that is there when the master crashes: one promotion, and clients wait", async () => {
+    await setUp();
+    const watching = await withSentinels();
+    await untilSaid(named(watching));
+    const workload = await withLoad();
+    const old = stage.master;
+    await old.kill();
+    const now = await untilOther(old);
+    await workload.next("writer");
+    figure(`writes stood still for ${Math.round(workload.report().kinds.writer.longestGapMs)} ms`);
+    await watching.untilMaster(now);
+    expect([promotions(), promoted()], "Sentinel's alone").toEqual([0, [now]]);
+    await old.restart();
+    // Sentinel sees to the old master and the other replica, some 10 s after they are back (sentinel.c).
+    await stage.untilReadable(2, 60_000);
+    await sleep(HEARD_MS);
+    expect((await stage.epoch()).master).toBe(now.address);
+    await watching.untilMaster(now);
+    const report = await workload.stop();
+    expectNoticedNothing(report, ["UNCERTAIN"]);
+    const audit = await workload.audit(now.port);
+    expect(audit.unexplained, audit.details.join("\n")).toBe(0);
+    figure(`acknowledged ${report.acked}, uncertain ${report.uncertain}, lost by replication ${audit.lost}`);
+  });
 
   it("does not promote when it was started a moment before a crash, beside a Sentinel", async () => {
     await setUp({

@@ -72,19 +72,21 @@ describe("a replica that answers late", () => {
   it.each(["session", "eventual"])("does not hold reads up: %s", async (consistency) => {
     await setUp({ consistency, hedge: "20ms", slowAfter: 0 });
     const clients = await stage.clients(50);
+    const aloneMs = quantile(await readAll(clients, during(1_000)), 0.99);
     links[0]!.delay(200);
     const tookMs = await readAll(clients, during(4_000));
     const [p99, max, reads] = [quantile(tookMs, 0.99), tookMs.at(-1)!, tookMs.length];
-    // Else each client that is at the slow one, about half of them, has twenty such reads. On a machine that
-    // has other things to do, few reads are made at all, and one in ten of them is hedged at most.
-    const late = tookMs.filter((ms) => ms >= 200).length;
+    // There and back. Else each client that is at the slow one, about half of them, has ten such reads. On a
+    // machine that has other things to do, few reads are made at all, and one in ten of them is hedged at most.
+    const late = tookMs.filter((ms) => ms >= 400).length;
     const [sent, first] = [await hedged(), await won()];
     report(
-      `${consistency}: ${reads} reads, p99 ${p99.toFixed(1)} ms, max ${max.toFixed(1)} ms, ${sent}/${first}`,
+      `${consistency}: ${reads} reads, p99 ${p99.toFixed(1)} ms (alone ${aloneMs.toFixed(1)}), ` +
+        `max ${max.toFixed(1)} ms, ${late} late, ${sent}/${first}`,
     );
-    expect(p99).toBeLessThan(100);
-    // A machine that stands still makes one read of each client late.
-    expect(late).toBeLessThan(250);
+    expect(p99).toBeLessThan(100 + 2 * aloneMs);
+    // Of 250. A machine that stands still makes one read of each client late.
+    expect(late).toBeLessThan(125);
     expect(first).toBeGreaterThan(20);
     expect(sent).toBeLessThan(0.1 * reads + 33);
   });
