@@ -29,6 +29,14 @@
  * - when a proxy ends, or steps back, before those who follow it have seen what it promoted;
  * - with two nodes, when one proxy takes for the master what the other one takes for the replica;
  * - against proxies that know disjoint sets of nodes, and people who promote by hand.
+ * An address that was announced and never answered counts as a node, also where it is a second one of a node
+ * that we reach (behind a translation of addresses): nothing proves that. A master lists its replicas by
+ * address and without run ids, a replica without `replica-announce-ip` does not know by which one, and to
+ * count them (as many listed as we know) compares what two nodes said at two times: one replica that leaves
+ * while another one, which only others reach, joins would be taken for one. Then we would need one node less
+ * than a majority, and the other side could have one, too. Counted twice it can only keep us from promoting,
+ * and that is said ("could be asked on 3 of 5 nodes"). Known by its run id, from its own word or from that of
+ * Sentinels that met it there (rules/aliases.ts), it counts once.
  * The other way round, nothing is promoted while the marker of a proxy that is gone, or stands still, is
  * there: nodes notice the end of a process at once, that of a machine or a cable by TCP keep-alive only.
  * Whoever may subscribe to such a channel can keep all proxies from promoting; an ACL keeps others from it.
