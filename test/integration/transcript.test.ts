@@ -51,7 +51,6 @@ function all(text: string): Step[] {
     .map((line) => cmd(line));
 }
 
-/** Directly such a server never ends the reply to EXEC. */
 const LOSES_LOGINS = losesWrongLogins();
 
 const BINARY = Buffer.from(Array.from({ length: 256 }, (_, i) => i));
@@ -957,7 +956,10 @@ const TAPE: readonly Section[] = [
     name: "logging in inside MULTI",
     steps: all(`
       ACL SETUSER member on >secret +@all ~* &*
-      ${LOSES_LOGINS ? "" : "MULTI\nAUTH member wrong\nACL WHOAMI\nEXEC"}
+      MULTI
+      AUTH member wrong
+      ACL WHOAMI
+      EXEC
       ACL WHOAMI
       MULTI
       AUTH member secret
@@ -972,7 +974,7 @@ const TAPE: readonly Section[] = [
       EXEC
       MULTI
       HELLO 4
-      ${LOSES_LOGINS ? "" : "HELLO 3 AUTH member wrong"}
+      HELLO 3 AUTH member wrong
       HELLO 3 NOSUCH
       EXEC
       GET nothing
@@ -1291,7 +1293,7 @@ function judge(name: string, proxied: string, direct: string): string | null {
 }
 
 describe.each([2, 3] as const)("RESP%i: through the proxy and directly, byte for byte", (protocol) => {
-  it.each(TAPE)("$name: the replies are Redis's own", async (section) => {
+  it.each(TAPE.filter(isPlayed))("$name: the replies are Redis's own", async (section) => {
     const problems = await compare(section, protocol, (player, tape) => player.stepByStep(tape));
     expect(problems.join("\n")).toBe("");
   });
@@ -1350,6 +1352,11 @@ it("the tape has several hundred steps, and every listed difference is on it", (
 function isPipelinable(section: Section): boolean {
   const losesLogins = LOSES_LOGINS && section.steps.some(({ name }) => /\bAUTH\b/.test(name));
   return section.steps.length > 1 && !losesLogins;
+}
+
+/** Such a server never ends the reply to EXEC; the proxy refuses the login within the transaction. */
+function isPlayed({ name }: Section): boolean {
+  return !LOSES_LOGINS || name !== "logging in inside MULTI";
 }
 
 function sizeOf(section: Section): number {

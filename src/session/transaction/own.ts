@@ -13,6 +13,18 @@ const CLIENT_IN_MULTI: ReadonlySet<string> = new Set(["ID", "GETNAME", "SETNAME"
 const NO_MONITOR = encodeError("ERR MONITOR isn't allowed for DENY BLOCKING client");
 const NO_SSUBSCRIBE = encodeError("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
 
+/**
+ * From Redis 7.2 on a wrong login gets no reply while another one of its connection has yet to be written, as
+ * EXEC's always has: that reply would never end (acl.c, addAuthErrReply). Valkey answers it.
+ */
+export function losesWrongLogins(
+  facts: { readonly server: string; readonly version: string } | null,
+): boolean {
+  if (facts === null || facts.server !== "redis") return false;
+  const [major = 0, minor = 0] = facts.version.split(".").map(Number);
+  return major > 7 || (major === 7 && minor >= 2);
+}
+
 /** Queues a command that concerns the session itself. @returns false when it cannot stand inside MULTI. */
 export function queueOwn(session: Session, transaction: Transaction, frame: Frame): boolean {
   const { command, buf, start, end } = frame;
@@ -29,9 +41,11 @@ export function queueOwn(session: Session, transaction: Transaction, frame: Fram
       change(followSelect);
       break;
     case "auth":
+      if (losesWrongLogins(session.router.facts)) return false;
       change(followAuth);
       break;
     case "hello":
+      if (args.length > 3 && losesWrongLogins(session.router.facts)) return false;
       transaction.addChange(command, buf.subarray(start, end), (reply) => followHello(session, args, reply));
       break;
     case "debug":
