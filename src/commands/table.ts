@@ -154,9 +154,13 @@ function builtinFacts(): CommandFacts[] {
   });
 }
 
+/** What may add to the replication stream and is flagged neither as that nor as a write before Redis 6.2. */
+const REPLICATING: ReadonlySet<string> = new Set(["eval", "evalsha", "pfcount", "publish", "script"]);
+
 /**
  * Reads COMMAND's reply: [name, arity, flags, …], sub-commands in the tenth element since Redis 7.0. Rows
- * that make no sense are left out.
+ * that make no sense are left out. Servers before that have no flag for what blocks (server.c,
+ * redisCommandTable), nor before Redis 6.2 for what may replicate: then what is known here counts.
  */
 function factsOfReply(reply: unknown): CommandFacts[] {
   if (!Array.isArray(reply) || reply.length > MAX_COMMANDS) return [];
@@ -168,16 +172,18 @@ function factsOfReply(reply: unknown): CommandFacts[] {
     if (typeof arity !== "number" || !Number.isInteger(arity) || arity === 0) continue;
     const words = flagWords(flags);
     const subcommands = (row as unknown[])[9];
+    const builtin = BUILTIN.get(name.toLowerCase());
+    const untold = hasSpecs(row) ? undefined : builtin;
     facts.push({
       name: name.toLowerCase(),
       arity,
       writes: words.has("write") || subcommandsWrite(subcommands),
       readsOnly: words.has("readonly"),
-      blocks: words.has("blocking"),
-      noMulti: words.has("no_multi"),
-      builtin: BUILTIN.has(name.toLowerCase()),
-      unsafe: !BUILTIN.has(name.toLowerCase()) && touchesConnection(words),
-      mayReplicate: mayReplicate(words),
+      blocks: words.has("blocking") || untold?.blocks === true,
+      noMulti: words.has("no_multi") || untold?.noMulti === true,
+      builtin: builtin !== undefined,
+      unsafe: builtin === undefined && touchesConnection(words),
+      mayReplicate: mayReplicate(words) || (untold !== undefined && REPLICATING.has(untold.name)),
       replicating: replicatingSubcommands(subcommands),
       subcommands: subcommandArities(subcommands),
       keys: keysOfRow(name.toLowerCase(), row as unknown[], words),

@@ -21,7 +21,7 @@ import { type Care, type Draft, isSwitching, type Renounced, type State } from "
 /** Between two attempts at one node, ms; doubled after each failure up to the second value. */
 const PAUSE_MS = 1_000;
 const PAUSE_MOST_MS = 30_000;
-/** How long a replica may take to have the link to a new master, ms: before Redis 7 it tries once a second. */
+/** How long a link to a new master may take, ms: before Redis 7 a replica tries once a second. */
 const CHAIN_MS = 2_000;
 /** So many failures are said to people. */
 const TOO_OFTEN = 3;

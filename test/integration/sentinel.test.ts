@@ -499,7 +499,8 @@ describe("access to Sentinels", () => {
     await untilAgreeing(3);
   });
 
-  it("TLS with an authority and a client certificate", async () => {
+  it("TLS with an authority and a client certificate", async (context) => {
+    needs(context, "SENTINEL MYID");
     const certificates = await makeCertificates();
     cleanups.push(() => certificates.close());
     const { ca, server, client } = certificates;

@@ -1,5 +1,6 @@
 /**
- * What the server under test can do, by its own word: tests of what it lacks are skipped, and say so. Importing this starts a server once.
+ * What the server under test can do, by its own word. A test of what it lacks is skipped and says so.
+ * Importing this starts a server once.
  */
 import type { TestContext } from "vitest";
 import { startRedis } from "./redis.ts";
@@ -59,8 +60,9 @@ const OTHERS = {
   "INFO errorstats": abilities.errorStats,
   "history in RDB files": abilities.rdbHistory,
   "replica that makes a lost link anew at once": abilities.relinksAtOnce,
-  // Both came with the same version.
+  // Came with the same version.
   "users of Sentinels": abilities.channelRules,
+  "SENTINEL MYID": abilities.channelRules,
 } as const;
 
 export type Need = Lowercase<string> | `setting ${string}` | keyof typeof OTHERS;

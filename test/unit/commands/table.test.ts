@@ -293,6 +293,22 @@ describe("learning a server's COMMAND", () => {
     expect(look(new CommandTable(), "xgroup").subcommands).toBeNull();
   });
 
+  it("knows of itself what blocks, may replicate or stands outside of MULTI where the server is too old to tell", () => {
+    const table = learnt([
+      ["blpop", -3, ["write", "noscript"], 1, -2, 1, ["@write", "@blocking"]],
+      ["xread", -4, ["readonly", "movablekeys"], 0, 0, 0, ["@read", "@blocking"]],
+      ["publish", 3, ["pubsub", "loading", "stale", "fast"], 0, 0, 0, ["@pubsub"]],
+      ["save", 1, ["admin", "noscript"], 0, 0, 0, ["@admin"]],
+      ["get", 2, ["readonly", "fast"], 1, 1, 1, ["@read"]],
+    ]);
+    const newest = new CommandTable();
+    for (const name of ["blpop", "xread", "save"]) expect(look(table, name)).toEqual(look(newest, name));
+    expect(look(table, "blpop")).toMatchObject({ kind: SPECIAL, handler: "blocking", plainKind: WRITE });
+    expect(look(table, "publish").mayReplicate).toBe(true);
+    expect(look(table, "save").noMulti).toBe(true);
+    expect(look(table, "get")).toMatchObject({ handler: "none", mayReplicate: false, noMulti: false });
+  });
+
   it("leaves out rows of sub-commands that make no sense", () => {
     const odd = ["box", -2, [], 0, 0, 0, [], [], [], [null, "x", ["only"], ["box|ok", 2, []], [7, 7]]];
     expect(look(learnt([odd]), "box").subcommands).toEqual(new Map([["ok", 2]]));
