@@ -13,7 +13,7 @@ const ofServers = {
   hookTimeout: 60_000,
 } as const;
 
-/** Another server than the installed one, from test/other-server.sh: what failover is made of runs with it, too. */
+/** A server beside the installed one (test/other-server.sh): the main tests of failover run with it, too. */
 const otherServer = process.env.TEST_OTHER_SERVER;
 const withOtherServer: TestProjectInlineConfiguration = {
   extends: true,

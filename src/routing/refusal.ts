@@ -98,12 +98,11 @@ export function refusalCause(request: Request, buf: Buffer, start: number, end: 
 
 /**
  * A script that does not declare what it does is let in by a replica and refused at its first write, so
- * nothing
- * of it was written (script.c, scriptVerifyWriteCommandAllow; Valkey 9.1 leaves the script's name out; the
- * second form is that of servers before 7).
+ * nothing of it was written (script.c, scriptVerifyWriteCommandAllow; Valkey 9.1 leaves the script's name
+ * out; the second form is that of servers before 7).
  */
 const SCRIPT_ON_REPLICA = [
-  /^-READONLY You can't write against a read only replica\. script: (?:[^\r\n]{1,200}, )?on @user_\w+:\d+\.\r\n$/,
+  /^-READONLY You can't write against a read only replica\. script: (?:[^\r\n]+, )?on @user_\w+:\d+\.\r\n$/,
   /^-ERR Error running script \(call to f_\w{40}\): [^\r\n]{1,64} -READONLY You can't write [^\r\n]+\r\n$/,
 ];
 

@@ -76,8 +76,8 @@ describe("a replica that answers late", () => {
     links[0]!.delay(200);
     const tookMs = await readAll(clients, during(4_000));
     const [p99, max, reads] = [quantile(tookMs, 0.99), tookMs.at(-1)!, tookMs.length];
-    // There and back. Else each client that is at the slow one, about half of them, has ten such reads. On a
-    // machine that has other things to do, few reads are made at all, and one in ten of them is hedged at most.
+    // There and back. Else each client that is at the slow one, about half of them, has ten such reads. A
+    // busy machine makes few reads at all, and one in ten of them is hedged at most.
     const late = tookMs.filter((ms) => ms >= 400).length;
     const [sent, first] = [await hedged(), await won()];
     report(
