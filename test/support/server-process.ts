@@ -84,8 +84,8 @@ export class ServerProcess {
 }
 
 /**
- * Whether the process stands still (SIGSTOP): on a busy machine a signal takes its time. Where the system does
- * not tell, it is taken for done.
+ * Whether the process stands still (SIGSTOP): on a busy machine a signal takes its time. Where the system
+ * does not tell, it is taken for done.
  */
 export function isStopped(pid: number): boolean {
   const file = `/proc/${pid}/stat`;
