@@ -16,8 +16,8 @@ afterEach(async () => {
 });
 
 /**
- * A group of which the settings of reads are made when its nodes are known. A busy machine makes one of them
- * late for a while: that takes nothing from its share here.
+ * A group of which the settings of reads are made when its nodes are known. A busy machine makes one of
+ * them late for a while: that takes nothing from its share here.
  */
 async function setUp(reads: (group: RedisGroup) => ConfigObject, replicas = 2): Promise<void> {
   stage = await Stage.open({

@@ -343,7 +343,7 @@ describe("a replica that is not what it was", () => {
     const client = await stage.client();
     for (let i = 0; i < 200; i++) expect(await client.command("SET", `k${i}`, "value")).toBe("OK");
     const load = await startReaders();
-    // A snapshot that takes two seconds, and a replica that must have one: the history has another name.
+    // A snapshot that takes two seconds, and a replica that has to have one: the history has another name.
     await stage.master.cli("CONFIG", "SET", "rdb-key-save-delay", 10_000);
     const port = String(stage.master.port);
     const direct = await RawClient.connect({ port: stage.replica(0).port });

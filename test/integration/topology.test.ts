@@ -81,7 +81,7 @@ async function untilWritable(watched: Watched, master: NodeId, readers: number):
   );
 }
 
-/** How long the slowest of our questions to a server takes while something is so, ms: the machine's part. */
+/** How long the slowest of our own questions to a server takes while something is so, ms. */
 async function slowestWhile(server: RedisServer, isSo: () => boolean): Promise<number> {
   const endMs = performance.now() + 10_000;
   let slowestMs = 0;

@@ -291,8 +291,8 @@ it(
       const others = errors.filter((text) => !text.startsWith("UNCERTAIN "));
       expect(others.filter((text) => !CONSEQUENCES.test(text))).toEqual([]);
       expect(others.length).toBeLessThanOrEqual(unknown.length + doubtClients);
-      // Killed after its word to a client and before that to its replicas, a master takes with it what it
-      // said: a job that was added is lost, one that had ended runs again.
+      // Killed after its word to a client and before that to its replicas, a master takes with it
+      // what it said: a job that was added is lost, one that had ended runs again.
       expect(application.lost().length).toBeLessThanOrEqual(doubtClients);
       expect(application.extraRuns()).toBeLessThanOrEqual(unknown.length + doubtClients);
       const { completed, failed } = await application.queue.getJobCounts("completed", "failed");
