@@ -3,8 +3,7 @@
  * foreign-sentinels.ts for all proxies, also those that do not promote and so do not listen all the time.
  */
 
-import type { Redis } from "ioredis";
-import { Connection, type Login } from "../../topology/dial.ts";
+import type { Login } from "../../topology/dial.ts";
 import type { NodeId } from "../../topology/epoch.ts";
 import {
   HELLO_CHANNEL,
@@ -12,24 +11,29 @@ import {
   LISTEN_MS,
   objectionOf,
   readHello,
-  readSubscribers,
   SILENCE,
   withHello,
 } from "./foreign-sentinels.ts";
-import { MARKER_PREFIX, readMarkers } from "./lease.ts";
+import { askPresence } from "./presence.ts";
+import { PromoterLine } from "./promoter-line.ts";
 
 export interface ListenerOptions extends Login {
   /** For the questions, connecting included, ms. */
   readonly timeoutMs: number;
 }
 
-const CONNECTION_NAME = "holdfast-listener";
 /** How much later than a replica's the master's answer may be, ms: it may be busy with a script. */
 const MASTER_FIRST_MS = 100;
 
+interface Call {
+  readonly line: PromoterLine;
+  /** Aborted when the connection has ended. */
+  readonly ended: AbortSignal;
+}
+
 export class Listener {
   readonly #options: ListenerOptions;
-  readonly #connections = new Set<Connection>();
+  readonly #calls = new Set<Call>();
 
   constructor(options: ListenerOptions) {
     this.#options = options;
@@ -41,73 +45,75 @@ export class Listener {
    * within LISTEN_MS. Never rejects.
    */
   async objection(nodes: readonly NodeId[]): Promise<string | null> {
-    const dialled = nodes.map((node) => new Connection(node));
-    for (const connection of dialled) this.#connections.add(connection);
+    const calls = nodes.map((node) => this.#dial(node));
     const hangAllUp = (): void => {
-      for (const connection of dialled) connection.hangUp();
+      for (const { line } of calls) line.hangUp();
     };
     const timer = setTimeout(hangAllUp, this.#options.timeoutMs);
     try {
-      const asked = dialled.map(async (connection) => {
-        return (await this.#maySpeak(connection)) ? connection.redis : null;
-      });
-      const suspect = await firstToTell(asked);
+      const suspect = await firstToTell(calls.map(whoMaySpeak));
       if (suspect === null) return null;
       const heard = firstHello(suspect);
-      await suspect.subscribe(HELLO_CHANNEL);
+      await heard.subscribed;
       clearTimeout(timer);
-      const hello = await heard;
+      const hello = await heard.hello;
       return hello === null ? null : objectionOf(withHello(SILENCE, hello, 0), 0);
     } catch {
       return null;
     } finally {
       clearTimeout(timer);
       hangAllUp();
-      for (const connection of dialled) this.#connections.delete(connection);
+      for (const call of calls) this.#calls.delete(call);
     }
   }
 
-  /** Whether anybody but proxies listens there to what Sentinels say, as Sentinels do. */
-  async #maySpeak(connection: Connection): Promise<boolean> {
-    await connection.enter(this.#options, CONNECTION_NAME);
-    const { redis } = connection;
-    const [channels, counts] = await Promise.all([
-      redis.call("pubsub", ["CHANNELS", `${MARKER_PREFIX}*`]),
-      redis.call("pubsub", ["NUMSUB", HELLO_CHANNEL]),
-    ]);
-    return (readSubscribers(counts) ?? 0) > (readMarkers(channels, "")?.others.length ?? 0);
+  #dial(node: NodeId): Call {
+    const ended = new AbortController();
+    const line = new PromoterLine(node, this.#options, () => ended.abort(), "holdfast-listener");
+    const call: Call = { line, ended: ended.signal };
+    this.#calls.add(call);
+    return call;
   }
 
   close(): void {
-    for (const connection of this.#connections) connection.hangUp();
+    for (const { line } of this.#calls) line.hangUp();
   }
+}
+
+/** The call, where anybody but proxies listens to what Sentinels say, as Sentinels do; null = nobody does. */
+async function whoMaySpeak(call: Call): Promise<Call | null> {
+  await call.line.open();
+  const { subscribers, others } = await askPresence(call.line, "");
+  return subscribers > others.length ? call : null;
 }
 
 /**
  * A node on which somebody subscribes, whichever is the first to tell; null = nobody does, by the master's
  * word. A Sentinel may not know a replica yet, so that of the others counts only where the master is silent.
  */
-async function firstToTell(asked: readonly Promise<Redis | null>[]): Promise<Redis | null> {
+async function firstToTell(asked: readonly Promise<Call | null>[]): Promise<Call | null> {
   const [master, ...others] = asked;
   if (master === undefined) return null;
   const word = (): Promise<null> => new Promise((resolve) => setTimeout(resolve, MASTER_FIRST_MS, null));
-  const orMaster = async (other: Promise<Redis | null>): Promise<Redis | null> =>
+  const orMaster = async (other: Promise<Call | null>): Promise<Call | null> =>
     (await other) ?? (await Promise.race([master.catch(() => null), word()]));
   return Promise.any([master, ...others.map(orMaster)]);
 }
 
-/** Null when there is none within LISTEN_MS, or the connection ends. */
-function firstHello(redis: Redis): Promise<Hello | null> {
-  return new Promise((resolve) => {
-    const finish = (hello: Hello | null): void => {
+/** What is heard first: null when there is nothing within LISTEN_MS, or the connection ends. */
+function firstHello({ line, ended }: Call) {
+  let subscribed: Promise<unknown> = Promise.resolve();
+  const hello = new Promise<Hello | null>((resolve) => {
+    const finish = (heard: Hello | null): void => {
       clearTimeout(timer);
-      resolve(hello);
+      resolve(heard);
     };
     const timer = setTimeout(finish, LISTEN_MS, null);
-    redis.on("end", () => finish(null));
-    redis.on("message", (channel: string, text: string) => {
-      const hello = channel === HELLO_CHANNEL ? readHello(text) : null;
-      if (hello !== null) finish(hello);
+    ended.addEventListener("abort", () => finish(null));
+    subscribed = line.subscribe([HELLO_CHANNEL], (channel, text) => {
+      const heard = channel === HELLO_CHANNEL ? readHello(text) : null;
+      if (heard !== null) finish(heard);
     });
   });
+  return { subscribed, hello };
 }

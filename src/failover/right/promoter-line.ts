@@ -1,24 +1,26 @@
-/** The lines of promoters.ts: a connection of ioredis each. */
+/** The lines of promoters.ts and listener.ts: a connection of ioredis each. */
 
 import { Connection, type Login } from "../../topology/dial.ts";
 import type { NodeId } from "../../topology/epoch.ts";
 import type { Line } from "./promoters.ts";
 
 /** In CLIENT LIST of the nodes. */
-const CONNECTION_NAME = "holdfast-promoter";
+type ConnectionName = "holdfast-promoter" | "holdfast-listener";
 
 export class PromoterLine implements Line {
   readonly #connection: Connection;
   readonly #login: Login;
+  readonly #name: ConnectionName;
 
   /** @param onEnd told once, never before this returns; maybe after hangUp(), too. */
-  constructor(node: NodeId, login: Login, onEnd: () => void) {
+  constructor(node: NodeId, login: Login, onEnd: () => void, name: ConnectionName = "holdfast-promoter") {
     this.#login = login;
+    this.#name = name;
     this.#connection = new Connection(node, onEnd);
   }
 
   open(): Promise<void> {
-    return this.#explain(this.#connection.enter(this.#login, CONNECTION_NAME));
+    return this.#explain(this.#connection.enter(this.#login, this.#name));
   }
 
   subscribe(

@@ -18,7 +18,6 @@ import {
   type Hello,
   objectionOf,
   readHello,
-  readSubscribers,
   SILENCE,
   withEar,
   withHello,
@@ -30,17 +29,16 @@ import {
   type Lease,
   type Look,
   labelOf,
-  MARKER_PREFIX,
   type Marker,
   markerChannel,
-  readMarkers,
   standingOf,
   withLook,
   withNodes,
 } from "./lease.ts";
+import { type Asker, askPresence } from "./presence.ts";
 
 /** A connection to a node, used by one marker or for one question after another. */
-export interface Line {
+export interface Line extends Asker {
   /** Connects and logs in. Rejects with the reason, also when it is hung up meanwhile; so do the others. */
   open(): Promise<void>;
   /** `onMessage` is told what is said on these channels from then on; it is untrusted, as answers are. */
@@ -48,10 +46,6 @@ export interface Line {
     channels: readonly string[],
     onMessage: (channel: string, text: string) => void,
   ): Promise<unknown>;
-  /** PUBSUB CHANNELS. */
-  channels(pattern: string): Promise<unknown>;
-  /** PUBSUB NUMSUB. */
-  subscribers(channel: string): Promise<unknown>;
   /** Ends it whatever its state. */
   hangUp(): void;
 }
@@ -384,13 +378,7 @@ class Post {
       this.#keep(line);
     }
     const marker = this.#marker;
-    const calls = [asking.channels(`${MARKER_PREFIX}*`), asking.subscribers(HELLO_CHANNEL)];
-    const [channels, counts] = await permitted(Promise.all(calls));
-    const markers = readMarkers(channels, self.id);
-    if (markers === null) throw new Error("PUBSUB CHANNELS answered no list");
-    const subscribers = readSubscribers(counts);
-    if (subscribers === null) throw new Error("PUBSUB NUMSUB answered no count");
-    const { own, others } = markers;
+    const { own, others, subscribers } = await permitted(askPresence(asking, self.id));
     const listensSinceMs = own && marker !== null ? this.#markedAtMs : null;
     const ear = { listensSinceMs, others: Math.max(0, subscribers - (own ? 1 : 0)) };
     const marked = own && marker !== null && this.#marker === marker && this.#bench.marks();
