@@ -3,6 +3,7 @@
  * each of them must be answered: a reply that is another's, doubled, missing or out of its place is a fault.
  */
 import { RawClient } from "./client.ts";
+import { losesWrongLogins } from "./redis.ts";
 import { type Argument, encodeCommand, type Push, type Reply, ReplyError } from "./resp.ts";
 import { sleep, within } from "./wait.ts";
 
@@ -426,6 +427,8 @@ export class StateClient {
           expected: (reply) => typeof reply === "number" || (this.#company.switches && isOfReplica(reply)),
         };
       case 4:
+        // There the proxy refuses it.
+        if (losesWrongLogins()) return this.#steps();
         this.#user = USERS[this.#below(USERS.length)]!;
         return { args: ["AUTH", this.#user, "secret"], expected: isOk };
       default:
