@@ -155,8 +155,8 @@ export function watchSwitchover(draft: Draft): void {
     case "handing-over":
       if (job.command !== null) return;
       if (isBackAsBefore(group, job)) return rollBack(draft, job, "the servers gave FAILOVER up");
-      // Who promotes sees first whether it has handed over.
-      if (isLost(group, job.from) && draft.settings.mode !== "self") {
+      // With its process FAILOVER has ended: whoever the heir is now, it will stay that.
+      if (isLost(group, job.from)) {
         return conclude(draft, release(draft, job), "open", "the master was lost while it handed over");
       }
       return heirGone === null ? nudge(draft, job) : abort(draft, job);

@@ -129,12 +129,12 @@ const ROWS: readonly (readonly [make: () => Play, loss: Loss, ending: string])[]
   [asked, { fault: "crash" }, "draining: rolled-back after 0, b after 260"],
   [asked, { fault: "hang" }, "draining: rolled-back after 1000, b after 3000"],
   // FAILOVER is not answered.
-  [failover, { fault: "crash" }, "handing-over: open after 260, b after 260"],
+  [failover, { fault: "crash" }, "handing-over: open after 0, b after 260"],
   [failover, { fault: "hang" }, "handing-over: open after 3000, b after 3000"],
-  [handing, { fault: "crash", word: HANDING }, "handing-over: open after 260, b after 260"],
+  [handing, { fault: "crash", word: HANDING }, "handing-over: open after 0, b after 260"],
   [handing, { fault: "hang", word: HANDING }, "handing-over: open after 3000, b after 3000"],
-  // The heir may have taken over: it is waited for, for as long as for any that was told.
-  [handing, { fault: "crash", isHeirSilent: true }, "handing-over: open after 2260, c after 2260"],
+  [handing, { fault: "crash", isHeirSilent: true, word: HANDING }, "handing-over: open after 0, c after 260"],
+  // The master may go on with it: the heir is waited for, for as long as for any that was told.
   [
     handing,
     { fault: "hang", isHeirSilent: true, word: HANDING },

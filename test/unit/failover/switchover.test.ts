@@ -538,11 +538,9 @@ describe("a switch that fails", () => {
       ...[replicaAt("b", sentAtMs, { linkUp: false }), replicaAt("c", sentAtMs, { linkUp: false })],
     ];
     const held = { hold: "connection-lost" as const };
-    play.see(1_020, crashed(1_019), held).see(1_040, crashed(1_039), held);
-    expect(play.see(1_060, crashed(1_059), held).answers).toEqual([]);
-    play.see(1_320, crashed(1_319), held);
-    const reason = "the master is crashed (connection-lost) while it handed over";
-    expect([play.answers, play.isHolding]).toEqual([[{ kind: "open", reason }], false]);
-    expect(play.confirmed(1_321).runs).toEqual(["b: promote"]);
+    play.see(1_020, crashed(1_019), held);
+    expect(play.answers).toMatchObject([{ kind: "open" }]);
+    play.see(1_040, crashed(1_039), held).see(1_060, crashed(1_059), held);
+    expect(play.see(1_320, crashed(1_319), held).confirmed(1_321).runs).toEqual(["b: promote"]);
   });
 });
