@@ -111,7 +111,7 @@ describe("of the commands that COMMAND lists", () => {
     const { isValkey, major } = serverKind();
     for (const name of ["READONLY", "READWRITE", "ASKING", "CLUSTER NODES", "CLUSTER RESET"]) {
       const reply = String(await client.command(...name.split(" ")));
-      // To Valkey these two mean something of connections that have said CLIENT CAPA REDIRECT, as ours never do.
+      // To Valkey these two mean something behind CLIENT CAPA REDIRECT, which our connections never say.
       const isTaken = isValkey && major >= 8 && name.startsWith("READ");
       if (isTaken) expect(reply).toBe("OK");
       else expect(reply).toContain("cluster support disabled");

@@ -38,7 +38,7 @@ const SUBCOMMANDS: ReadonlyMap<string, Subcommand> = new Map<string, Subcommand>
   ["setname", { arity: 3, run: setName }],
   ["setinfo", { arity: 4, run: setInfo }],
   ["reply", { arity: 3, run: reply }],
-  // Valkey's: nothing is changed by what a client can do, since the proxy never sends it elsewhere (REDIRECT).
+  // Valkey's: the proxy never sends a client elsewhere, whatever it could do (REDIRECT).
   ["capa", { arity: -3, run: (session) => say(session, OK) }],
   ["no-touch", { arity: 3, run: noTouch }],
   ["no-evict", { arity: 3, run: noEvict }],
