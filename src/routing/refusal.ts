@@ -103,7 +103,7 @@ export function refusalCause(request: Request, buf: Buffer, start: number, end: 
  * second form is that of servers before 7).
  */
 const SCRIPT_ON_REPLICA = [
-  /^-READONLY You can't write against a read only replica\. script: ([^\r\n]{1,200}, )?on @user_\w+:\d+\.\r\n$/,
+  /^-READONLY You can't write against a read only replica\. script: (.{1,200}, )?on @user_\w+:\d+\.\r\n$/,
   /^-ERR Error running script \(call to f_\w{40}\): [^\r\n]{1,64} -READONLY You can't write [^\r\n]+\r\n$/,
 ];
 
