@@ -93,7 +93,8 @@ describe("roles", () => {
     await writeFile(file, `port ${replica.port}\nsave ""\nreplicaof 127.0.0.1 ${master.port}\n`);
     await replica.kill();
     // A configuration file has to be the first argument, which the defaults of the tests stand before.
-    const child = spawnOwned("redis-server", [file], { stdio: "ignore", cwd: replica.dir });
+    const program = process.env.TEST_REDIS_SERVER ?? "redis-server";
+    const child = spawnOwned(program, [file], { stdio: "ignore", cwd: replica.dir });
     cleanups.push(async () => {
       child.kill("SIGKILL");
       await exited(child);
