@@ -3,7 +3,7 @@
  * HOLDFAST_SEED=<seed> repeats what the clients say, and HOLDFAST_ROUNDS makes it longer.
  */
 import { afterEach, expect, it } from "vitest";
-import { aclRules } from "../support/abilities.ts";
+import { aclRules, needs } from "../support/abilities.ts";
 import { randomFrom, SEED } from "../support/random.ts";
 import type { RedisServer } from "../support/redis.ts";
 import { report as figure, Stage } from "../support/stage.ts";
@@ -99,7 +99,8 @@ async function expectNothingLeft(master: RedisServer): Promise<void> {
 
 it(`every client of many whose sessions change all the time gets its own replies and no others (1, 15, 34, 35; seed ${SEED})`, {
   timeout: 120_000 + ROUNDS * 5_000,
-}, async () => {
+}, async (context) => {
+  needs(context, "ssubscribe");
   const company = await start(false);
   const endMs = performance.now() + ROUNDS * 1_500;
   expect(await crowd(company, () => performance.now() > endMs)).toEqual([]);
@@ -110,7 +111,8 @@ it(`every client of many whose sessions change all the time gets its own replies
 
 it(`the same over switches of every kind (1, 15, 20, 21, 24; seed ${SEED})`, {
   timeout: 180_000 + ROUNDS * 10_000,
-}, async () => {
+}, async (context) => {
+  needs(context, "ssubscribe", "failover");
   const company = await start(true);
   let isOver = false;
   const crowded = crowd(company, () => isOver);

@@ -197,9 +197,10 @@ describe("a planned switch beside a Sentinel that the proxy was not told of", ()
   const REASON =
     /^ERR proxy: Sentinel \S+( \(and \d more\))? watches this group as "mymaster".*SENTINEL REMOVE mymaster/;
 
-  it.each([["never"], ["self"]])(
+  it.for(["never", "self"])(
     "is refused with promote: %s, whoever asks; nothing is changed",
-    async (promote) => {
+    async (promote, context) => {
+      needs(context, "failover");
       await setUp({ config: { failover: { promote }, commands: { topology: "switchover" } } });
       await withSentinels();
       const client = await stage.client({ protocol: 3 });

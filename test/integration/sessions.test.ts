@@ -1,4 +1,5 @@
 import { afterEach, expect, it } from "vitest";
+import { needs } from "../support/abilities.ts";
 import type { RawClient } from "../support/client.ts";
 import { type ChaosLink, startLink } from "../support/link.ts";
 import type { Reply } from "../support/resp.ts";
@@ -88,7 +89,8 @@ it("subscribers of all kinds go on over a switch without a second confirmation (
   expect([resp2.disconnected, resp3.disconnected]).toEqual([false, false]);
 });
 
-it("a message that comes through the old and the new node while a subscriber moves comes once (24, 25)", async () => {
+it("a message that comes through the old and the new node while a subscriber moves comes once (24, 25)", async (context) => {
+  needs(context, "ssubscribe");
   let link: ChaosLink | undefined;
   stage = await Stage.open({
     replicas: 1,
@@ -161,7 +163,7 @@ it("keys watched over a switch: EXEC is null, and the next transaction works (20
   expect(client.disconnected).toBe(false);
 });
 
-it.each([
+it.for([
   ["BLPOP", ["BLPOP", "q", "0"], ["RPUSH", "q", "job"], ["q", "job"]],
   ["BRPOP with a time-out", ["BRPOP", "q", "20"], ["RPUSH", "q", "job"], ["q", "job"]],
   ["BLMOVE", ["BLMOVE", "q", "done", "LEFT", "RIGHT", "0"], ["RPUSH", "q", "job"], "job"],
@@ -173,18 +175,22 @@ it.each([
     ["XADD", "s", "99-1", "f", "v"],
     [["s", [["99-1", ["f", "v"]]]]],
   ],
-] as const)("%s waits on over a switch and gets what comes (21, 23)", async (_name, call, push, reply) => {
-  stage = await Stage.open();
-  const waiting = await stage.client();
-  const answer = waiting.command(...call);
-  await untilWaiting();
-  await switchOver();
-  await (await stage.client()).command(...push);
-  expect(await answer).toEqual(reply);
-  expect(waiting.disconnected).toBe(false);
-  expect(await stage.proxy.metric("holdfast_blocking_reissued_total")).toBe(1);
-  expect(await waiting.command("PING")).toBe("PONG");
-});
+] as const)(
+  "%s waits on over a switch and gets what comes (21, 23)",
+  async ([, call, push, reply], context) => {
+    needs(context, call[0].toLowerCase() as Lowercase<(typeof call)[0]>);
+    stage = await Stage.open();
+    const waiting = await stage.client();
+    const answer = waiting.command(...call);
+    await untilWaiting();
+    await switchOver();
+    await (await stage.client()).command(...push);
+    expect(await answer).toEqual(reply);
+    expect(waiting.disconnected).toBe(false);
+    expect(await stage.proxy.metric("holdfast_blocking_reissued_total")).toBe(1);
+    expect(await waiting.command("PING")).toBe("PONG");
+  },
+);
 
 it("XREAD from $ misses nothing that is added while there is no way to the master (23)", async () => {
   stage = await Stage.open();
@@ -227,7 +233,8 @@ it("a call that a demotion unblocks waits on at the new master (21)", async () =
   expect(waiting.disconnected).toBe(false);
 });
 
-it("EVALSHA works on a master that never saw the script, alone, in a pipeline and in MULTI (30)", async () => {
+it("EVALSHA works on a master that never saw the script, alone, in a pipeline and in MULTI (30)", async (context) => {
+  needs(context, "scripts that are not replicated");
   stage = await Stage.open();
   const body = "return redis.call('INCR', KEYS[1])";
   const client = await stage.client();
@@ -254,12 +261,13 @@ it("EVALSHA works on a master that never saw the script, alone, in a pipeline an
   expect(String(((await client.command("EVALSHA", sha, "1", "n")) as Error).message)).toMatch(/^NOSCRIPT /);
 });
 
-it.each([
+it.for([
   ["EVAL", ["EVAL", "return redis.call('INCR', KEYS[1])", "1", "n"]],
   ["FCALL", ["FCALL", "count_up", "1", "n"]],
-])(
+] as const)(
   "a transaction with %s that a demoted master refuses only inside EXEC's reply runs on the new one (18, 31)",
-  async (_name, call) => {
+  async ([name, call], context) => {
+    needs(context, name === "FCALL" ? "fcall" : "eval");
     stage = await Stage.open({ replicas: 1, config: { probe: { interval: "5s", timeout: "5s" } } });
     const client = await stage.client();
     await client.command("FUNCTION", "LOAD", COUNT_UP);
@@ -290,7 +298,8 @@ it("a script in a transaction that makes up a replica's error runs once, and its
   expect(await client.command("GET", "n")).toBe("1");
 });
 
-it("a transaction that publishes beside a script that was refused is not published twice (18, 26)", async () => {
+it("a transaction that publishes beside a script that was refused is not published twice (18, 26)", async (context) => {
+  needs(context, "READONLY as the first word of a script's error");
   stage = await Stage.open({ replicas: 1, config: { probe: { interval: "5s", timeout: "5s" } } });
   const client = await stage.client();
   // A new connection would be refused.
@@ -303,7 +312,8 @@ it("a transaction that publishes beside a script that was refused is not publish
   expect(errorText((reply as Reply[])[1])).toMatch(/^READONLY .*script/);
 });
 
-it("SCRIPT EXISTS knows on a new master what clients have sent before, alone and in MULTI (30)", async () => {
+it("SCRIPT EXISTS knows on a new master what clients have sent before, alone and in MULTI (30)", async (context) => {
+  needs(context, "scripts that are not replicated");
   stage = await Stage.open();
   const client = await stage.client();
   const bodies = ["return 1", "return 2", "return 3"];
@@ -362,7 +372,8 @@ it("a call that was sent to a living master right before a promotion waits on at
   expect(await stage.proxy.metric("holdfast_uncertain_total")).toBe(0);
 });
 
-it("the time-out of a waiting call is its own also while there is no master (21)", async () => {
+it("the time-out of a waiting call is its own also while there is no master (21)", async (context) => {
+  needs(context, "blmove");
   stage = await Stage.open();
   const [resp2, resp3] = [await stage.client(), await stage.client({ protocol: 3 })];
   const pop = resp2.command("BLPOP", "q", "3");

@@ -41,7 +41,7 @@ async function ask(): Promise<Abilities> {
       channelRules: await allows("resetchannels"),
       takesAwaySubcommands: await allows("-client|kill"),
       errorStats: String(await server.cli("INFO", "errorstats")) !== "",
-      // Both came with the same version, and cannot be asked for.
+      // Both, and more below, came with the same version, and cannot be asked for.
       rdbHistory: names.includes("shutdown-timeout"),
       relinksAtOnce: names.includes("shutdown-timeout"),
     };
@@ -60,6 +60,8 @@ const OTHERS = {
   "INFO errorstats": abilities.errorStats,
   "history in RDB files": abilities.rdbHistory,
   "replica that makes a lost link anew at once": abilities.relinksAtOnce,
+  "scripts that are not replicated": abilities.rdbHistory,
+  "READONLY as the first word of a script's error": abilities.rdbHistory,
   // Came with the same version.
   "users of Sentinels": abilities.channelRules,
   "SENTINEL MYID": abilities.channelRules,
