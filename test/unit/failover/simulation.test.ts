@@ -80,7 +80,7 @@ vi.mock("../../../src/failover/right/lease.ts", async (original) => {
 
 /** What must have happened somewhere, or the simulation proves little. */
 const MUST_HAPPEN = [
-  ...["answer done", "answer open", "answer refused", "answer rolled-back"],
+  ...["answer done", "answer open", "answer refused", "answer rolled-back", "given up: handing over"],
   ...["told promoting", "told promotion-failed", "told repointing", "told master-recovered"],
   ...["command failover", "command abort-failover", "command pause-writes", "command unpause"],
   ...["command promote", "command follow", "command acknowledge", "command keep-role"],
