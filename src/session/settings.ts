@@ -65,11 +65,9 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
     }
     session.block("answer");
     const args = credentials.map((one) => Buffer.from(one));
-    session.router.checkCredentials(args, (found) => {
-      const { lane } = session.privateConnection;
-      if (lane !== null && found.kind === "yes" && !session.isClosed) logIn(session, lane, args);
-      else session.answered("credentials", found);
-    });
+    const { lane } = session.privateConnection;
+    if (lane !== null) logIn(session, lane, args);
+    else session.router.checkCredentials(args, (found) => session.answered("credentials", found));
     return null;
   }
   switch (answer.kind) {
@@ -95,9 +93,8 @@ function loginFailed(session: Session): void {
 }
 
 /**
- * Logs the private connection in: what it watches stays watched. Its server's answer is the proof, though a
- * server has accepted the credentials before: wrong ones may get no reply behind an invalidation message
- * (see `OneByOne`). The connection goes on as the same user if the answer is no.
+ * Logs the private connection in: what it watches stays watched, and its server's answer is the proof. The
+ * connection goes on as the same user if the answer is no.
  */
 function logIn(session: Session, lane: Lane, credentials: readonly Buffer[]): void {
   lane.spoilt = true;
