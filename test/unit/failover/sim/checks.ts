@@ -244,7 +244,8 @@ export class Checks implements Witness {
       case "open":
       case "refused":
         this.note(`${proxy.name}: switchover ${answer.kind}: ${answer.reason}`);
-        if (/^the master is .* while it handed over$/.test(answer.reason)) this.count("given up: handing over");
+        if (/^the master is .* while it handed over$/.test(answer.reason))
+          this.count("given up: handing over");
         if (/ was told to become the master$/.test(answer.reason)) this.count("given up: promoting");
         return;
     }
