@@ -277,7 +277,7 @@ class Holdfast {
 
   private onFacts(facts: NodeFacts): void {
     const { server, version, modules, commands } = facts;
-    this.router.facts = { server: server ?? "redis", version, modules };
+    this.router.met({ server: server ?? "redis", version, modules });
     const learnt = this.table.learn(commands);
     this.log.info(
       { node: facts.node, server, version, commands: learnt ? this.table.size : null },

@@ -20,8 +20,8 @@ import type { Turn } from "../turn.ts";
 import { ask } from "../upstream/ask.ts";
 import { ChunkPool } from "../upstream/chunk.ts";
 import type { Lane, LaneKeeper, LaneLoss, LaneRole, LaneTarget } from "../upstream/lane.ts";
+import { type Login, Logins, losesWrongLogins } from "../upstream/logins.ts";
 import type { NodeMeter } from "../upstream/meter.ts";
-import { OneByOne } from "../upstream/one-by-one.ts";
 import { LanePool } from "../upstream/pool.ts";
 import { type Profile, Profiles } from "../upstream/profile.ts";
 import {
@@ -123,8 +123,10 @@ export class Router implements LaneKeeper {
   version = 0;
   /** The time, at most a tick old: for what happens at every read and need not be exact. */
   coarseMs: number;
-  /** What a server said of itself; null until one was seen. */
+  /** What the server met last said of itself; null until one was seen. */
   facts: ServerFacts | null = null;
+  /** One that was met gives no reply to some wrong logins; so may one that was not met. */
+  mayLoseLogins = true;
 
   readonly observers = new Set<RoutingObserver>();
 
@@ -137,7 +139,12 @@ export class Router implements LaneKeeper {
     sampledSinceMs: (node) => this.pool.sampledSinceMs(node),
     isConnected: (node) => this.pool.isConnected(node),
   };
-  private readonly logins = new OneByOne<Lane>(() => this.loginLane(), ask);
+  private readonly logins = new Logins<Lane>({
+    lane: () => this.loginLane(),
+    ask,
+    forsake: (lane) => this.pool.forsakeChecker(lane),
+    isOneByOne: () => this.mayLoseLogins,
+  });
   private readonly hedgeBudget = new HedgeBudget();
   private hedger: NodeJS.Timeout | null = null;
   private readonly waiting = new Set<WaitsForMaster>();
@@ -507,8 +514,18 @@ export class Router implements LaneKeeper {
   }
 
   /** Whether a server knows these credentials; it is asked each time, as with Redis itself. */
-  checkCredentials(args: readonly Buffer[], answer: (answer: Answer) => void): void {
-    this.logins.put(["AUTH", ...args], (reply) => answer(answerOf(reply)));
+  checkCredentials(
+    credentials: Login["credentials"],
+    isWanted: Login["isWanted"],
+    answer: (answer: Answer) => void,
+  ): void {
+    this.logins.check({ credentials, isWanted, answer: (reply) => answer(answerOf(reply)) });
+  }
+
+  /** A server has said what it is. */
+  met(facts: ServerFacts): void {
+    this.mayLoseLogins = losesWrongLogins(facts) || (this.facts !== null && this.mayLoseLogins);
+    this.facts = facts;
   }
 
   private loginLane(): Lane | null {

@@ -67,7 +67,7 @@ function proveIdentity(session: Session, frame: Frame, credentials: readonly Buf
     const args = credentials.map((one) => Buffer.from(one));
     const { lane } = session.privateConnection;
     if (lane !== null) logIn(session, lane, args);
-    else session.router.checkCredentials(args, (found) => session.answered("credentials", found));
+    else askForLogin(session, args);
     return null;
   }
   switch (answer.kind) {
@@ -92,13 +92,23 @@ function loginFailed(session: Session): void {
   session.attempts.fail(nowMs(), config.limits.authPause);
 }
 
+function askForLogin(session: Session, credentials: readonly Buffer[]): void {
+  const isWanted = (): boolean => !session.isClosed;
+  session.router.checkCredentials(credentials, isWanted, (found) => session.answered("credentials", found));
+}
+
 /**
  * Logs the private connection in: what it watches stays watched, and its server's answer is the proof. The
- * connection goes on as the same user if the answer is no.
+ * connection goes on as the same user if the answer is no. A wrong login may get no reply while another one
+ * has yet to be written (upstream/logins.ts): what the proxy itself has asked there is waited for. Pushes may
+ * come in between all the same, as they may to a client of the server itself.
  */
 function logIn(session: Session, lane: Lane, credentials: readonly Buffer[]): void {
   lane.spoilt = true;
-  ask(lane, ["AUTH", ...credentials], (reply) => session.answered("credentials", answerOf(reply)));
+  const answer = (reply: Buffer | null): void => session.answered("credentials", answerOf(reply));
+  const logInNow = (): void => ask(lane, ["AUTH", ...credentials], answer);
+  if (lane.inFlight === 0) return logInNow();
+  ask(lane, ["PING"], (reply) => (reply === null ? answer(null) : logInNow()));
 }
 
 export function auth(session: Session, frame: Frame): boolean {
@@ -180,6 +190,12 @@ function helloOptions(args: readonly Buffer[]): HelloOptions | string {
     } else return `ERR Syntax error in HELLO option '${word}'`;
   }
   return { protocol: version === "2" ? 2 : 3, credentials, name };
+}
+
+/** Whether HELLO with these arguments asks for a login. */
+export function logsIn(args: readonly Buffer[]): boolean {
+  const options = helloOptions(args);
+  return typeof options !== "string" && options.credentials !== null;
 }
 
 export function hello(session: Session, frame: Frame): boolean {

@@ -86,11 +86,20 @@ export class LanePool {
 
   /** The connection on which clients' credentials are checked: its own user does not matter. */
   credentialChecker(node: NodeId, epoch: number): Lane | null {
-    if (this.checker === null || this.checker.isClosed || this.checker.target.node !== node) {
-      this.checker?.retire(this.settings.retireTimeoutMs);
-      this.checker = this.open(this.readerTarget(new Profile(ANONYMOUS, 0, 2), node, epoch));
+    const { checker } = this;
+    if (checker !== null && !checker.isClosed && !checker.isRetiring && checker.target.node === node) {
+      return checker;
     }
+    this.checker = this.open(this.readerTarget(new Profile(ANONYMOUS, 0, 2), node, epoch));
+    // Whoever loses something with the old one finds the new one.
+    checker?.retire(this.settings.retireTimeoutMs);
     return this.checker;
+  }
+
+  /** Nothing more is asked through this credential checker. */
+  forsakeChecker(lane: Lane): void {
+    if (this.checker === lane) this.checker = null;
+    lane.destroy();
   }
 
   /** A connection to the master for one session alone; null when there may be no more of them. */

@@ -2,7 +2,7 @@
 import { encodeError, OK, QUEUED } from "../../resp/encode.ts";
 import { client } from "../client/command.ts";
 import type { Session } from "../session.ts";
-import { followAuth, followHello, followSelect } from "../settings.ts";
+import { followAuth, followHello, followSelect, logsIn } from "../settings.ts";
 import { type Frame, say, subcommandOf } from "../ways.ts";
 import type { Transaction } from "./transaction.ts";
 
@@ -14,18 +14,9 @@ const NO_MONITOR = encodeError("ERR MONITOR isn't allowed for DENY BLOCKING clie
 const NO_SSUBSCRIBE = encodeError("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
 
 /**
- * From Redis 7.2 on a wrong login gets no reply while another one of its connection has yet to be written, as
- * EXEC's always has: that reply would never end (acl.c, addAuthErrReply). Valkey answers it.
+ * Queues a command that concerns the session itself. @returns false when it cannot stand inside MULTI: also a
+ * login where a wrong one gets no reply behind EXEC's, which then would never end (upstream/logins.ts).
  */
-export function losesWrongLogins(
-  facts: { readonly server: string; readonly version: string } | null,
-): boolean {
-  if (facts === null || facts.server !== "redis") return false;
-  const [major = 0, minor = 0] = facts.version.split(".").map(Number);
-  return major > 7 || (major === 7 && minor >= 2);
-}
-
-/** Queues a command that concerns the session itself. @returns false when it cannot stand inside MULTI. */
 export function queueOwn(session: Session, transaction: Transaction, frame: Frame): boolean {
   const { command, buf, start, end } = frame;
   const args = frame.args.map((arg) => Buffer.from(arg));
@@ -41,11 +32,11 @@ export function queueOwn(session: Session, transaction: Transaction, frame: Fram
       change(followSelect);
       break;
     case "auth":
-      if (losesWrongLogins(session.router.facts)) return false;
+      if (session.router.mayLoseLogins) return false;
       change(followAuth);
       break;
     case "hello":
-      if (args.length > 3 && losesWrongLogins(session.router.facts)) return false;
+      if (session.router.mayLoseLogins && logsIn(args)) return false;
       transaction.addChange(command, buf.subarray(start, end), (reply) => followHello(session, args, reply));
       break;
     case "debug":
