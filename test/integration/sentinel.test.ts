@@ -14,7 +14,7 @@ import { makeCertificates } from "../support/certificates.ts";
 import { type FakeNode, resp, startFakeNode } from "../support/fake-node.ts";
 import { startLink } from "../support/link.ts";
 import { type ConfigObject, startProxy } from "../support/proxy.ts";
-import { type RedisServer, startGroup, startRedis } from "../support/redis.ts";
+import { PROMOTED, type RedisServer, startGroup, startRedis } from "../support/redis.ts";
 import { type SentinelOptions, type Sentinels, startSentinels } from "../support/sentinel.ts";
 import {
   calls,
@@ -274,8 +274,10 @@ describe("a master that dies", () => {
     await untilProblem(new RegExp(`claimant-refused ${stage.master.address}`));
     for (let i = 0; i < 50; i++) expect(await client.command("SET", `key${i}`, i)).toBe("OK");
     expect(await writesUntilDemoted(stage.master)).toBe(0);
-    await stage.untilReadable(2);
-    expect((await stage.failovers()).length).toBe(1);
+    // Sentinels may find reasons of their own for one more failover: its former master is demoted 8 s later.
+    await stage.untilReadable(2, 30_000);
+    const promotions = stage.group.all.map(({ output }) => output.split(PROMOTED).length - 1);
+    expect((await stage.failovers()).length).toBe(promotions.reduce((sum, count) => sum + count, 0));
     await untilNoProblem();
   });
 });
