@@ -42,8 +42,6 @@ export interface Outage {
   readonly refusal: { readonly reason: string; readonly untilMs: number } | null;
   /** Monotonic ms at which a replica was seen to have reached it when asked; -Infinity = none. */
   readonly reachedAtMs: number;
-  /** The master was told to hand over to it, and may do so yet when it wakes up; null = to nobody. */
-  readonly heir: NodeId | null;
   /** People know of it. */
   readonly isTold: boolean;
 }
@@ -159,7 +157,7 @@ export function followOutage(group: GroupSight, before: Outage | null, nowMs: nu
     return {
       ...{ master: master.id, noticedAtMs: nowMs, wellUntilMs, crashedSinceMs: null, failed: new Map() },
       ...{ questions: new Map(), reachedAtMs: Number.NEGATIVE_INFINITY },
-      ...{ refusal: null, isTold: false, heir: null },
+      ...{ refusal: null, isTold: false },
       aloneAtMs: Number.NEGATIVE_INFINITY,
     };
   }

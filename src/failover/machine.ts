@@ -15,7 +15,14 @@ import type { Effect, Event } from "./model.ts";
 import { onPauseEnded } from "./pauses.ts";
 import { followPromotion, onConfirmed, onPromoteEnded, onStanding } from "./promotion.ts";
 import { Draft, type Settings, type State } from "./state.ts";
-import { onAsked, onDrained, onSwitched, onSwitchoverCommandEnded, watchSwitchover } from "./switchover.ts";
+import {
+  heirLeft,
+  onAsked,
+  onDrained,
+  onSwitched,
+  onSwitchoverCommandEnded,
+  watchSwitchover,
+} from "./switchover.ts";
 
 export interface Step {
   readonly state: State;
@@ -42,7 +49,8 @@ function take(draft: Draft, event: Event): void {
       const { group } = event;
       const members = withMembers(draft.state.members, group);
       const isNewHistory = draft.state.group?.master?.replid !== group.master?.replid;
-      return draft.set({ group, isNewHistory, members, orphans: withOrphans(draft.state, group) });
+      const orphans = withOrphans(draft.state, group);
+      return draft.set({ group, isNewHistory, members, orphans, heir: heirLeft(draft.state.heir, group) });
     }
     case "tick":
       return;

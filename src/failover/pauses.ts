@@ -5,7 +5,10 @@
  * comes behind the PAUSE of the next switch ends that.
  *
  * One that is not answered in time may still lie unread where the node hangs. What is sent after it has ended
- * comes after it there, too: the login of the later connection is answered in a later turn of the server.
+ * comes after it there, too: the login of the later connection is answered in a later turn of the server. But
+ * as long as the node hangs that login is not answered, so the UNPAUSE is never sent, and not tried again: a
+ * PAUSE that lay unread is carried out when the node wakes up, for its whole time, also after the switch was
+ * rolled back. It ends by itself (see the callers for how long it is at most), and nothing is lost by it.
  */
 
 import type { NodeId } from "../topology/epoch.ts";
@@ -25,7 +28,7 @@ export function lift(draft: Draft, node: NodeId): void {
   set(draft, node, { command: draft.run(node, { kind: "unpause" }), isToLift: false });
 }
 
-/** Whatever came of it: one that was refused, or not sent, may have been to prolong another one. */
+/** Whatever came of it: a PAUSE that was refused, or not sent, may have been to prolong another one. */
 export function onPauseEnded(draft: Draft, id: number): void {
   for (const [node, { command, isToLift }] of draft.state.pauses) {
     if (command !== id) continue;

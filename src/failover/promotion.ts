@@ -16,7 +16,7 @@ import { diagnose, followOutage, goneAtMs, hearsayAtMs, type Outage } from "./di
 import { ASK_BEFORE_MS, askReplicas } from "./hearsay.ts";
 import type { CommandResult, Obstacle, Standing } from "./model.ts";
 import { type Draft, isSwitching, type Job } from "./state.ts";
-import { endSettling, giveUpSwitch } from "./switchover.ts";
+import { endSettling, giveUpSwitch, heirOf } from "./switchover.ts";
 
 /** How soon to look again for something that must show within moments, ms. */
 const SOON_MS = 20;
@@ -62,22 +62,23 @@ export function followPromotion(draft: Draft): void {
  * they come to an end.
  */
 function watchOverSwitch(draft: Draft, group: GroupSight, outage: Outage): void {
-  if (!isGone(draft, group, outage)) return;
-  const heir = heirOf(draft.state.job);
-  // Of an heir that is not heard it is not known that it has not taken over; time alone proves nothing.
-  const isOpen = heir !== null && isUnheard(group, heir, outage);
-  const untilMs = goneAtMs(group, outage, draft.settings) + ACCEPT_MS;
-  if (isOpen && draft.nowMs < untilMs) return draft.wake(untilMs);
-  draft.set({ outage: { ...toldOf(draft, outage), heir } });
+  if (!isGone(draft, group, outage) || isHeirAwaited(draft, group, outage)) return;
+  toldOf(draft, outage);
   giveUpSwitch(draft, whyGone(draft));
   followPromotion(draft);
 }
 
-/** To whom the master was told to hand over; null = to nobody. */
-function heirOf(job: Job): NodeId | null {
-  return job.kind === "switchover" && (job.phase === "handing-over" || job.phase === "aborting")
-    ? job.to
-    : null;
+/**
+ * Of an heir that is not heard it is not known that it has not taken over; time alone proves nothing. So
+ * long as for any that was told: the switch may be over before, and its heir is waited for still.
+ */
+function isHeirAwaited(draft: Draft, group: GroupSight, outage: Outage): boolean {
+  const heir = heirOf(draft.state);
+  if (heir === null || !isUnheard(group, heir, outage)) return false;
+  const untilMs = goneAtMs(group, outage, draft.settings) + ACCEPT_MS;
+  if (draft.nowMs >= untilMs) return false;
+  draft.wake(untilMs);
+  return true;
 }
 
 /** It may be there, and has not said anything since the master was missed. */
@@ -160,7 +161,7 @@ function considerPromotion(draft: Draft, group: GroupSight, outage: Outage): voi
 
 function chooseNow(draft: Draft, outage: Outage): Choice {
   const { group } = draft.state;
-  if (group === null) return { kind: "wait" };
+  if (group === null || isHeirAwaited(draft, group, outage)) return { kind: "wait" };
   const excluded = new Set<NodeId>();
   for (const [node, untilMs] of outage.failed) if (untilMs > draft.nowMs) excluded.add(node);
   const mayWait = draft.nowMs < goneAtMs(group, outage, draft.settings) + APPLY_MS;
@@ -168,7 +169,7 @@ function chooseNow(draft: Draft, outage: Outage): Choice {
   const bounds: Bounds = {
     behindMs: tolerableMs(draft.settings.downAfterMs),
     wellUntilMs: isMet ? outage.wellUntilMs : null,
-    heir: outage.heir,
+    heir: heirOf(draft.state),
   };
   return chooseCandidate(group, outage.noticedAtMs, excluded, mayWait, bounds);
 }

@@ -82,6 +82,14 @@ export interface Care {
   readonly failures: number;
 }
 
+/** To whom a master may hand over yet, of a planned switch that was over before its end was known. */
+export interface Heir {
+  readonly from: NodeId;
+  readonly to: NodeId;
+  /** Monotonic ms: then that switch was over. */
+  readonly endedAtMs: number;
+}
+
 /** Who is to be made to follow the master after a planned switch, where nobody else would do it. */
 export interface Duty {
   readonly nodes: ReadonlySet<NodeId>;
@@ -115,6 +123,7 @@ export interface State {
   readonly masterlessSinceMs: number | null;
   readonly outage: Outage | null;
   readonly job: Job;
+  readonly heir: Heir | null;
   readonly care: ReadonlyMap<NodeId, Care>;
   readonly duty: Duty | null;
   readonly renounced: ReadonlyMap<NodeId, Renounced>;
@@ -140,6 +149,7 @@ export function firstState(mode: PromoteMode, members: readonly NodeId[] = []): 
     masterlessSinceMs: null,
     outage: null,
     job: { kind: "none" },
+    heir: null,
     care: new Map(),
     duty: null,
     renounced: new Map(),

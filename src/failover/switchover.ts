@@ -17,7 +17,7 @@ import { renounce, strays } from "./care.ts";
 import type { CommandResult, SwitchoverAnswer, SwitchoverRequest } from "./model.ts";
 import { lift, pause } from "./pauses.ts";
 import { planSwitchover } from "./plan.ts";
-import type { Draft, Job, SwitchoverJob, SwitchoverPhase } from "./state.ts";
+import type { Draft, Heir, Job, State, SwitchoverJob, SwitchoverPhase } from "./state.ts";
 
 /** How often the replica is asked for its word, and the nodes are looked at, while writes are held, ms. */
 const NUDGE_MS = 5;
@@ -173,11 +173,28 @@ export function watchSwitchover(draft: Draft): void {
   }
 }
 
+/** To whom the master was told to hand over, and may do so yet when it wakes up; null = to nobody. */
+export function heirOf({ job, heir }: State): NodeId | null {
+  return (isHandingOver(job) ? job.to : heir?.to) ?? null;
+}
+
+/** @returns null when the master hands over to nobody any more, or is another one. */
+export function heirLeft(heir: Heir | null, group: GroupSight): Heir | null {
+  if (heir === null || group.epoch.master !== heir.from) return null;
+  return isBackAsBefore(group, heir) ? null : heir;
+}
+
+function isHandingOver(job: Job): job is SwitchoverJob {
+  return job.kind === "switchover" && (job.phase === "handing-over" || job.phase === "aborting");
+}
+
+type Past = Pick<SwitchoverJob, "from" | "endedAtMs">;
+
 /** The former master says, after the command, that it is the master and hands nothing over. */
-function isBackAsBefore(group: GroupSight, job: SwitchoverJob): boolean {
+function isBackAsBefore(group: GroupSight, { from: former, endedAtMs }: Past): boolean {
   if (group.epoch.holdCause !== null) return false;
-  const from = liveAt(group.nodes, job.from);
-  if (from === undefined || from.report.sentAtMs <= job.endedAtMs) return false;
+  const from = liveAt(group.nodes, former);
+  if (from === undefined || from.report.sentAtMs <= endedAtMs) return false;
   return from.report.role === "master" && from.report.failoverState === "no-failover";
 }
 
@@ -292,7 +309,14 @@ function onTimeOver(draft: Draft, job: SwitchoverJob, group: GroupSight): void {
   }
   if (job.phase === "aborting" && isBackAsBefore(group, job)) return rollBack(draft, released, why);
   if (draft.nowMs < job.deadlineMs + ABORT_MS) return nudge(draft, released);
-  conclude(draft, released, "open", `${why}, and it may still happen`);
+  leaveOpen(draft, released, `${why}, and it may still happen`);
+}
+
+/** If the master is lost before its end is known, the heir comes first, and is waited for. */
+function leaveOpen(draft: Draft, job: SwitchoverJob, why: string): void {
+  const { from, to } = job;
+  if (isHandingOver(job) && to !== null) draft.set({ heir: { from, to, endedAtMs: draft.nowMs } });
+  conclude(draft, job, "open", why);
 }
 
 function release(draft: Draft, job: SwitchoverJob): SwitchoverJob {
@@ -336,7 +360,7 @@ export function giveUpSwitch(draft: Draft, why: string): void {
       return rollBack(draft, job, why);
     case "handing-over":
     case "aborting":
-      return conclude(draft, release(draft, job), "open", `${why} while it handed over`);
+      return leaveOpen(draft, release(draft, job), `${why} while it handed over`);
     case "promoting":
       return leaveToPromotion(draft, job, why);
     case "settling":

@@ -25,7 +25,6 @@ const OUTAGE: Outage = {
   questions: new Map(),
   refusal: null,
   reachedAtMs: Number.NEGATIVE_INFINITY,
-  heir: null,
   isTold: false,
 };
 const PATIENCE = { downAfterMs: 3_000, crashGraceMs: 250 };

@@ -12,6 +12,10 @@ type Fault = "crash" | "hang";
 type Run = Extract<Effect, { kind: "run" }>;
 
 const TIMEOUT_MS = 20_000;
+/** Such switches are over before their master counts as gone, or before an heir has been waited for. */
+const SHORT_MS = 500;
+const USUAL_MS = 2_000;
+const PATIENT = { ...SELF, downAfterMs: 10_000 };
 /** The master is lost then. */
 const LOST_MS = 1_100;
 const STEP_MS = 10;
@@ -26,6 +30,8 @@ interface Loss {
   readonly fault: Fault;
   /** The heir is not heard of from the same time on. */
   readonly isHeirSilent?: boolean;
+  /** Of equals the operator would have the third. */
+  readonly isThirdPreferred?: boolean;
   /** What the master said last. */
   readonly word?: object;
 }
@@ -33,11 +39,14 @@ interface Loss {
 const well = (sentAtMs: number, word = {}): NodeView[] => [
   ...[masterAt("a", sentAtMs, word), replicaAt("b", sentAtMs), replicaAt("c", sentAtMs)],
 ];
-const asked = (settings = SELF, word = {}) =>
-  new Play(settings).see(996, well(995, word)).ask(1_000, { timeoutMs: TIMEOUT_MS });
-const failover = (settings = SELF) => asked(settings).drained(1_004);
-const handing = (settings = SELF) =>
-  failover(settings).ended(1_006, "failover").see(1_090, well(1_089, HANDING));
+const asked = (settings = SELF, word = {}, timeoutMs = TIMEOUT_MS) =>
+  new Play(settings).see(996, well(995, word)).ask(1_000, { timeoutMs });
+const failover = (settings = SELF, timeoutMs = TIMEOUT_MS) => asked(settings, {}, timeoutMs).drained(1_004);
+const handing = (settings = SELF, timeoutMs = TIMEOUT_MS) =>
+  failover(settings, timeoutMs).ended(1_006, "failover").see(1_090, well(1_089, HANDING));
+const shortly = () => handing(SELF, SHORT_MS);
+const usually = () => handing(SELF, USUAL_MS);
+const patiently = () => handing(PATIENT, USUAL_MS);
 const aborting = () => {
   const gone = lost(replicaAt("b", 1_000), "unreachable");
   return handing().see(1_095, [masterAt("a", 1_094, HANDING), gone, replicaAt("c", 1_094)]);
@@ -90,7 +99,7 @@ class Nodes {
   }
 
   look(nowMs: number): void {
-    const { fault, isHeirSilent, word } = this.#loss;
+    const { fault, isHeirSilent, isThirdPreferred, word } = this.#loss;
     const isKnown = fault === "crash" || nowMs >= LOST_MS + SILENT_MS;
     const hold = !isKnown ? null : fault === "crash" ? "connection-lost" : "silent";
     const master = masterAt("a", LOST_MS - 5, word);
@@ -99,7 +108,8 @@ class Nodes {
       ? lost(replicaAt("b", LOST_MS - 5), "silent")
       : replicaAt("b", nowMs - 1, { linkUp });
     const seen = isKnown ? lost(master, fault === "crash" ? "unreachable" : "silent") : master;
-    this.#play.see(nowMs, [seen, heir, replicaAt("c", nowMs - 1, { linkUp })], { hold });
+    const priority = isThirdPreferred ? 1 : 100;
+    this.#play.see(nowMs, [seen, heir, replicaAt("c", nowMs - 1, { linkUp, priority })], { hold });
   }
 }
 
@@ -139,6 +149,32 @@ const ROWS: readonly (readonly [make: () => Play, loss: Loss, ending: string])[]
     handing,
     { fault: "hang", isHeirSilent: true, word: HANDING },
     "handing-over: open after 5000, c after 5000",
+  ],
+  // The switch is over before that: the heir is the heir still.
+  [
+    shortly,
+    { fault: "hang", isThirdPreferred: true, word: HANDING },
+    "handing-over: open after 2400, b after 3000",
+  ],
+  [
+    shortly,
+    { fault: "hang", isHeirSilent: true, word: HANDING },
+    "handing-over: open after 2400, c after 5000",
+  ],
+  [
+    usually,
+    { fault: "hang", isHeirSilent: true, word: HANDING },
+    "handing-over: open after 3900, c after 5000",
+  ],
+  [
+    patiently,
+    { fault: "hang", isThirdPreferred: true, word: HANDING },
+    "handing-over: open after 3900, b after 10000",
+  ],
+  [
+    patiently,
+    { fault: "hang", isHeirSilent: true, word: HANDING },
+    "handing-over: open after 3900, c after 12000",
   ],
   [aborting, { fault: "crash", word: HANDING }, "aborting: open after 260, b after 260"],
   [aborting, { fault: "hang", word: HANDING }, "aborting: open after 3000, b after 3000"],
@@ -232,6 +268,50 @@ describe("while a master that hangs hands over", () => {
     const play = handing(NEVER);
     play.see(4_500, hanging(4_500, replicaAt("b", 4_499, { linkUp: false })), silent);
     expect([play.phase, play.answers]).toEqual(["handing-over", []]);
+  });
+});
+
+describe("after a switch that was over before its end was known", () => {
+  /** The master says that it hands over still, and hangs only then. */
+  const open = () => {
+    const play = shortly().see(1_500, well(1_499, HANDING)).ended(1_510, "abort-failover", UNKNOWN);
+    play.see(3_500, well(3_499, HANDING));
+    expect([play.phase, play.answers]).toMatchObject(["none", [{ kind: "open" }]]);
+    return play;
+  };
+  const promotedIn = (play: Play): string[] => {
+    const preferred = { linkUp: false, priority: 1 };
+    for (let nowMs = 4_600; play.phase !== "confirming" && nowMs < 9_000; nowMs += 10) {
+      const heir = replicaAt("b", nowMs - 1, { linkUp: false });
+      const views = [lost(masterAt("a", 3_600), "silent"), heir, replicaAt("c", nowMs - 1, preferred)];
+      play.see(nowMs, views, { hold: "silent" });
+    }
+    return play.confirmed(play.nowMs + 1).runs;
+  };
+
+  it("the heir stays the heir, also if the master is missed later", () => {
+    expect(promotedIn(open().see(3_600, well(3_599, HANDING)))).toEqual(["b: promote"]);
+  });
+
+  it("until the master is seen to hand over no more", () => {
+    expect(promotedIn(open().see(3_600, well(3_599)))).toEqual(["c: promote"]);
+  });
+
+  it("nobody else is told while the heir is not heard, also if it falls silent at the last moment", () => {
+    const play = open();
+    const down = { linkUp: false };
+    const hold = { hold: "silent" as const };
+    const master = lost(masterAt("a", 3_499, HANDING), "silent");
+    let nowMs = 4_500;
+    for (; play.phase !== "confirming"; nowMs += 10) {
+      const others = [replicaAt("b", nowMs - 1, down), replicaAt("c", nowMs - 1, down)];
+      play.see(nowMs, [master, ...others], hold);
+    }
+    const silent = lost(replicaAt("b", nowMs - 20, down), "silent");
+    play.see(nowMs, [master, silent, replicaAt("c", nowMs - 1, down)], hold);
+    expect(play.confirmed(nowMs + 1).runs).toEqual([]);
+    play.see(nowMs + 2_100, [master, silent, replicaAt("c", nowMs + 2_099, down)], hold);
+    expect(play.confirmed(nowMs + 2_101).runs).toEqual(["c: promote"]);
   });
 });
 

@@ -95,12 +95,16 @@ function beliefOf(world: World): unknown {
 
 function machineOf(model: Model, world: World): unknown {
   const { nowMs, machine } = world;
-  const { outage, job, care, duty, members, orphans, obstacles, group, asking } = machine;
+  const { outage, job, heir, care, duty, members, orphans, obstacles, group, asking } = machine;
   const isOver = (atMs: number | undefined): boolean => atMs !== undefined && atMs <= nowMs;
   return [
     jobOf(world),
+    heir && [
+      ...[heir.from, heir.to],
+      world.views.some(({ id, report }) => id === heir.from && (report?.sentAtMs ?? 0) > heir.endedAtMs),
+    ],
     outage && [
-      ...[outage.master, outage.crashedSinceMs !== null, outage.heir],
+      ...[outage.master, outage.crashedSinceMs !== null],
       isOver(goneAtMs(model.sight(world), outage, model.settings)),
       isOver(outage.refusal?.untilMs ?? Number.NEGATIVE_INFINITY),
       [...outage.failed].sort().map(([node, untilMs]) => [node, isOver(untilMs)]),
