@@ -1,7 +1,7 @@
 /** CLIENT through the proxy: beside a server's own bytes, and what it does to the proxy's clients. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { RawClient } from "../support/client.ts";
-import { NEWER_CLIENT_FIELDS, type RedisServer, startGroup } from "../support/redis.ts";
+import { NEWER_CLIENT_FIELDS, type RedisServer, serverKind, startGroup } from "../support/redis.ts";
 import type { Reply } from "../support/resp.ts";
 import { errorText, type Fields, Stage } from "../support/stage.ts";
 import { until } from "../support/wait.ts";
@@ -94,6 +94,9 @@ async function untilState(id: number, state: string): Promise<void> {
   await until(async () => (await reading(id)).state === state, { what: `client ${id} being ${state}` });
 }
 
+/** Redis refuses these, Valkey overlooks the last word. */
+const WORD_TOO_MANY = /pause 1 write y|UNBLOCK 3 TIMEOUT x/;
+
 describe("CLIENT answers byte for byte as the server (34)", () => {
   it.each(
     `CLIENT
@@ -107,15 +110,15 @@ describe("CLIENT answers byte for byte as the server (34)", () => {
     CLIENT KILL|CLIENT KILL x|CLIENT KILL 127.0.0.1:1|CLIENT KILL a b|CLIENT KILL ID x|CLIENT KILL ID 0
     CLIENT KILL ID 999999|CLIENT KILL ID 9223372036854775808|CLIENT KILL TYPE x|CLIENT KILL TYPE normal x
     CLIENT KILL USER nobody|CLIENT KILL USER default user|CLIENT KILL SKIPME x|CLIENT KILL MAXAGE 10
-    CLIENT KILL ID 1 2|CLIENT KILL TYPE pubsub|CLIENT KILL ADDR x LADDR y TYPE normal ID 5 SKIPME no
+    CLIENT KILL ID 999998 999999|CLIENT KILL TYPE pubsub|CLIENT KILL ADDR x LADDR y TYPE normal ID 5 SKIPME no
     CLIENT PAUSE|CLIENT PAUSE x|CLIENT PAUSE -1|CLIENT PAUSE 0 x|CLIENT pause 1 write y|CLIENT PAUSE 1.5
     CLIENT PAUSE 0|CLIENT UNPAUSE|CLIENT UNPAUSE x
     CLIENT UNBLOCK|CLIENT UNBLOCK x|CLIENT UNBLOCK 0|CLIENT UNBLOCK 999999|CLIENT UNBLOCK 3 x
     CLIENT UNBLOCK 3 TIMEOUT x|CLIENT UNBLOCK -1|CLIENT UNBLOCK 3 ERROR
     CLIENT REPLY|CLIENT REPLY x|CLIENT REPLY ON|CLIENT REPLY ON x`.split(/\n\s*/),
   )("%s", async (lines) => {
-    const bytes = `${lines.replaceAll("|", "\r\n")}\r\n${END}`;
-    const [proxied, own] = await both(bytes);
+    const asked = lines.split("|").filter((line) => !(serverKind().isValkey && WORD_TOO_MANY.test(line)));
+    const [proxied, own] = await both(`${asked.join("\r\n")}\r\n${END}`);
     expect(proxied).toBe(own);
   });
 
@@ -132,7 +135,7 @@ describe("CLIENT answers byte for byte as the server (34)", () => {
     const [proxied, own] = (await both(ask)).map(normal);
     expect(proxied).toBe(own);
     expect(proxied).toContain("name=me age=n idle=n flags=N db=5 ");
-    expect(proxied).toContain(`resp=${protocol}\n`);
+    expect(proxied).toMatch(new RegExp(`resp=${protocol}(?: lib-name= lib-ver=)?\\n`));
   });
 });
 
