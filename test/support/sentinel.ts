@@ -24,7 +24,11 @@ export interface SentinelOptions {
   readonly monitored?: string;
   /** Default: more than half of `count`. */
   readonly quorum?: number;
-  /** How long the master must be silent to be down for one Sentinel; default 1 s: no stall of the machine. */
+  /**
+   * How long the master must be silent to be down for one Sentinel; default 2 s. It asks once a second
+   * (sentinel.c, SENTINEL_PING_PERIOD), and where its connection is cut, as at a promotion, it counts from the
+   * last answer: with less a master that has just been promoted may be replaced at once.
+   */
   readonly downAfterMs?: number;
   /** Default 10 000 ms; a second attempt comes only after twice as long. */
   readonly failoverTimeoutMs?: number;
@@ -258,7 +262,7 @@ function configOf(
     ...withValue("requirepass", options.password),
     ...(options.users ?? []).map((user) => `user ${user}`),
     `sentinel monitor ${name} ${(options.monitored ?? master.address).replace(":", " ")} ${quorum}`,
-    `sentinel down-after-milliseconds ${name} ${options.downAfterMs ?? 1_000}`,
+    `sentinel down-after-milliseconds ${name} ${options.downAfterMs ?? 2_000}`,
     `sentinel failover-timeout ${name} ${options.failoverTimeoutMs ?? 10_000}`,
     ...withValue(`sentinel auth-user ${name}`, options.nodeUsername),
     ...withValue(`sentinel auth-pass ${name}`, options.nodePassword),
