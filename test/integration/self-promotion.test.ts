@@ -564,12 +564,13 @@ describe("a planned switch is no outage", () => {
 describe("a master that is lost in the middle of a planned switch is replaced as if there was none", () => {
   const TIMEOUT_MS = 20_000;
 
-  it.each([
+  it.for([
     ["hangs", "SIGSTOP"],
     ["crashes", "SIGKILL"],
   ] as const)(
     "it %s while it waits for the heir, long before TIMEOUT is over (12, 40)",
-    async (what, signal) => {
+    async ([what, signal], context) => {
+      needs(context, "failover");
       await setUp();
       await withLoad();
       const [old, heir] = [stage.master, stage.replica(0)];
