@@ -26,8 +26,8 @@ export interface SentinelOptions {
   readonly quorum?: number;
   /**
    * How long the master must be silent to be down for one Sentinel; default 2 s. It asks once a second
-   * (sentinel.c, SENTINEL_PING_PERIOD), and where its connection is cut, as at a promotion, it counts from the
-   * last answer: with less a master that has just been promoted may be replaced at once.
+   * (sentinel.c, SENTINEL_PING_PERIOD), and where its connection is cut, as at a promotion, it counts from
+   * the last answer: with less a master that has just been promoted may be replaced at once.
    */
   readonly downAfterMs?: number;
   /** Default 10 000 ms; a second attempt comes only after twice as long. */
