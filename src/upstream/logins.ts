@@ -17,7 +17,7 @@ export interface Login {
   readonly credentials: readonly Buffer[];
   /** Whether somebody waits for the answer still. */
   readonly isWanted: () => boolean;
-  /** Called once, if it is wanted: null when nobody could be asked, or the connection was lost. */
+  /** Not called where nobody wants it any more; null = nobody could be asked, or the connection was lost. */
   readonly answer: (reply: Buffer | null) => void;
 }
 
@@ -75,13 +75,15 @@ export class Logins<L> {
       const login = this.waiting.shift();
       if (login === undefined) return;
       if (!login.isWanted()) continue;
-      if (lane !== null) this.busy = lane;
-      this.send(lane, { ...login, answer: (reply) => this.answered(lane, login, reply) });
+      if (lane === null) login.answer(null);
+      else {
+        this.busy = lane;
+        this.send(lane, { ...login, answer: (reply) => this.answered(lane, login, reply) });
+      }
     }
   }
 
-  private answered(lane: L | null, login: Login, reply: Buffer | null): void {
-    if (lane === null) return login.answer(null);
+  private answered(lane: L, login: Login, reply: Buffer | null): void {
     const wasBusy = this.busy === lane;
     if (wasBusy) this.busy = null;
     // What is lost is lost for all that waited behind it: they try again as one.

@@ -26,7 +26,7 @@ import {
   wholeOf,
 } from "../ways.ts";
 import { queueOwn } from "./own.ts";
-import { NOT_IN_MULTI, Transaction, wrongArity, wrongArityText } from "./transaction.ts";
+import { Transaction, wrongArity, wrongArityText } from "./transaction.ts";
 
 export function multi(session: Session): boolean {
   session.transaction = new Transaction(session.context.limits.maxRequestBytes);
@@ -50,10 +50,12 @@ export function inTransaction(session: Session, transaction: Transaction, frame:
       return forbidden(session);
     case "reset":
       return reset(session);
+    // In Redis these two run at once, and their error leaves the transaction as it is (multi.c); Valkey flags
+    // them as commands that may not stand in one, and its refusal spoils it (server.c, processCommand).
     case "multi":
-      return refuseWithin(session, transaction, command, NESTED_MULTI);
+      return command.noMulti ? queue(session, transaction, frame) : say(session, NESTED_MULTI);
     case "watch":
-      return refuseWithin(session, transaction, command, NESTED_WATCH);
+      return command.noMulti ? queue(session, transaction, frame) : say(session, NESTED_WATCH);
     default:
       return queue(session, transaction, frame);
   }
@@ -61,16 +63,6 @@ export function inTransaction(session: Session, transaction: Transaction, frame:
 
 const NESTED_MULTI = encodeError("ERR MULTI calls can not be nested");
 const NESTED_WATCH = encodeError("ERR WATCH inside MULTI is not allowed");
-
-/**
- * In Redis MULTI and WATCH run at once, and their error leaves the transaction as it is (multi.c); Valkey
- * flags them as commands that may not stand in one, and its refusal spoils it (server.c, processCommand).
- */
-function refuseWithin(session: Session, transaction: Transaction, command: Command, error: Buffer): true {
-  if (!command.noMulti) return say(session, error);
-  transaction.spoilt = true;
-  return say(session, NOT_IN_MULTI);
-}
 
 /** Queues a command, or says why not: Redis's own reasons come first. */
 function queue(session: Session, transaction: Transaction, frame: Frame): boolean {

@@ -140,7 +140,7 @@ export interface Queued {
 }
 
 /** Valkey 9.1 puts the command's name into it. */
-export const NOT_IN_MULTI = encodeError("ERR Command not allowed inside a transaction");
+const NOT_IN_MULTI = encodeError("ERR Command not allowed inside a transaction");
 
 const MULTI = encodeRequest(["MULTI"]);
 const EXEC = encodeRequest(["EXEC"]);
