@@ -5,10 +5,10 @@
  * the one before is answered.
  */
 
-/** Whether a server is of that kind; Valkey answers every login. */
+/** Whether a server is of that kind; Valkey answers every login from 9 on. */
 export function losesWrongLogins({ server, version }: { server: string; version: string }): boolean {
-  if (server !== "redis") return false;
   const [major = 0, minor = 0] = version.split(".").map(Number);
+  if (server === "valkey" && major >= 9) return false;
   return major > 7 || (major === 7 && minor >= 2);
 }
 

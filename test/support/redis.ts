@@ -186,11 +186,11 @@ export const PROMOTED = /(?:MASTER|PRIMARY) MODE enabled/;
 
 /**
  * From Redis 7.2 on a wrong AUTH gets no reply at all while another reply of its connection has yet to be
- * written, as that of EXEC (acl.c, addAuthErrReply); Valkey answers it.
+ * written, as that of EXEC (acl.c, addAuthErrReply); Valkey answers it from 9 on.
  */
 export function losesWrongLogins(): boolean {
   const { isValkey, major, minor } = serverKind();
-  return !isValkey && (major > 7 || (major === 7 && minor >= 2));
+  return !(isValkey && major >= 9) && (major > 7 || (major === 7 && minor >= 2));
 }
 
 /** Fields that newer servers have in a line of CLIENT LIST, of which the proxy tells none. */

@@ -115,7 +115,7 @@ it.each([
   ["redis", "7.0.15", false],
   ["redis", "7.2.0", true],
   ["redis", "8.0.6", true],
-  ["valkey", "8.1.1", false],
+  ["valkey", "8.1.1", true],
   ["valkey", "9.1.2", false],
 ] as const)("%s %s: a wrong login behind another reply gets none: %s", (server, version, expected) => {
   expect(losesWrongLogins({ server, version })).toBe(expected);
